@@ -1,0 +1,11 @@
+//! `realtime`: a PHP extension that pushes to browsers, with the server embedded.
+//!
+//! The modules import each other from top to bottom only:
+//! `ids`, `message`, `config` -> `wire` -> `outbox` -> `hub`, `history` -> `broker` -> `backend` -> `node` ->
+//! `session` -> `transport`, `control` -> `server` -> `php` (the only one that names PHP, behind the feature
+//! of that name).
+
+pub mod backend;
+pub mod config;
+pub mod ids;
+pub mod message;

@@ -1,0 +1,272 @@
+//! What travels: payloads, publications, connections as PHP sees them, and what clients send.
+//!
+//! Built by `php` or `control` (outbound) and by the transports (inbound), carried through `node`, and
+//! read by `wire`, which turns them into bytes. Imports `ids`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::ids::{Channel, ConnectionId, Position};
+
+/// A message's content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// A JSON document in UTF-8, as `json_encode()` made it.
+    Json(Bytes),
+    /// Bytes that are not JSON: a `Realtime\Binary`, or a PHP string that is not UTF-8.
+    Binary(Bytes),
+}
+
+impl Payload {
+    /// The number of bytes it holds.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Json(bytes) | Self::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether it holds no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// An event's name. Nearly all are `message`, which costs no allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventName {
+    /// `message`, the default.
+    Message,
+    /// Any other.
+    Other(Arc<str>),
+}
+
+impl EventName {
+    /// Takes a name that [`crate::ids::check_event`] has accepted.
+    pub fn new(name: &str) -> Self {
+        match name {
+            "message" => Self::Message,
+            other => Self::Other(other.into()),
+        }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Message => "message",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+/// What a publisher asks for: one message to one or several channels.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// Where to; at least one.
+    pub channels: Vec<Channel>,
+    /// What.
+    pub payload: Payload,
+    /// Under which event name.
+    pub event: EventName,
+    /// Who does not get it: its author, mostly.
+    pub except: Option<ConnectionId>,
+    /// The publisher's own id; the same id in the same channel is accepted once.
+    pub id: Option<Box<str>>,
+    /// Whether it is kept in history.
+    pub store: bool,
+}
+
+/// A message that the broker accepted: it has its place in a channel.
+#[derive(Debug)]
+pub struct Publication {
+    /// Where it went.
+    pub channel: Channel,
+    /// Its place.
+    pub position: Position,
+    /// The publisher's own id, when given: clients see it in place of the position.
+    pub id: Option<Box<str>>,
+    /// Its event name.
+    pub event: EventName,
+    /// Its content.
+    pub payload: Payload,
+    /// Who does not get it.
+    pub except: Option<ConnectionId>,
+    /// When it was accepted; history forgets by it.
+    pub at: Instant,
+}
+
+impl Publication {
+    /// The id that clients and publishers see.
+    pub fn public_id(&self) -> String {
+        match &self.id {
+            Some(id) => id.to_string(),
+            None => self.position.to_string(),
+        }
+    }
+}
+
+/// How a client is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// `/ws`: the native protocol over WebSocket.
+    WebSocket,
+    /// `/raw/{channel}`: bare WebSocket.
+    Raw,
+    /// `/sse`: Server-Sent Events.
+    Sse,
+    /// `/stream`: one JSON object a line over HTTP.
+    Stream,
+    /// `/poll`: long polling.
+    Poll,
+    /// `POST /publish` of a client that has no other connection.
+    Http,
+}
+
+impl Transport {
+    /// All of them, in the order of [`Transport::index`].
+    pub const ALL: [Self; 6] = [
+        Self::WebSocket,
+        Self::Raw,
+        Self::Sse,
+        Self::Stream,
+        Self::Poll,
+        Self::Http,
+    ];
+
+    /// Its place in [`Transport::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The name that PHP sees.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Raw => "raw",
+            Self::Sse => "sse",
+            Self::Stream => "stream",
+            Self::Poll => "poll",
+            Self::Http => "http",
+        }
+    }
+}
+
+/// A connection as PHP sees it: fixed at the handshake.
+///
+/// The request is kept as one block of text, because most connections are never looked at and there may be
+/// a hundred thousand of them.
+#[derive(Debug)]
+pub struct ConnectionInfo {
+    /// Its id.
+    pub id: ConnectionId,
+    /// How it is connected.
+    pub transport: Transport,
+    /// The peer's address without the port; empty for a Unix socket.
+    pub ip: Box<str>,
+    /// `path?query` on the first line, then `name: value` lines, names in lower case.
+    head: Box<str>,
+}
+
+impl ConnectionInfo {
+    /// Makes one of a request's target and headers. Values lose what is not UTF-8.
+    pub fn new<'a>(
+        id: ConnectionId,
+        transport: Transport,
+        ip: &str,
+        target: &str,
+        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> Self {
+        let mut head = String::with_capacity(256);
+        head.push_str(target);
+        for (name, value) in headers {
+            head.push('\n');
+            head.push_str(name);
+            head.push_str(": ");
+            head.push_str(&String::from_utf8_lossy(value));
+        }
+        Self {
+            id,
+            transport,
+            ip: ip.into(),
+            head: head.into_boxed_str(),
+        }
+    }
+
+    /// The same connection rebuilt from [`ConnectionInfo::head`], as the control socket carries it.
+    pub fn from_head(id: ConnectionId, transport: Transport, ip: &str, head: &str) -> Self {
+        Self {
+            id,
+            transport,
+            ip: ip.into(),
+            head: head.into(),
+        }
+    }
+
+    /// The request as one block of text: the target, then a line for each header.
+    pub fn head(&self) -> &str {
+        &self.head
+    }
+
+    /// The path of the request, without the query.
+    pub fn path(&self) -> &str {
+        self.target().split('?').next().unwrap_or_default()
+    }
+
+    /// The query of the request as it was sent, without the `?`; empty when there is none.
+    pub fn query(&self) -> &str {
+        self.target().split_once('?').map_or("", |(_, query)| query)
+    }
+
+    /// The headers in the order sent, names in lower case. A name may come more than once.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.head
+            .split('\n')
+            .skip(1)
+            .filter_map(|line| line.split_once(": "))
+    }
+
+    fn target(&self) -> &str {
+        self.head.split('\n').next().unwrap_or_default()
+    }
+}
+
+/// What a client sent, before PHP decoded it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// JSON, checked to be well-formed: from the native protocol and `POST /publish`.
+    Json(Bytes),
+    /// A text frame on `/raw`: valid UTF-8.
+    Text(Bytes),
+    /// A binary frame on `/raw`.
+    Binary(Bytes),
+}
+
+impl Incoming {
+    /// The number of bytes it holds.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Json(bytes) | Self::Text(bytes) | Self::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether it holds no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A client's message on its way to PHP's `rt_on_message()` handlers.
+#[derive(Debug)]
+pub struct ClientMessage {
+    /// Who sent it.
+    pub from: Arc<ConnectionInfo>,
+    /// For which channel.
+    pub channel: Channel,
+    /// Under which event name.
+    pub event: EventName,
+    /// A number of this hub, unique among client messages.
+    pub number: u64,
+    /// What.
+    pub data: Incoming,
+}
