@@ -1,374 +1,271 @@
-/* realtime.js: the client of the PHP extension "realtime". No dependencies. MIT licence. Types: realtime.d.ts
- *   const rt = new Realtime('/');
- *   const off = rt.subscribe('orders', (data, message) => …);
- *   const reply = await rt.publish('chat', { text: 'hello' });
- * WebSocket, else Server-Sent Events, else long polling. Comes back by itself and resumes after the newest id it has. */
+/* realtime.js, the client of the PHP extension "realtime". MIT licence. How to use it: realtime.d.ts.
+ * WebSocket, else Server-Sent Events, else long polling; reconnects, and resumes after the newest id it has. */
 const fault = (code, text = code, channel) => Object.assign(new Error(text), { code, channel });
-/** A frame's data; what PHP sent as binary becomes a Uint8Array. */
 const content = ({ data = null, encoding }) => (encoding ? Uint8Array.from(atob(data), (c) => c.charCodeAt(0)) : data);
-/** By how much id `a` is newer than `b`; NaN where they do not compare (a publisher's own ids, another server's). */
-const age = (a, b) => {
-  const [[, era, n], [, other, m]] = [a, b].map((id) => /^([\da-f]{8})-(\d+)$/.exec(id) ?? []);
-  return era === other ? n - m : NaN;
-};
-const placed = (id) => age(id, id) === 0;
+// Ids are epoch-number; a publisher's own have no place in that order.
+const place = (id) => /^([\da-f]{8})-(\d+)$/.exec(id) ?? [];
+const age = (a, b) => (place(a)[1] === place(b)[1] ? place(a)[2] - place(b)[2] : NaN);
 
-export class Realtime {
-  #subs = new Map(); // channel -> { handlers, cursor: resume after it, last: delivered, live: newest when subscribed, … }
-  #listeners = {};
-  #waiting = new Set(); // publications until there is a connection
-  #link; // the connection, open or opening
-  #probe; // a better one, tried meanwhile
-  #index = 0; // of the transport in use
-  #proven = new Set(); // transports that have worked
-  #fails = 0; // for the back-off
-  #tries = 0; // to open this transport
-  #turn = 0; // which better transport is tried next
-  #newest; // id on this connection
-  #refs = 0;
-  #timers = {};
-  // A laptop that slept finds out when it wakes, not at the next timer.
-  #wake = () => !this.#link ? this.#retry(0) : Date.now() > this.#link.due && this.#link.late();
-  #online = () => (this.#link ? (this.#link.check ?? this.#link.late)() : this.#retry(0));
+export function Realtime(base = '/', {
+	transports: kinds = ['ws', 'sse', 'poll'], params = {}, timeout = 8000, minDelay = 500, maxDelay = 30000, upgrade = 60000,
+	WebSocket = globalThis.WebSocket, fetch = globalThis.fetch,
+} = {}) {
+	const root = new URL(base.replace(/\/?$/, '/'), globalThis.location?.href);
+	const subs = new Map(); // channel -> { cursor: resume after it, last: delivered, link: where it is acknowledged, … }
+	const waiting = new Set(); // publications until there is a link
+	const worked = new Set();
+	const listeners = {};
+	const timers = {};
+	const gone = new AbortController();
+	let link, probe, newest; // the connection; a better one on trial; the newest id of this connection
+	let [index, turn, tries, fails, refs] = [0, 0, 0, 0, 0];
 
-  constructor(base = '/', options) {
-    this.options = options = {
-      transports: ['ws', 'sse', 'poll'], params: {}, credentials: 'same-origin', timeout: 8000, minDelay: 500,
-      maxDelay: 30000, upgrade: 60000, WebSocket: globalThis.WebSocket, fetch: (...args) => fetch(...args), ...options,
-    };
-    this.base = new URL(base.replace(/\/?$/, '/'), globalThis.location?.href);
-    this.kinds = options.transports.filter((kind) => kind !== 'ws' || options.WebSocket);
-    this.state = 'connecting';
-    globalThis.addEventListener?.('online', this.#online);
-    globalThis.document?.addEventListener('visibilitychange', this.#wake);
-    this.#retry(0);
-  }
+	const later = (name, ms, then) => {
+		clearTimeout(timers[name]);
+		timers[name] = setTimeout(then, ms);
+	};
+	const call = (handlers, ...args) => handlers?.forEach((handler) => {
+		try { handler(...args); } catch (error) { setTimeout(() => { throw error; }); }
+	});
+	const emit = (event, ...args) => call(listeners[event], ...args);
+	const url = (path, query = []) => `${new URL(path, root)}?${new URLSearchParams([...Object.entries(params), ...query])}`;
+	// Later, so that several subscribe() make one request.
+	const changed = () => later('changed', 0, () => [link, probe].forEach((each) => each?.sync()));
+	const retry = (ms) => later('retry', ms, () => { link = connect(kinds[index]); });
+	const listen = (event, then) => globalThis.addEventListener?.(event, then, { signal: gone.signal });
+	// On a lesser transport, tries a better one: soon when it worked before, else now and then.
+	const better = (soon) => {
+		const kind = kinds[turn++ % index];
+		const ms = soon && worked.has(kind) ? 2000 : upgrade;
+		if (kind) later('better', ms * (0.5 + Math.random()), () => { probe = connect(kind); });
+	};
+	const connect = (kind) => {
+		const me = { kind };
+		me.expect = (ms, late = () => me.end(4009, 'silent')) => {
+			clearTimeout(me.timer);
+			if (!me.over) Object.assign(me, { late, timer: setTimeout(late, ms) });
+		};
+		me.end = (code, reason, error) => {
+			if (me.over) return;
+			me.over = true;
+			me.expect();
+			me.close();
+			if (code) down(me, code, reason, error);
+		};
+		me.expect(timeout);
+		(kind === 'ws' ? socket : http)(me).catch((error) => me.end(1006, error.message));
+		return me;
+	};
+	const set = (state, transport, connection) => Object.assign(this, { state, transport, connection });
+	const down = (me, code, reason, error) => {
+		if (me === probe) return better((probe = undefined));
+		link = undefined;
+		if (me.opened) {
+			if (code === 1000) return this.close(code, reason); // rt_close() in PHP
+			if (Date.now() - me.opened > 5000) fails = 0;
+			set('connecting');
+			emit('close', { code, reason, transport: me.kind, reconnects: true });
+		} else {
+			emit('error', error?.code ? error : fault('unreachable', `${me.kind}: ${reason || 'no connection'}`));
+			if (!worked.has(me.kind) || ++tries > 2) {
+				index = (index + 1) % kinds.length;
+				tries = 0;
+				if (index) return retry(0);
+			}
+		}
+		retry(Math.min(maxDelay, minDelay * 2 ** fails++) * (0.5 + Math.random() / 2));
+	};
 
-  get transport() { return this.state === 'open' ? this.#link.kind : null; }
-  get connection() { return this.state === 'open' ? this.#link.id : null; }
+	// Every transport speaks the frames of /ws from here on.
+	const welcome = (me, { connection, key, ping = 25 }) => {
+		const first = !me.opened; // else a stream was reopened for other channels
+		const other = this.transport !== me.kind;
+		Object.assign(me, { key, connection, ping: ping * 1000, opened: me.opened ?? Date.now() });
+		if (me === probe) link?.end(), clearTimeout(timers.retry), [link, probe] = [me];
+		newest = undefined;
+		subs.forEach((sub) => { sub.link = undefined; });
+		set('open', me.kind, connection);
+		waiting.forEach((send) => send());
+		if (!first) return;
+		[index, tries] = [kinds.indexOf(me.kind), 0];
+		worked.add(me.kind);
+		if (me.kind === 'ws') me.sync();
+		if (other) emit('transport', me.kind);
+		emit('open', { transport: me.kind, connection });
+		better(true);
+	};
+	// The server sends in the order of ids once it has caught up: then no channel misses anything up to `id`.
+	const settle = (id) => {
+		newest = id;
+		if ([...subs.values()].every((sub) => sub.link)) subs.forEach((sub) => { sub.cursor = id; });
+	};
+	const refuse = (error) => {
+		const sub = subs.get(error.channel);
+		if (sub && (!sub.link || error.code === 'unsubscribed')) sub.fail(error, subs.delete(error.channel));
+		emit('error', error);
+		return sub;
+	};
+	const receive = (me, frame) => {
+		const { type, channel, id, oldest, recovered } = frame;
+		const sub = subs.get(channel);
+		if (type === 'welcome') welcome(me, frame);
+		else if (type === 'pong') settle(newest);
+		else if (type === 'error' || (type === 'unsubscribed' && sub?.link)) refuse(fault(frame.code ?? type, frame.message, channel));
+		else if (type === 'subscribed' && sub) {
+			sub.link = me;
+			if (!(age(newest, id) > 0)) newest = id;
+			if (!sub.cursor) sub.cursor = sub.last = id;
+			else if (recovered === false && !(age(oldest, sub.last) <= 0)) emit('gap', { channel, since: sub.cursor, oldest });
+			sub.done();
+		} else if (type === 'message' && sub) {
+			const [own] = place(id);
+			if (own ? age(id, sub.last) <= 0 : sub.seen.includes(id)) return;
+			if (own) sub.last = id;
+			else sub.seen = [id, ...sub.seen].slice(0, 99);
+			sub.cursor = id;
+			if (age(id, newest) > 0) settle(id);
+			call(sub.handlers, content(frame), frame);
+		} else if (type === 'message') emit('message', content(frame), frame);
+	};
 
-  subscribe(channel, handler, { since } = {}) {
-    let sub = this.#subs.get(channel);
-    if (!sub) {
-      sub = { handlers: new Set(), seen: new Set(), cursor: since, last: since };
-      sub.ready = new Promise((done, fail) => Object.assign(sub, { done, fail }));
-      sub.ready.catch(() => {}); // who does not ask hears of it by "error"
-      this.#subs.set(channel, sub);
-      this.#changed();
-    }
-    const entry = (...args) => handler(...args); // the same function may come twice
-    sub.handlers.add(entry);
-    return Object.assign(() => {
-      sub.handlers.delete(entry);
-      if (!sub.handlers.size && this.#subs.get(channel) === sub) this.#subs.delete(channel), this.#changed();
-    }, { ready: sub.ready });
-  }
+	const socket = async (me) => {
+		const answers = new Map();
+		const asked = new Set();
+		const send = (frame) => ws.readyState === 1 && ws.send(JSON.stringify(frame));
+		me.close = () => {
+			ws?.close();
+			answers.forEach((answer) => answer({ code: 'lost', message: 'the connection was lost' }));
+		};
+		me.sync = () => me.opened && subs.forEach((sub, channel) => {
+			if (!asked.has(sub)) send({ type: 'subscribe', channel, since: sub.cursor }, asked.add(sub));
+		});
+		me.leave = (channel) => send({ type: 'unsubscribe', channel });
+		me.publish = (body) => new Promise((done, fail) => {
+			answers.set(++refs, (frame) => (frame.type === 'reply' ? done(content(frame)) : fail(fault(frame.code, frame.message))));
+			send({ type: 'publish', ref: refs, ...body });
+		});
+		const ws = new WebSocket(url('ws').replace('http', 'ws'), 'realtime.v1');
+		ws.onmessage = ({ data }) => {
+			const frame = JSON.parse(data);
+			const answer = answers.get(frame.ref);
+			if (me.over) return;
+			if (answer) answer(frame, answers.delete(frame.ref));
+			else receive(me, frame);
+			me.expect(me.ping, () => me.expect(10000, send({ type: 'ping' })));
+		};
+		ws.onclose = ({ code, reason }) => me.end(code, reason);
+		ws.onerror = () => {}; // onclose follows
+	};
 
-  publish(channel, data, { event, timeout = 30000 } = {}) {
-    return new Promise((done, fail) => {
-      if (this.state === 'closed') return fail(fault('closed'));
-      if (this.#waiting.size > 99) return fail(fault('busy', 'too much waits for a connection'));
-      const call = { fail };
-      const timer = setTimeout(() => (this.#waiting.delete(call), fail(fault('timeout'))), timeout);
-      call.send = () => this.#link.publish({ channel, event, data }).then(done, fail).then(() => clearTimeout(timer));
-      this.#waiting.add(call);
-      this.#flush();
-    });
-  }
+	const http = async (me) => {
+		let stop;
+		const get = async (path, query, init) => {
+			const response = await fetch(url(path, query), { signal: stop.signal, ...init });
+			if (response.ok) return response;
+			const { error: { code = 'http', message = `HTTP ${response.status}`, channel } = {} } = await response.json().catch(() => ({}));
+			throw fault(code, message, channel);
+		};
+		const poll = async (query, chosen, { signal }) => {
+			if (me.key) query.push(['connection', me.connection], ['key', me.key]);
+			const body = await (await get('poll', query)).json();
+			if (signal.aborted) return;
+			if (body.key) welcome(me, body);
+			for (const [channel] of chosen) receive(me, { ...body, type: 'subscribed', channel, id: body.cursor });
+			for (const frame of body.messages) receive(me, frame);
+			for (const [, sub] of chosen) sub.cursor = body.cursor;
+		};
+		// Not by an EventSource: that hides heartbeats, so that a dead connection looks like a silent one.
+		const stream = async (query, _, { signal }) => {
+			const reader = (await get('sse', query)).body.getReader();
+			const decoder = new TextDecoder();
+			for (let text = '', part; !(part = await reader.read()).done;) {
+				const blocks = (text + decoder.decode(part.value, { stream: true })).split('\n\n');
+				text = blocks.pop();
+				for (const block of blocks) {
+					const data = block.split('\n').map((line) => (/^data:/.test(line) ? line.slice(5) : '')).join('');
+					if (signal.aborted) return;
+					if (data || block === ':') receive(me, data ? JSON.parse(data) : { type: 'pong' });
+				}
+				if (me.opened) me.expect(2.5 * me.ping);
+			}
+			me.end(1006, 'the stream ended');
+		};
+		me.close = () => stop?.abort();
+		me.leave = () => {};
+		me.publish = async (body) => content(await (await get('publish', [], {
+			method: 'POST', signal: undefined, headers: { 'Content-Type': 'application/json' },
+			body: JSON.stringify({ ...body, connection: me.connection, key: me.key }),
+		})).json());
+		me.sync = async () => {
+			me.close();
+			me.key = undefined;
+			const { signal } = (stop = new AbortController());
+			while (!signal.aborted) {
+				// A poll for new channels finds where they stand, and the first one opens the session: at once, both.
+				const fresh = [...subs].filter(([, sub]) => me.kind === 'poll' && !sub.cursor);
+				const chosen = fresh.length ? fresh : [...subs];
+				const ids = chosen.map(([, sub]) => sub.cursor).filter(Boolean);
+				const wait = me.key ? 25 : 0;
+				const query = [
+					...chosen.map(([channel]) => ['channel', channel]), ['since', ids.filter((id) => place(id)[0]).sort(age)[0] ?? ids[0] ?? ''],
+					['meta', 1], ['session', fresh.length ? 0 : 1], ['timeout', wait],
+				];
+				me.expect(wait * 1000 + timeout);
+				try {
+					await (me.kind === 'poll' ? poll : stream)(query, chosen, { signal });
+				} catch (error) {
+					if (signal.aborted) return;
+					if (chosen.length === 1 && /forbidden|_channel/.test(error.code)) error.channel ??= chosen[0][0];
+					if (error.code === 'no_session') me.key = undefined;
+					else if (!error.channel || !refuse(error)) me.end(1006, error.message, error);
+				}
+			}
+		};
+		me.sync();
+	};
 
-  on(event, handler) {
-    const handlers = (this.#listeners[event] ??= new Set());
-    handlers.add(handler);
-    return () => handlers.delete(handler);
-  }
-
-  close(code = 1000, reason = '') {
-    const { transport } = this;
-    if (this.state === 'closed') return;
-    this.state = 'closed';
-    globalThis.removeEventListener?.('online', this.#online);
-    globalThis.document?.removeEventListener('visibilitychange', this.#wake);
-    Object.values(this.#timers).forEach(clearTimeout);
-    this.#probe?.drop();
-    this.#link?.drop();
-    for (const call of this.#waiting) call.fail(fault('closed'));
-    if (transport) this.#emit('close', { code, reason, transport, reconnects: false });
-  }
-
-  #emit(event, ...args) { this.#call(this.#listeners[event] ?? [], args); }
-
-  #call(handlers, args) {
-    for (const handler of [...handlers]) {
-      try {
-        handler(...args);
-      } catch (error) {
-        setTimeout(() => { throw error; }); // reported, and the others get theirs
-      }
-    }
-  }
-
-  #flush() {
-    if (this.state === 'open') for (const call of this.#waiting) this.#waiting.delete(call), call.send();
-  }
-
-  #later(name, ms, then) {
-    clearTimeout(this.#timers[name]);
-    this.#timers[name] = setTimeout(then, ms);
-  }
-
-  /** The set of channels is another. Waits for the end of the tick: several subscribe() make one request. */
-  #changed() {
-    this.#later('changed', 0, () => {
-      for (const link of [this.#link, this.#probe]) if (link?.opened || link?.stop) link.sync();
-    });
-  }
-
-  #retry(ms) {
-    this.#later('retry', ms, () => {
-      const remote = !/^(localhost|127\.|\[::1)/.test(this.base.hostname);
-      if (ms && remote && globalThis.navigator?.onLine === false) return; // #online() goes on
-      this.#link = this.#connect(this.kinds[this.#index]);
-    });
-  }
-
-  /** On a lesser transport, tries the better ones in turn: soon when it worked before, else now and then. */
-  #better(soon) {
-    clearTimeout(this.#timers.better);
-    if (!this.#index) return;
-    const kind = this.kinds[this.#turn++ % this.#index];
-    const ms = soon && this.#proven.has(kind) ? 2000 : this.options.upgrade;
-    this.#later('better', ms * (0.5 + Math.random()), () => { this.#probe = this.#connect(kind); });
-  }
-
-  #connect(kind) {
-    const link = { kind };
-    link.expect = (ms, late = () => link.end(4009, 'silent')) => {
-      clearTimeout(link.timer);
-      if (!link.over) Object.assign(link, { late, due: Date.now() + ms, timer: setTimeout(late, ms) });
-    };
-    link.drop = () => {
-      link.over = true;
-      clearTimeout(link.timer);
-      link.close();
-    };
-    link.end = (code, reason, error) => link.over || (link.drop(), this.#down(link, code, reason, error));
-    link.close = () => link.stop?.abort();
-    link.expect(this.options.timeout);
-    try {
-      kind === 'ws' ? this.#socket(link) : this.#http(link);
-    } catch (error) {
-      link.expect(0, () => link.end(1006, error.message));
-    }
-    return link;
-  }
-
-  #down(link, code, reason, error) {
-    if (link === this.#probe) return this.#better(this.#probe = undefined);
-    this.#link = undefined;
-    if (link.opened) {
-      if (code === 1000) return this.close(code, reason, (this.#link = link)); // PHP's rt_close()
-      this.state = 'connecting';
-      if (Date.now() - link.opened > 5000) this.#fails = 0;
-      this.#emit('close', { code, reason, transport: link.kind, reconnects: true });
-    } else {
-      this.#emit('error', error?.code ? error : fault('unreachable', `${link.kind}: ${reason || 'no connection'}`));
-      if (!this.#proven.has(link.kind) || ++this.#tries > 2) {
-        this.#tries = 0;
-        this.#index = (this.#index + 1) % this.kinds.length;
-        if (this.#index) return this.#retry(0);
-      }
-    }
-    this.#retry(Math.min(this.options.maxDelay, this.options.minDelay * 2 ** this.#fails++) * (0.5 + Math.random() / 2));
-  }
-
-  /** Every transport speaks the frames of /ws here. */
-  #frame(link, frame) {
-    const { type, channel, id, ref } = frame;
-    const sub = this.#subs.get(channel);
-    if (link.over) return;
-    if (type === 'welcome') this.#welcome(link, frame);
-    else if (type === 'subscribed' && sub) {
-      sub.live = id;
-      if (!(age(this.#newest, id) > 0)) this.#newest = id;
-      if (!sub.cursor) sub.cursor = sub.last = id;
-      else if (frame.recovered === false) this.#gap(channel, sub, frame.oldest);
-      sub.done();
-    } else if (type === 'message') {
-      if (!sub) return this.#emit('message', content(frame), frame);
-      if (placed(id) ? age(id, sub.last) <= 0 : sub.seen.has(id)) return;
-      sub.cursor = id;
-      if (placed(id)) sub.last = id;
-      else if (sub.seen.add(id).size > 200) sub.seen.delete([...sub.seen][0]);
-      if (placed(id) && !(age(id, this.#newest) <= 0)) this.#settle(id, true);
-      this.#call(sub.handlers, [content(frame), frame]);
-    } else if (type === 'pong') this.#settle(this.#newest);
-    else if (ref === undefined && (type === 'error' || type === 'unsubscribed')) {
-      const error = fault(frame.code ?? type, frame.message, channel);
-      if (!this.#refuse(channel, error)) this.#emit('error', error);
-    }
-  }
-
-  #welcome(link, { connection, key, ping = 25 }) {
-    Object.assign(link, { id: connection, key, ping: ping * 1000 });
-    this.#newest = undefined;
-    for (const sub of this.#subs.values()) sub.live = undefined;
-    if (link.opened) return; // a stream that was reopened for other channels
-    link.opened = Date.now();
-    if (link === this.#probe) {
-      this.#link?.drop();
-      clearTimeout(this.#timers.retry);
-      [this.#link, this.#probe] = [link];
-    }
-    this.state = 'open';
-    this.#index = this.kinds.indexOf(link.kind);
-    this.#tries = 0;
-    this.#proven.add(link.kind);
-    if (link.kind === 'ws') link.sync();
-    if (this.#timers.kind !== link.kind) this.#emit('transport', (this.#timers.kind = link.kind));
-    this.#emit('open', { transport: link.kind, connection });
-    this.#flush();
-    this.#better(true);
-  }
-
-  /** Nothing up to `id` is missing in any channel: the server sends in the order of ids, once it has caught up. */
-  #settle(id, sure) {
-    this.#newest = id;
-    const subs = [...this.#subs.values()];
-    if (id && subs.every((sub) => sub.live)) for (const sub of subs) if (sure || placed(sub.cursor)) sub.cursor = id;
-  }
-
-  #gap(channel, sub, oldest) {
-    if (!(age(oldest, sub.last) <= 0)) this.#emit('gap', { channel, since: sub.cursor, oldest });
-  }
-
-  #refuse(channel, error, sub = this.#subs.get(channel)) {
-    if (!sub || this.#subs.get(channel) !== sub) return false;
-    this.#subs.delete(channel);
-    error.channel = channel;
-    sub.fail(error);
-    this.#emit('error', error);
-    return true;
-  }
-
-  #socket(link) {
-    const answers = new Map();
-    const asked = new Map();
-    const url = this.#url('ws');
-    const socket = new this.options.WebSocket(url.replace('http', 'ws'), 'realtime.v1');
-    const send = (frame, answer) => {
-      answers.set((frame.ref = ++this.#refs), answer);
-      if (socket.readyState === 1) socket.send(JSON.stringify(frame));
-    };
-    const quiet = () => send({ type: 'ping' }) ?? link.expect(10000);
-    socket.onmessage = ({ data }) => {
-      const frame = JSON.parse(data);
-      answers.get(frame.ref)?.(frame);
-      answers.delete(frame.ref);
-      this.#frame(link, frame);
-      link.expect(link.ping, quiet);
-    };
-    socket.onclose = ({ code, reason }) => link.end(code, reason);
-    socket.onerror = () => {}; // onclose follows
-    link.check = quiet;
-    link.close = () => {
-      socket.close();
-      for (const answer of answers.values()) answer?.({ code: 'lost', message: 'the connection was lost' });
-    };
-    link.sync = () => {
-      for (const [channel, sub] of this.#subs) {
-        if (asked.get(channel) === sub) continue;
-        asked.set(channel, sub);
-        send({ type: 'subscribe', channel, since: sub.cursor }, ({ type, code, message }) => {
-          if (type === 'error') this.#refuse(channel, fault(code, message), sub);
-        });
-      }
-      for (const channel of asked.keys()) {
-        if (!this.#subs.has(channel) && asked.delete(channel)) send({ type: 'unsubscribe', channel });
-      }
-    };
-    link.publish = (body) => new Promise((done, fail) => {
-      send({ type: 'publish', ...body }, (answer) => {
-        answer.type === 'reply' ? done(content(answer)) : fail(fault(answer.code, answer.message));
-      });
-    });
-  }
-
-  #http(link) {
-    const get = async (path, query, init) => {
-      const { fetch, credentials } = this.options;
-      const response = await fetch(this.#url(path, query), { credentials, cache: 'no-store', ...init });
-      if (response.ok) return response;
-      const { error = {} } = await response.json().catch(() => ({}));
-      throw fault(error.code ?? 'http', error.message ?? `HTTP ${response.status}`, error.channel);
-    };
-    link.publish = async (body) => content(await (await get('publish', [], {
-      method: 'POST', headers: { 'Content-Type': 'application/json' },
-      body: JSON.stringify({ ...body, connection: link.id, key: link.key }),
-    })).json());
-    link.sync = async () => {
-      link.stop?.abort();
-      const { signal } = (link.stop = new AbortController());
-      link.expect(this.options.timeout);
-      while (!signal.aborted) {
-        const all = [...this.#subs];
-        const fresh = all.filter(([, sub]) => !sub.cursor);
-        // A poll for new channels only finds where they stand, and the first one opens the session: at once, both.
-        const subs = link.kind === 'poll' && fresh.length ? fresh : all;
-        const ids = subs.map(([, sub]) => sub.cursor).filter(Boolean);
-        const since = ids.filter(placed).sort(age)[0] ?? ids[0];
-        const query = subs.map(([channel]) => ['channel', channel]);
-        if (since) query.push(['since', since]);
-        try {
-          await (link.kind === 'sse' ? this.#stream : this.#poll).call(this, link, subs, query, (path, query) => get(path, query, { signal }), signal);
-        } catch (error) {
-          if (signal.aborted) return;
-          const channel = error.channel ?? (subs.length === 1 && /forbidden|_channel/.test(error.code) && subs[0][0]);
-          if (error.code === 'no_session') link.key = undefined;
-          else if (!this.#refuse(channel, error)) link.end(1006, error.message, error);
-        }
-      }
-    };
-    link.sync();
-  }
-
-  /** Read by fetch(): an EventSource hides heartbeats, so a dead connection looks like a silent one. */
-  async #stream(link, subs, query, get, signal) {
-    const reader = (await get('sse', [...query, ['meta', 1]])).body.getReader();
-    const decoder = new TextDecoder();
-    for (let text = ''; ;) {
-      const { done, value } = await reader.read();
-      if (signal.aborted) return;
-      if (done) return link.end(1006, 'the stream ended');
-      const blocks = (text + decoder.decode(value, { stream: true })).split('\n\n');
-      text = blocks.pop();
-      for (const block of blocks) {
-        const data = block.split('\n').filter((line) => line.startsWith('data:')).map((line) => line.slice(5)).join('\n');
-        if (data) this.#frame(link, JSON.parse(data));
-        else if (block === ':') this.#frame(link, { type: 'pong' });
-      }
-      if (link.opened) link.expect(2.5 * link.ping);
-    }
-  }
-
-  async #poll(link, subs, query, get, signal) {
-    const wait = link.key && subs.every(([, sub]) => sub.cursor) ? 25 : 0;
-    if (link.key) query.push(['connection', link.id], ['key', link.key]);
-    link.expect(wait * 1000 + this.options.timeout);
-    const body = await (await get('poll', [...query, ['session', 1], ['timeout', wait]])).json();
-    if (signal.aborted) return;
-    if (link.key !== body.key) this.#welcome(link, body);
-    for (const [channel, sub] of subs) if (sub.cursor && body.recovered === false) this.#gap(channel, sub, body.oldest);
-    for (const frame of body.messages) this.#frame(link, frame);
-    for (const [, sub] of subs) {
-      sub.last ??= body.cursor;
-      sub.cursor = body.cursor;
-      sub.done();
-    }
-  }
-
-  #url(path, query = []) {
-    const url = new URL(path, this.base);
-    url.search = new URLSearchParams([...Object.entries(this.options.params), ...query]);
-    return url.href;
-  }
+	Object.assign(set('connecting'), {
+		subscribe(channel, handler, { since } = {}) {
+			const sub = subs.get(channel) ?? { handlers: new Set(), seen: [], cursor: since, last: since };
+			if (!sub.ready) {
+				sub.ready = new Promise((done, fail) => Object.assign(sub, { done, fail }));
+				sub.ready.catch(() => {}); // who does not ask hears of it by "error"
+				changed(subs.set(channel, sub));
+			}
+			const entry = handler.bind(); // the same function may come twice
+			sub.handlers.add(entry);
+			return Object.assign(() => {
+				sub.handlers.delete(entry);
+				if (sub.handlers.size || subs.get(channel) !== sub) return;
+				if (sub.link) sub.link.leave(channel);
+				changed(subs.delete(channel));
+			}, { ready: sub.ready });
+		},
+		publish: (channel, data, { event, timeout = 30000 } = {}) => new Promise((done, fail) => {
+			const timer = setTimeout(() => send(fault('timeout')), timeout);
+			const send = (error) => {
+				if (!error && !link?.key) return waiting.add(send);
+				waiting.delete(send);
+				(error ? Promise.reject(error) : link.publish({ channel, event, data })).then(done, fail).then(() => clearTimeout(timer));
+			};
+			send(this.state === 'closed' ? fault('closed') : waiting.size > 99 && fault('busy'));
+		}),
+		on(event, handler) {
+			(listeners[event] ??= new Set()).add(handler);
+			return () => listeners[event].delete(handler);
+		},
+		close(code = 1000, reason = '') {
+			const { transport } = this;
+			gone.abort();
+			Object.values(timers).forEach(clearTimeout);
+			probe?.end();
+			link?.end();
+			set('closed');
+			waiting.forEach((send) => send(fault('closed')));
+			if (transport) emit('close', { code, reason, transport, reconnects: false });
+		},
+	});
+	listen('online', () => (link ? link.late() : retry(0)));
+	listen('offline', () => clearTimeout(timers.retry));
+	retry(0);
 }

@@ -25,9 +25,11 @@ try {
     exit(1);
 }
 
-// What a second terminal runs to be heard in every tab.
-$extension = getenv('REALTIME_SO') ?: (realpath(dirname(__DIR__, 2) . '/modules/realtime.so') ?: 'realtime.so');
-$command = "php -d extension={$extension} -r 'rt_broadcast(\"chat\", \"hello from cron\");'";
+// What a second terminal runs to be heard in every tab: with this process's own extension and socket.
+$settings = array_filter(explode("\0", (string) @file_get_contents('/proc/self/cmdline')), fn(string $argument): bool
+    => preg_match('/^(-d)?(zend_)?(extension|realtime\.socket)=/', $argument) === 1);
+$settings = array_map(fn(string $argument): string => '-d ' . preg_replace('/^-d/', '', $argument), $settings);
+$command = implode(' ', ['php', ...$settings, "-r 'rt_broadcast(\"chat\", \"hello from cron\");'"]);
 
 // Chat: what one tab says goes to all the others; its author sees it confirmed by the reply.
 rt_on_message(function (Realtime\Message $m): ?array {
