@@ -13,4 +13,5 @@ fi
 dnl What phpize's Makefile builds and installs.
 PHP_MODULES="modules/realtime.so"
 PHP_SUBST([PHP_CONFIG])
-PHP_ADD_MAKEFILE_FRAGMENT
+PHP_ADD_BUILD_DIR([modules])
+PHP_ADD_MAKEFILE_FRAGMENT([$abs_srcdir/Makefile.frag], [$abs_srcdir], [$abs_builddir])
