@@ -10,9 +10,9 @@ SETUP ?= tests/setup.sh build
 TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 MODULE = modules/realtime.so
 
-# Asked each time it is needed and not once at the start: PHP may not be there before the set-up.
-PHP_BIN = $(shell command -v $(PHP))
-PHP_CONFIG ?= $(shell PHP=$(PHP) tests/setup.sh php-config)
+# Run by the shell and not by make, which expands a whole recipe before its first line has set PHP up.
+PHP_BIN = "$$(command -v $(PHP))"
+PHP_CONFIG_BIN = "$$(tests/setup.sh php-config)"
 SOURCES = $(shell find build.rs Cargo.toml Cargo.lock src php/client php/realtime.stub.php -type f 2>/dev/null)
 
 export PHP
@@ -29,7 +29,7 @@ all: $(MODULE)
 $(MODULE): $(SOURCES) build/php-version
 	$(SETUP)
 	@$(MAKE) --no-print-directory build/php-version
-	PHP="$(PHP_BIN)" PHP_CONFIG="$(PHP_CONFIG)" $(CARGO) build --locked --release --lib --features php
+	PHP=$(PHP_BIN) PHP_CONFIG=$(PHP_CONFIG_BIN) $(CARGO) build --locked --release --lib --features php
 	@mkdir -p modules
 	@# A new file and not new bytes in the old one, which a running PHP may have mapped.
 	install -m 644 $(TARGET_DIR)/release/librealtime.so $(MODULE)
@@ -41,7 +41,7 @@ build/php-version: FORCE
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 install: $(MODULE)
-	@dir="$$($(PHP_CONFIG) --extension-dir)" && \
+	@config=$(PHP_CONFIG_BIN) && dir="$$("$$config" --extension-dir)" && \
 	install -d "$(DESTDIR)$$dir" && \
 	install -m 644 $(MODULE) "$(DESTDIR)$$dir/realtime.so" && \
 	echo "Installed $(DESTDIR)$$dir/realtime.so. To load it, add this line to php.ini:" && \

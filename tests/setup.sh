@@ -69,6 +69,7 @@ have_libclang() {
 
 # php8.2 has php-config8.2; plain php has php-config. As an absolute path, which ext-php-rs wants.
 php_config() {
+    [ -z "${PHP_CONFIG:-}" ] || { echo "$PHP_CONFIG"; return; }
     local name=${PHP##*/} dir=''
     [ "$name" = "$PHP" ] || dir=${PHP%/*}/
     command -v "${dir}php-config${name#php}" || command -v php-config || echo php-config
