@@ -72,4 +72,5 @@ bench: $(MODULE)
 clean:
 	rm -rf build modules
 	$(CARGO) clean
-	find tests/phpt -type f \( -name '*.diff' -o -name '*.exp' -o -name '*.log' -o -name '*.out' -o -name '*.sh' \) -delete 2>/dev/null || true
+	@# What a failed PHPT left.
+	-git clean -fdXq tests/phpt 2>/dev/null

@@ -7,7 +7,9 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-ALL=(format lint licences cargo-test phpt readme browser bench)
+ALL=(format licences lint cargo-test build phpt readme browser bench)
+# These load the extension: without it they have nothing to say.
+LOADING=(phpt readme browser bench)
 export PHP=${PHP:-php}
 export REALTIME_EXTENSION=$PWD/modules/realtime.so
 export REALTIME_ARTIFACTS=$PWD/build/artifacts
@@ -28,6 +30,8 @@ stage_licences() {
 
 stage_cargo_test() { cargo test --locked; }
 
+stage_build() { make --no-print-directory; }
+
 stage_phpt() {
     # As it is from PHP's own -dev package. The directory beside it has our extension and PHP's shared ones,
     # since run-tests.php knows one directory for all that a test's --EXTENSIONS-- names.
@@ -44,7 +48,7 @@ stage_phpt() {
         cp "$lib/build/run-tests.php" build/run-tests.php || return
     php=$(command -v "$PHP")
     NO_INTERACTION=1 "$php" -n build/run-tests.php -p "$php" -n -q -j2 -d extension_dir="$extensions" \
-        --show-diff -g FAIL,LEAK,WARN,BORK --no-progress tests/phpt
+        --no-color --show-diff -g FAIL,LEAK,WARN,BORK --no-progress tests/phpt
     status=$?
     find tests/phpt \( -name '*.diff' -o -name '*.out' \) -exec cp -t "$REALTIME_ARTIFACTS" {} +
     return $status
@@ -97,25 +101,33 @@ run_stage() {
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
     printf '==== %s: %s (%d passed, %d failed, %d skipped; %d s)\n' \
         "$name" "$([ "$status" -eq 0 ] && echo ok || echo FAILED)" "$p" "$f" "$s" $((SECONDS - start))
+    return "$status"
 }
 
+among() { local one=$1; shift; [[ " $* " == *" $one "* ]]; }
+
 main() {
-    local name
+    local name built=''
     [ $# -gt 0 ] || set -- "${ALL[@]}"
     for name; do
-        [[ " ${ALL[*]} " == *" $name "* ]] || { echo "tests/run.sh: no stage is called $name; there are: ${ALL[*]}" >&2; exit 2; }
+        among "$name" "${ALL[@]}" || { echo "tests/run.sh: no stage is called $name; there are: ${ALL[*]}" >&2; exit 2; }
     done
     rm -rf build/logs build/artifacts
     mkdir -p build/logs build/artifacts
     tests/setup.sh test || exit
-    # The stages past the Rust ones load the extension; without it they have nothing to say.
-    case " $* " in
-        *\ phpt\ * | *\ readme\ * | *\ browser\ * | *\ bench\ *) make --no-print-directory || exit ;;
-    esac
     PHP_CONFIG=$(tests/setup.sh php-config)
-    export PHP_CONFIG
     PHP=$(command -v "$PHP")
-    for name; do run_stage "$name"; done
+    export PHP_CONFIG
+    for name; do
+        if among "$name" build "${LOADING[@]}" && [ -z "$built" ]; then
+            run_stage build && built=yes || built=no
+        fi
+        if among "$name" "${LOADING[@]}" && [ "$built" = no ]; then
+            printf '\n==== %s: not run, there is no extension\n' "$name"
+        elif [ "$name" != build ]; then
+            run_stage "$name"
+        fi
+    done
     echo
     [ ${#broken[@]} -eq 0 ] || echo "Failed: ${broken[*]}. The output of each is in build/logs."
     if [ "$skipped" -gt 0 ]; then
