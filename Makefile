@@ -50,10 +50,6 @@ install: $(MODULE)
 
 # PHP_ARGS: more for PHP, such as PHP_ARGS="-d realtime.listen=127.0.0.1:9000".
 demo: $(MODULE)
-	@echo "A second terminal can push into the page:"
-	@echo
-	@echo "    $(PHP) -d extension=$(CURDIR)/$(MODULE) -r 'rt_broadcast(\"chat\", \"hello from cron\");'"
-	@echo
 	@exec $(PHP) -n -d extension=$(CURDIR)/$(MODULE) -d realtime.docroot=$(CURDIR)/php/demo/public $(PHP_ARGS) php/demo/demo.php
 
 # Every stage, then one summary; tests/run.sh says which stages there are.
