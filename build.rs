@@ -1,1 +1,2 @@
+//! Builds what cargo cannot.
 fn main() {}
