@@ -53,6 +53,8 @@ function main(string $only): int
     $tests['the loaded extension has these settings and defaults'] = fn () => settingsLoaded($root, $php, $extension);
     $tests['the links lead somewhere'] = fn () => links($root);
 
+    $tests['the messages in production.md are those of the source'] = fn () => messages($root);
+
     $passed = $failed = 0;
     foreach ($tests as $name => $test) {
         if (!str_contains($name, $only)) {
@@ -113,6 +115,22 @@ function links(string $root): void
             if (isset($link[2]) && !in_array($link[2], anchors($path), true)) {
                 throw new Exception("$document links to $link[1]#$link[2], and there is no such heading");
             }
+        }
+    }
+}
+
+/** That every message of the table of cures stands in the source, where … is what a message fills in. */
+function messages(string $root): void
+{
+    $source = (string) shell_exec('cat $(find ' . escapeshellarg("$root/src") . " -name '*.rs' -o -name '*.c')");
+    // A long string goes on in the next line after a backslash.
+    $source = preg_replace('~\\\\\n\s*~', '', $source);
+    $table = strstr(file_get_contents("$root/php/docs/production.md"), '## Messages and their cures');
+    preg_match_all('~^\| `(.+?)` \|~m', (string) $table, $messages);
+    count($messages[1]) > 5 || throw new Exception('the table is gone');
+    foreach ($messages[1] as $message) {
+        foreach (preg_split('~…|"~u', $message) as $part) {
+            str_contains($source, $part) || throw new Exception("nothing in src/ says \"$part\" (of \"$message\")");
         }
     }
 }

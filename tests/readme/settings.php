@@ -19,7 +19,8 @@ function settingsInSource(string $root): array
     $meanings = [];
     foreach ($fields as [, $comment, $field]) {
         $comment = trim(preg_replace('~\s*/// ~', ' ', $comment));
-        $meanings["realtime.$field"] = preg_replace('~\[`(\w+)`\]~', '`$1`', rtrim($comment, '.'));
+        // What a link to another part of the source says is in the column of values.
+        $meanings["realtime.$field"] = rtrim(preg_replace('~: one of \[`\w+`\]~', '', $comment), '.');
     }
     if (count($rows) !== substr_count($list[1] ?? '', 'setting(') || $rows === []) {
         throw new Exception('tests/readme/settings.php does not understand SETTINGS in src/config.rs any more');
