@@ -3,8 +3,10 @@
 //! Nothing that delivers message by message over TCP costs less on this kernel. It takes the same commands on
 //! standard input as `php/publish.php`, and the same signal (one byte for each message that all clients have).
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 
 use crate::cpu;
 use crate::wire;
@@ -23,7 +25,8 @@ pub fn run(connections: usize) -> Outcome<()> {
         socket
             .set_nodelay(true)
             .map_err(|e| format!("floor: {e}"))?;
-        sockets.push(socket);
+        // A File's write is write(2), a TcpStream's is send(2).
+        sockets.push(File::from(OwnedFd::from(socket)));
     }
     obey(&mut sockets)
 }
@@ -35,7 +38,7 @@ fn listen() -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn obey(sockets: &mut [TcpStream]) -> Outcome<()> {
+fn obey(sockets: &mut [File]) -> Outcome<()> {
     let mut input = BufReader::new(io::stdin());
     let mut line = String::new();
     let mut sequence = 0;

@@ -82,7 +82,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // A role's error is the driver's to show, a driver's error the user's.
             match texts.as_deref() {
-                Some(["--role", ..]) => say(&format!("ERROR {error}")),
+                Some(["--role", ..]) => say(&error),
                 _ => eprintln!("bench: {error}"),
             }
             ExitCode::FAILURE
