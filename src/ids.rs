@@ -27,6 +27,16 @@ impl ConnectionId {
         Self((u128::from(shard) << 120) | (random & (u128::MAX >> 8)))
     }
 
+    /// The id as a number, for the control socket.
+    pub fn to_bits(self) -> u128 {
+        self.0
+    }
+
+    /// The id again, from [`ConnectionId::to_bits`].
+    pub fn from_bits(bits: u128) -> Self {
+        Self(bits)
+    }
+
     /// The index of the shard that owns this connection.
     pub fn shard(self) -> usize {
         (self.0 >> 120) as usize
@@ -130,6 +140,16 @@ impl Pattern {
             Some(bad) => Err(InvalidId::ChannelChar(bad)),
             None => Ok(Self(text.into())),
         }
+    }
+
+    /// The pattern that every name fits.
+    pub fn any() -> Self {
+        Self("*".into())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// Whether the whole of `name` fits. Linear in the name for each `*`, never exponential.

@@ -6,6 +6,17 @@
 //! of that name).
 
 pub mod backend;
+pub mod broker;
 pub mod config;
+pub mod control;
+pub mod history;
+pub mod hub;
 pub mod ids;
 pub mod message;
+pub mod node;
+pub mod outbox;
+pub mod server;
+pub mod session;
+pub mod socket;
+pub mod transport;
+pub mod wire;

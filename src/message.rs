@@ -164,6 +164,8 @@ pub struct ConnectionInfo {
     pub transport: Transport,
     /// The peer's address without the port; empty for a Unix socket.
     pub ip: Box<str>,
+    /// The secret with which a `POST /publish` proves to come from this connection; 0 where it is not known.
+    pub(crate) key: u64,
     /// `path?query` on the first line, then `name: value` lines, names in lower case.
     head: Box<str>,
 }
@@ -172,6 +174,7 @@ impl ConnectionInfo {
     /// Makes one of a request's target and headers. Values lose what is not UTF-8.
     pub fn new<'a>(
         id: ConnectionId,
+        key: u64,
         transport: Transport,
         ip: &str,
         target: &str,
@@ -189,6 +192,7 @@ impl ConnectionInfo {
             id,
             transport,
             ip: ip.into(),
+            key,
             head: head.into_boxed_str(),
         }
     }
@@ -199,6 +203,7 @@ impl ConnectionInfo {
             id,
             transport,
             ip: ip.into(),
+            key: 0,
             head: head.into(),
         }
     }

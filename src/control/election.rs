@@ -1,0 +1,190 @@
+//! Who is the hub: whoever holds the lock beside the control socket. The kernel lets go of it when the holder dies, so a
+//! stale socket is told from a live one without guessing.
+//!
+//! Called by `server` before anything else starts. Imports `config`.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::client::Client;
+use crate::config::Config;
+
+/// The won election: the control socket, bound and listening, so that early callers queue.
+#[derive(Debug)]
+pub struct Elected {
+    /// Where other processes connect.
+    pub listener: UnixListener,
+    path: PathBuf,
+    /// Held for as long as the hub lives.
+    lock: File,
+}
+
+/// Why this process is not the hub. For the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum NotElected {
+    /// Another hub has the socket.
+    #[error(
+        "a realtime server already runs{} on the control socket {}; to run a second one, give it a \
+         realtime.socket of its own",
+        .at.as_ref().map_or(String::new(), |(pid, address)| format!(" in process {pid}, listening on {address},")),
+        .socket.display()
+    )]
+    Running {
+        /// The control socket.
+        socket: PathBuf,
+        /// Its process and address, when it told.
+        at: Option<(u32, String)>,
+    },
+    /// The directory of the socket is not there and cannot be made.
+    #[error("cannot create the directory {} for realtime.socket: {error}", .directory.display())]
+    NoDirectory {
+        /// Which.
+        directory: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Others could put a socket of their own there.
+    #[error(
+        "realtime.socket is in {}, where other users can write; use a directory that only its owner can write \
+         (chmod go-w), for instance one of its own",
+        .0.display()
+    )]
+    Writable(PathBuf),
+    /// Somebody else's directory.
+    #[error("realtime.socket is in {}, which belongs to user {owner}, not to this process's user {uid}", .directory.display())]
+    Foreign {
+        /// Which.
+        directory: PathBuf,
+        /// Whose.
+        owner: u32,
+        /// Who we are.
+        uid: u32,
+    },
+    /// Anything else that the system said.
+    #[error("cannot use the control socket {} (realtime.socket): {error}", .socket.display())]
+    System {
+        /// The socket.
+        socket: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// Tries to become the hub.
+pub fn stand(config: &Config) -> Result<Elected, NotElected> {
+    let socket = &config.socket;
+    let system = |error| NotElected::System {
+        socket: socket.clone(),
+        error,
+    };
+    let directory = socket.parent().unwrap_or(Path::new("/"));
+    prepare(directory, config.socket_mode)?;
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(lock_path(socket))
+        .map_err(system)?;
+    // SAFETY: flock() takes no pointer; the descriptor is open for as long as `lock` lives.
+    if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+        let error = io::Error::last_os_error();
+        return Err(if error.kind() == io::ErrorKind::WouldBlock {
+            NotElected::Running {
+                socket: socket.clone(),
+                at: ask(socket),
+            }
+        } else {
+            system(error)
+        });
+    }
+    // Whoever had the socket is dead: only the holder of the lock binds it.
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(system(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket).map_err(system)?;
+    let mode = Permissions::from_mode(config.socket_mode);
+    std::fs::set_permissions(socket, mode).map_err(system)?;
+    listener.set_nonblocking(true).map_err(system)?;
+    Ok(Elected {
+        listener,
+        path: socket.clone(),
+        lock,
+    })
+}
+
+impl Elected {
+    /// The descriptors, for a forked child to close.
+    pub fn descriptors(&self) -> [i32; 2] {
+        [self.listener.as_raw_fd(), self.lock.as_raw_fd()]
+    }
+}
+
+impl Drop for Elected {
+    fn drop(&mut self) {
+        // Before the lock goes, or it could be the next hub's.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn prepare(directory: &Path, socket_mode: u32) -> Result<(), NotElected> {
+    // Others who are let in by realtime.socket_mode must be able to pass, but not to look around.
+    let mode = if socket_mode & 0o066 == 0 {
+        0o700
+    } else {
+        0o711
+    };
+    let made = DirBuilder::new().mode(mode).create(directory);
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(NotElected::NoDirectory {
+                directory: directory.into(),
+                error,
+            });
+        }
+        _ => {}
+    }
+    let metadata = directory
+        .metadata()
+        .map_err(|error| NotElected::NoDirectory {
+            directory: directory.into(),
+            error,
+        })?;
+    // SAFETY: geteuid() reads a number of this process and cannot fail.
+    let uid = unsafe { libc::geteuid() };
+    if metadata.uid() != uid && metadata.uid() != 0 {
+        return Err(NotElected::Foreign {
+            directory: directory.into(),
+            owner: metadata.uid(),
+            uid,
+        });
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return Err(NotElected::Writable(directory.into()));
+    }
+    Ok(())
+}
+
+fn lock_path(socket: &Path) -> PathBuf {
+    let mut name = socket.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
+}
+
+/// Who is there? The hub may be starting, and bind its socket in a moment.
+fn ask(socket: &Path) -> Option<(u32, String)> {
+    for _ in 0..20 {
+        if let Ok(client) = Client::connect(socket, Duration::from_millis(500)) {
+            return Some((client.pid(), client.address().to_owned()));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    None
+}

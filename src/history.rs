@@ -1,0 +1,332 @@
+//! The newest messages of every channel, bounded by count and age for each and by bytes over all.
+//!
+//! Filled by `broker`, read when a client resumes. It never hides a gap: for each channel, and for all channels
+//! that it has forgotten, it knows the newest position that it no longer has. Imports `ids` and `message`.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::ids::{Channel, Position};
+use crate::message::Publication;
+
+/// What a kept message costs beside its content, in bytes.
+const ENTRY_COST: usize = 192;
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Messages for each channel.
+    pub count: usize,
+    /// How long.
+    pub age: Duration,
+    /// Bytes over all channels.
+    pub bytes: usize,
+}
+
+/// The histories of all channels.
+#[derive(Debug)]
+pub struct History {
+    limits: Limits,
+    channels: HashMap<Channel, Log>,
+    /// What was noted, oldest first, over all channels: the order in which age and bytes push out. An item
+    /// whose message has been pushed out by count already is skipped.
+    order: VecDeque<(u64, Instant, Channel)>,
+    bytes: usize,
+    messages: usize,
+    /// The newest number that was ever pushed out of a channel of which nothing is left.
+    forgotten: u64,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    entries: VecDeque<Arc<Publication>>,
+    /// The newest number that was pushed out of this channel.
+    forgotten: u64,
+    /// The publishers' own ids, for as long as a message would be kept.
+    ids: HashMap<Box<str>, u64>,
+    ids_order: VecDeque<(u64, Box<str>)>,
+}
+
+/// What a channel's history has after a position.
+#[derive(Debug, Default)]
+pub struct Missed {
+    /// The messages, oldest first.
+    pub publications: Vec<Arc<Publication>>,
+    /// Whether these are all there were.
+    pub recovered: bool,
+    /// The oldest that is left.
+    pub oldest: Option<Arc<Publication>>,
+}
+
+impl History {
+    /// An empty one. `epoch_start` is the number before the first that it will ever see.
+    pub fn new(limits: Limits, epoch_start: u64) -> Self {
+        Self {
+            limits,
+            channels: HashMap::new(),
+            order: VecDeque::new(),
+            bytes: 0,
+            messages: 0,
+            forgotten: epoch_start,
+        }
+    }
+
+    /// Whether a publisher's `id` was accepted in `channel` before.
+    pub fn knows(&self, channel: &str, id: &str) -> bool {
+        self.channels
+            .get(channel)
+            .is_some_and(|log| log.ids.contains_key(id))
+    }
+
+    /// A channel's name as it is kept here already, which saves an allocation for each message.
+    pub fn interned(&self, channel: &str) -> Option<Channel> {
+        self.channels
+            .get_key_value(channel)
+            .map(|(name, _)| name.clone())
+    }
+
+    /// Notes a message: keeps it when `store`, and remembers its publisher's id.
+    pub fn add(&mut self, publication: &Arc<Publication>, store: bool) {
+        self.expire(publication.at);
+        let seq = publication.position.seq;
+        let keep = store && self.limits.count > 0;
+        if store && !keep {
+            self.forgotten = seq;
+        }
+        if !keep && publication.id.is_none() {
+            return;
+        }
+        let log = self
+            .channels
+            .entry(publication.channel.clone())
+            .or_default();
+        let mut freed = 0;
+        if let Some(id) = &publication.id {
+            if log.ids_order.len() >= self.limits.count.max(100) {
+                freed += log.forget_oldest_id();
+            }
+            log.ids.insert(id.clone(), seq);
+            log.ids_order.push_back((seq, id.clone()));
+            self.bytes += id_cost(id);
+        }
+        if keep {
+            if log.entries.len() >= self.limits.count {
+                freed += log.forget_oldest();
+                self.messages -= 1;
+            }
+            log.entries.push_back(publication.clone());
+            self.messages += 1;
+            self.bytes += cost(publication);
+        }
+        self.bytes -= freed;
+        self.order
+            .push_back((seq, publication.at, publication.channel.clone()));
+        while self.bytes > self.limits.bytes && self.forget_front() {}
+        if self.order.len() > 2 * self.messages + 4096 {
+            self.compact();
+        }
+    }
+
+    /// Pushes out what is too old.
+    pub fn expire(&mut self, now: Instant) {
+        while let Some((_, at, _)) = self.order.front() {
+            if now.saturating_duration_since(*at) < self.limits.age {
+                return;
+            }
+            self.forget_front();
+        }
+    }
+
+    /// What `channel` has after `since`, a number of this history; `None` for a position that is not of it.
+    pub fn after(&self, channel: &str, since: Option<u64>) -> Missed {
+        let Some(log) = self.channels.get(channel) else {
+            let recovered = since.is_some_and(|since| since >= self.forgotten);
+            return Missed {
+                recovered,
+                ..Missed::default()
+            };
+        };
+        let recovered = since.is_some_and(|since| since >= log.forgotten);
+        let start = since.map_or(0, |since| {
+            log.entries.partition_point(|e| e.position.seq <= since)
+        });
+        Missed {
+            publications: log.entries.range(start..).cloned().collect(),
+            recovered,
+            oldest: log.entries.front().cloned(),
+        }
+    }
+
+    /// The newest `limit` messages of a channel, oldest first.
+    pub fn newest(&self, channel: &str, limit: usize) -> Vec<Arc<Publication>> {
+        self.channels.get(channel).map_or_else(Vec::new, |log| {
+            let start = log.entries.len().saturating_sub(limit);
+            log.entries.range(start..).cloned().collect()
+        })
+    }
+
+    /// The number of the message in `channel` that has its publisher's `id`.
+    pub fn find(&self, channel: &str, id: &str) -> Option<u64> {
+        self.channels.get(channel)?.ids.get(id).copied()
+    }
+
+    /// How many messages are kept.
+    pub fn messages(&self) -> usize {
+        self.messages
+    }
+
+    /// How many bytes are kept, all overhead included.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Pushes out the oldest note. `false` when there is none.
+    fn forget_front(&mut self) -> bool {
+        let Some((seq, _, channel)) = self.order.pop_front() else {
+            return false;
+        };
+        let Some(log) = self.channels.get_mut(channel.as_str()) else {
+            return true;
+        };
+        while log.entries.front().is_some_and(|e| e.position.seq <= seq) {
+            self.bytes -= log.forget_oldest();
+            self.messages -= 1;
+        }
+        while log.ids_order.front().is_some_and(|(of, _)| *of <= seq) {
+            self.bytes -= log.forget_oldest_id();
+        }
+        if log.entries.is_empty() && log.ids_order.is_empty() {
+            self.forgotten = self.forgotten.max(log.forgotten);
+            self.channels.remove(channel.as_str());
+        }
+        true
+    }
+
+    /// Drops the notes of what count has pushed out, so that a busy channel cannot grow `order` without bound.
+    fn compact(&mut self) {
+        let channels = &self.channels;
+        self.order.retain(|(seq, _, channel)| {
+            channels.get(channel.as_str()).is_some_and(|log| {
+                log.entries.front().is_some_and(|e| e.position.seq <= *seq)
+                    || log.ids_order.front().is_some_and(|(of, _)| of <= seq)
+            })
+        });
+    }
+}
+
+impl Log {
+    /// Returns the bytes that became free.
+    fn forget_oldest(&mut self) -> usize {
+        self.entries.pop_front().map_or(0, |oldest| {
+            self.forgotten = oldest.position.seq;
+            cost(&oldest)
+        })
+    }
+
+    fn forget_oldest_id(&mut self) -> usize {
+        self.ids_order.pop_front().map_or(0, |(_, id)| {
+            self.ids.remove(&id);
+            id_cost(&id)
+        })
+    }
+}
+
+fn cost(publication: &Publication) -> usize {
+    ENTRY_COST + publication.payload.len() + publication.event.as_str().len()
+}
+
+fn id_cost(id: &str) -> usize {
+    2 * id.len() + ENTRY_COST
+}
+
+/// The number in `position` when it belongs to `epoch` and is not from the future.
+pub fn in_epoch(position: Position, epoch: u32, newest: u64) -> Option<u64> {
+    (position.epoch == epoch && position.seq <= newest).then_some(position.seq)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::message::{EventName, Payload};
+
+    fn history(count: usize, bytes: usize) -> History {
+        History::new(
+            Limits {
+                count,
+                age: Duration::from_secs(10),
+                bytes,
+            },
+            0,
+        )
+    }
+
+    fn publication(channel: &str, seq: u64, at: Instant) -> Arc<Publication> {
+        Arc::new(Publication {
+            channel: Channel::parse(channel).unwrap(),
+            position: Position { epoch: 1, seq },
+            id: None,
+            event: EventName::Message,
+            payload: Payload::Json(Bytes::from_static(b"1")),
+            except: None,
+            at,
+        })
+    }
+
+    fn seqs(missed: &Missed) -> Vec<u64> {
+        missed.publications.iter().map(|p| p.position.seq).collect()
+    }
+
+    #[test]
+    fn count_pushes_out_and_is_told() {
+        let now = Instant::now();
+        let mut history = history(3, 1 << 20);
+        for seq in 1..=5 {
+            history.add(&publication("a", seq, now), true);
+        }
+        assert_eq!(seqs(&history.after("a", Some(3))), [4, 5]);
+        assert!(history.after("a", Some(2)).recovered);
+        let gap = history.after("a", Some(1));
+        assert!(!gap.recovered);
+        assert_eq!(gap.oldest.unwrap().position.seq, 3);
+        assert!(!history.after("a", None).recovered);
+    }
+
+    #[test]
+    fn a_forgotten_channel_is_not_taken_for_an_empty_one() {
+        let now = Instant::now();
+        let mut history = history(3, 1 << 20);
+        assert!(history.after("a", Some(0)).recovered);
+        history.add(&publication("a", 1, now), true);
+        history.expire(now + Duration::from_secs(11));
+        assert_eq!(history.bytes(), 0);
+        assert!(!history.after("a", Some(0)).recovered);
+        assert!(history.after("a", Some(1)).recovered);
+    }
+
+    #[test]
+    fn bytes_push_out_the_oldest_of_all_channels() {
+        let now = Instant::now();
+        let mut history = history(100, 3 * (ENTRY_COST + 8));
+        for (seq, channel) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            history.add(&publication(channel, seq as u64 + 1, now), true);
+        }
+        assert!(seqs(&history.after("a", Some(0))).is_empty());
+        assert_eq!(seqs(&history.after("d", Some(0))), [4]);
+        assert_eq!(history.messages(), 3);
+    }
+
+    #[test]
+    fn a_busy_channel_does_not_grow_the_order() {
+        let now = Instant::now();
+        let mut history = history(10, 1 << 30);
+        history.add(&publication("quiet", 1, now), true);
+        for seq in 2..100_000 {
+            history.add(&publication("busy", seq, now), true);
+        }
+        assert!(history.order.len() < 5000, "{}", history.order.len());
+        assert_eq!(seqs(&history.after("quiet", Some(0))), [1]);
+    }
+}

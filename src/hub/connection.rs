@@ -1,0 +1,113 @@
+//! One connection as its shard keeps it: small, because there may be a hundred thousand.
+//!
+//! Imports `ids`, `message`, `outbox`, `socket` and `wire`.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use crate::ids::Channel;
+use crate::message::{ConnectionInfo, Publication};
+use crate::outbox::Outbox;
+use crate::socket::Socket;
+use crate::wire::Format;
+
+/// A connection. Its fields belong to `hub`; its task reaches them through [`super::Hub`].
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) info: Arc<ConnectionInfo>,
+    pub(super) format: Format,
+    pub(super) outbox: Outbox,
+    /// What comes before live messages; see [`Replay`].
+    pub(super) replay: Option<Box<Replay>>,
+    /// None for long polling, whose messages leave with the next answer.
+    pub(super) socket: Option<Rc<Socket>>,
+    pub(super) subscriptions: Vec<Subscription>,
+    /// Wakes the connection's task: to wait for writability, to close, to answer a poll.
+    pub(super) waker: Option<Waker>,
+    pub(super) closing: Option<Box<Closing>>,
+    /// The newest number put into the outbox; what a poll's cursor is made of.
+    pub(super) newest: u64,
+    /// The kernel's buffer is full: the task waits until the socket is writable.
+    pub(super) blocked: bool,
+    /// In the shard's list of connections with something to flush.
+    pub(super) dirty: bool,
+    /// Something came from the client since the last sweep.
+    pub(super) heard: bool,
+    /// Something was sent since the last sweep.
+    pub(super) sent: bool,
+    /// A ping is out, unanswered.
+    pub(super) pinged: bool,
+}
+
+/// A connection's place in a channel.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) channel: Channel,
+    /// Where in the channel's list of subscribers this connection is.
+    pub(super) index: usize,
+}
+
+/// Why and how a connection is being closed.
+#[derive(Clone, Debug)]
+pub struct Closing {
+    /// The close code (RFC 6455, section 7.4).
+    pub code: u16,
+    /// In words.
+    pub reason: String,
+}
+
+/// Messages that a resuming connection has missed, and live ones that came behind them meanwhile.
+///
+/// They are shared and not encoded yet: a thousand resuming clients cost a thousand short lists, and each takes
+/// its bytes when its socket does.
+#[derive(Debug, Default)]
+pub(super) struct Replay {
+    pub(super) publications: VecDeque<Arc<Publication>>,
+    /// Bytes of live messages among them, which count as backlog; the past does not.
+    pub(super) live_bytes: usize,
+}
+
+impl Connection {
+    pub(super) fn new(
+        info: Arc<ConnectionInfo>,
+        format: Format,
+        socket: Option<Rc<Socket>>,
+    ) -> Self {
+        Self {
+            info,
+            format,
+            outbox: Outbox::default(),
+            replay: None,
+            socket,
+            subscriptions: Vec::new(),
+            waker: None,
+            closing: None,
+            newest: 0,
+            blocked: false,
+            dirty: false,
+            heard: true,
+            sent: true,
+            pinged: false,
+        }
+    }
+
+    /// Makes the connection's task run.
+    pub(super) fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Notes whom to wake.
+    pub(super) fn register(&mut self, cx: &Context<'_>) {
+        if !self
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            self.waker = Some(cx.waker().clone());
+        }
+    }
+}

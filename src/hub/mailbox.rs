@@ -1,0 +1,190 @@
+//! The part of a shard that other threads reach: its mailbox, its list of connections and its counters.
+//!
+//! `node` puts in from any thread; the shard's thread takes out. Imports `ids`, `message` and `backend`'s outcome.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::Hub;
+use crate::backend::Outcome;
+use crate::ids::ConnectionId;
+use crate::message::{ConnectionInfo, EventName, Payload, Publication};
+
+/// What a piece of work weighs beside its content, in bytes.
+const COMMAND_COST: usize = 128;
+
+/// Work for a shard.
+pub enum Command {
+    /// Deliver to the subscribers.
+    Publication(Arc<Publication>),
+    /// Send to one connection.
+    Send {
+        /// Which.
+        to: ConnectionId,
+        /// What.
+        payload: Payload,
+        /// Under which name.
+        event: EventName,
+    },
+    /// Answer a client's message.
+    Reply {
+        /// Which connection.
+        to: ConnectionId,
+        /// The client's `ref`, as JSON.
+        reference: Option<Box<str>>,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// Anything rarer.
+    Run(Box<dyn FnOnce(&mut Hub) + Send>),
+}
+
+/// What other threads share with one shard.
+#[derive(Debug, Default)]
+pub struct Shard {
+    // A Mutex<Vec> and not a channel: the shard takes all that waits in one swap, and publishers hold the lock
+    // for one push. Never held while anything else is locked or called.
+    queue: Mutex<Queue>,
+    waiting: AtomicUsize,
+    wake: Notify,
+    // Touched when a connection comes or goes, and to see whether one is still there.
+    connections: Mutex<HashMap<ConnectionId, Registered>>,
+    /// Counters for rt_stats().
+    pub stats: ShardStats,
+}
+
+#[derive(Default)]
+struct Queue {
+    commands: Vec<Command>,
+    signalled: bool,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue")
+            .field("len", &self.commands.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection in a shard's list.
+#[derive(Clone, Debug)]
+pub struct Registered {
+    /// What PHP may know of it.
+    pub info: Arc<ConnectionInfo>,
+    /// Its place in the shard.
+    pub slot: usize,
+}
+
+/// A shard's counters. Written by its thread alone, read by any.
+#[derive(Debug, Default)]
+pub struct ShardStats {
+    /// Connections ever.
+    pub connections_total: AtomicU64,
+    /// Messages put into outboxes.
+    pub delivered: AtomicU64,
+    /// Messages from clients.
+    pub received: AtomicU64,
+    /// Connections closed because they read too slowly.
+    pub dropped_slow: AtomicU64,
+    /// Subscriptions at the moment.
+    pub subscriptions: AtomicUsize,
+    /// Connections at the moment.
+    pub connections: AtomicUsize,
+}
+
+impl Shard {
+    /// Puts work in. Never blocks for long; whoever publishes looks at [`Shard::waiting`] first.
+    pub fn put(&self, command: Command) {
+        self.waiting.fetch_add(command.cost(), Ordering::Relaxed);
+        let first = {
+            let mut queue = lock(&self.queue);
+            queue.commands.push(command);
+            !std::mem::replace(&mut queue.signalled, true)
+        };
+        if first {
+            self.wake.notify_one();
+        }
+    }
+
+    /// The bytes that wait, or are being worked on.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Waits for work, then swaps it into `commands`, which must be empty.
+    pub async fn take(&self, commands: &mut Vec<Command>) {
+        loop {
+            self.wake.notified().await;
+            let mut queue = lock(&self.queue);
+            queue.signalled = false;
+            std::mem::swap(&mut queue.commands, commands);
+            if !commands.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Says that taken work of `cost` bytes is done.
+    pub fn done(&self, cost: usize) {
+        self.waiting.fetch_sub(cost, Ordering::Relaxed);
+    }
+
+    /// Looks a connection up.
+    pub fn connection(&self, id: ConnectionId) -> Option<Registered> {
+        lock(&self.connections).get(&id).cloned()
+    }
+
+    /// Whether a connection is there.
+    pub fn has(&self, id: ConnectionId) -> bool {
+        lock(&self.connections).contains_key(&id)
+    }
+
+    /// All connections.
+    pub fn connections(&self) -> Vec<Arc<ConnectionInfo>> {
+        lock(&self.connections)
+            .values()
+            .map(|c| c.info.clone())
+            .collect()
+    }
+
+    pub(super) fn register(&self, info: Arc<ConnectionInfo>, slot: usize) {
+        self.stats.connections.fetch_add(1, Ordering::Relaxed);
+        self.stats.connections_total.fetch_add(1, Ordering::Relaxed);
+        lock(&self.connections).insert(info.id, Registered { info, slot });
+    }
+
+    pub(super) fn deregister(&self, id: ConnectionId) {
+        self.stats.connections.fetch_sub(1, Ordering::Relaxed);
+        let mut connections = lock(&self.connections);
+        connections.remove(&id);
+        if connections.capacity() > 64 && connections.len() < connections.capacity() / 8 {
+            connections.shrink_to_fit();
+        }
+    }
+}
+
+impl Command {
+    /// What it weighs while it waits.
+    pub fn cost(&self) -> usize {
+        COMMAND_COST
+            + match self {
+                Self::Publication(publication) => publication.payload.len(),
+                Self::Send { payload, .. } => payload.len(),
+                Self::Reply { outcome, .. } => outcome
+                    .as_ref()
+                    .ok()
+                    .and_then(Option::as_ref)
+                    .map_or(0, Payload::len),
+                Self::Run(_) => 0,
+            }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing under these locks can leave them half done: a panic elsewhere must not stop the shard.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

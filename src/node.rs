@@ -1,0 +1,468 @@
+//! The one coordinator: what PHP and other processes ask for goes to the broker and the shards through here, and what
+//! clients do goes to PHP.
+//!
+//! All methods may be called from any thread. Imports `config`, `broker`, `hub`'s mailbox and `backend`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, ReplyTo};
+use crate::broker::memory::Memory;
+use crate::broker::{Broker, BrokerEvents, CatchUp};
+use crate::config::Config;
+use crate::history::{Limits, Missed};
+use crate::hub::Hub;
+use crate::hub::mailbox::{Command, Registered, Shard};
+use crate::ids::{Channel, ConnectionId, Pattern};
+use crate::message::{ConnectionInfo, EventName, Payload, Publication, Publish};
+use crate::session;
+use crate::wire::control::WireStats;
+
+/// How often somebody who waits for room looks again.
+const ROOM_PAUSE: Duration = Duration::from_micros(200);
+
+/// Why a call was not done. The text is for the PHP exception.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The message is over the limit.
+    #[error("the message has {size} bytes, realtime.max_message_size allows {limit}")]
+    TooLarge {
+        /// Its size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The server did not get to it in time.
+    #[error(
+        "the server is too busy: more waits for it than realtime.queue_bytes, or it did not answer within \
+         realtime.timeout"
+    )]
+    Busy,
+    /// The server is stopping.
+    #[error("the server is stopping")]
+    Stopped,
+    /// The link to the server's process failed; says which and how.
+    #[error("{0}")]
+    Link(String),
+}
+
+/// A channel with subscribers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelSummary {
+    /// Its name.
+    pub channel: Channel,
+    /// How many connections are subscribed.
+    pub subscribers: usize,
+}
+
+/// A kept message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryEntry {
+    /// The id that clients see.
+    pub id: String,
+    /// Its event name.
+    pub event: EventName,
+    /// Its content.
+    pub payload: Payload,
+    /// How long ago it was published.
+    pub age: Duration,
+}
+
+/// A part of a channel's history, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistoryPage {
+    /// The messages.
+    pub entries: Vec<HistoryEntry>,
+    /// Whether nothing is missing after the position asked for.
+    pub recovered: bool,
+    /// The oldest id that is kept.
+    pub oldest: Option<String>,
+}
+
+/// The counters of a server.
+pub type Stats = WireStats;
+
+/// A server's coordinator.
+pub struct Node {
+    config: Arc<Config>,
+    broker: Memory<Shards>,
+    shards: Arc<[Arc<Shard>]>,
+    backend: Arc<dyn Backend>,
+    started: Instant,
+    address: OnceLock<String>,
+    numbers: AtomicU64,
+}
+
+/// The hand-over of publications to the shards of this process.
+struct Shards(Arc<[Arc<Shard>]>);
+
+impl BrokerEvents for Shards {
+    fn publication(&self, publication: Arc<Publication>) {
+        for shard in self.0.iter() {
+            // A connection is counted before it subscribes, and subscribing takes the broker's lock, which is
+            // held here: a shard without connections has nobody to miss anything.
+            if shard.stats.connections.load(Ordering::Relaxed) > 0 {
+                shard.put(Command::Publication(publication.clone()));
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// A node over `shards`, whose history begins a new epoch.
+    pub fn new(
+        config: Arc<Config>,
+        shards: Arc<[Arc<Shard>]>,
+        backend: Arc<dyn Backend>,
+    ) -> std::io::Result<Self> {
+        let mut epoch = [0; 4];
+        getrandom::fill(&mut epoch).map_err(std::io::Error::other)?;
+        let limits = Limits {
+            count: config.history_size,
+            age: config.history_ttl,
+            bytes: config.history_bytes,
+        };
+        let events = Shards(shards.clone());
+        Ok(Self {
+            broker: Memory::new(limits, u32::from_ne_bytes(epoch), events),
+            config,
+            shards,
+            backend,
+            started: Instant::now(),
+            address: OnceLock::new(),
+            numbers: AtomicU64::new(0),
+        })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Where clients connect; empty before the server listens.
+    pub fn address(&self) -> &str {
+        self.address.get().map_or("", String::as_str)
+    }
+
+    pub(crate) fn set_address(&self, address: String) {
+        // Set once, by the server that owns this node.
+        let _ = self.address.set(address);
+    }
+
+    /// Publishes. Blocks at most `realtime.timeout` when the shards are behind. Returns the id of the message, with
+    /// several channels that of the last.
+    pub fn publish(&self, publish: Publish) -> Result<String, Failure> {
+        self.check_size(publish.payload.len())?;
+        if !self.has_room() {
+            let deadline = Instant::now() + self.config.timeout;
+            while !self.has_room() {
+                if Instant::now() >= deadline {
+                    return Err(Failure::Busy);
+                }
+                std::thread::sleep(ROOM_PAUSE);
+            }
+        }
+        Ok(self.broker.publish(publish))
+    }
+
+    /// Publishes without blocking the thread.
+    pub async fn publish_async(&self, publish: Publish) -> Result<String, Failure> {
+        self.check_size(publish.payload.len())?;
+        let deadline = tokio::time::Instant::now() + self.config.timeout;
+        while !self.has_room() {
+            if tokio::time::Instant::now() >= deadline {
+                return Err(Failure::Busy);
+            }
+            tokio::time::sleep(ROOM_PAUSE * 5).await;
+        }
+        Ok(self.broker.publish(publish))
+    }
+
+    /// Sends to one connection. `false` when it is not there.
+    pub fn send(
+        &self,
+        to: ConnectionId,
+        payload: Payload,
+        event: EventName,
+    ) -> Result<bool, Failure> {
+        self.check_size(payload.len())?;
+        let Some(shard) = self.shard_of(to) else {
+            return Ok(false);
+        };
+        if shard.waiting() > self.config.queue_bytes {
+            let deadline = Instant::now() + self.config.timeout;
+            while shard.waiting() > self.config.queue_bytes {
+                if Instant::now() >= deadline {
+                    return Err(Failure::Busy);
+                }
+                std::thread::sleep(ROOM_PAUSE);
+            }
+        }
+        shard.put(Command::Send { to, payload, event });
+        Ok(true)
+    }
+
+    /// Subscribes a connection. `false` when it is not there or has `realtime.max_subscriptions`.
+    pub fn subscribe(
+        self: &Arc<Self>,
+        who: ConnectionId,
+        channel: Channel,
+    ) -> Result<bool, Failure> {
+        let node = self.clone();
+        self.ask_about(who, move |hub, slot| {
+            session::subscribe_for_php(&node, hub, slot, &channel)
+        })
+    }
+
+    /// Ends a connection's subscription. `false` when there was none.
+    pub fn unsubscribe(&self, who: ConnectionId, channel: Channel) -> Result<bool, Failure> {
+        self.ask_about(who, move |hub, slot| {
+            session::unsubscribe_for_php(hub, slot, &channel)
+        })
+    }
+
+    /// Begins to close a connection. `false` when it is not there.
+    pub fn close(&self, who: ConnectionId, code: u16, reason: String) -> Result<bool, Failure> {
+        let Some(shard) = self.shard_of(who) else {
+            return Ok(false);
+        };
+        shard.put(Command::Run(Box::new(move |hub| {
+            if let Some(registered) = hub.shard().connection(who) {
+                hub.close(registered.slot, code, &reason);
+            }
+        })));
+        Ok(true)
+    }
+
+    /// The channels that have subscribers and fit `pattern`, by name.
+    pub fn channels(&self, pattern: &Pattern) -> Result<Vec<ChannelSummary>, Failure> {
+        let mut sums = std::collections::BTreeMap::<Channel, usize>::new();
+        for shard in self.shards.iter() {
+            let pattern = pattern.clone();
+            let part = self.ask(shard, move |hub| {
+                hub.channels()
+                    .filter(|(channel, _)| pattern.matches(channel.as_str()))
+                    .map(|(channel, count)| (channel.clone(), count))
+                    .collect::<Vec<_>>()
+            })?;
+            for (channel, count) in part {
+                *sums.entry(channel).or_default() += count;
+            }
+        }
+        let summary = |(channel, subscribers)| ChannelSummary {
+            channel,
+            subscribers,
+        };
+        Ok(sums.into_iter().map(summary).collect())
+    }
+
+    /// All connections, or those subscribed to `channel`.
+    pub fn connections(
+        &self,
+        channel: Option<&Channel>,
+    ) -> Result<Vec<Arc<ConnectionInfo>>, Failure> {
+        let mut all = Vec::new();
+        for shard in self.shards.iter() {
+            match channel.cloned() {
+                None => all.extend(shard.connections()),
+                Some(channel) => {
+                    all.extend(self.ask(shard, move |hub| hub.subscribers(channel.as_str()))?);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// The newest `limit` messages of a channel, or the first `limit` after `since`.
+    pub fn history(
+        &self,
+        channel: &Channel,
+        limit: usize,
+        since: Option<&str>,
+    ) -> Result<HistoryPage, Failure> {
+        let missed = self.broker.history(channel, limit, since);
+        let now = Instant::now();
+        Ok(HistoryPage {
+            recovered: missed.recovered,
+            oldest: missed.oldest.map(|publication| publication.public_id()),
+            entries: missed
+                .publications
+                .iter()
+                .map(|publication| HistoryEntry {
+                    id: publication.public_id(),
+                    event: publication.event.clone(),
+                    payload: publication.payload.clone(),
+                    age: now.saturating_duration_since(publication.at),
+                })
+                .collect(),
+        })
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> Result<Stats, Failure> {
+        let broker = self.broker.stats();
+        let mut stats = Stats {
+            uptime: self.started.elapsed(),
+            pid: std::process::id(),
+            address: self.address().to_owned(),
+            channels: self.channels(&Pattern::any())?.len(),
+            published: broker.published,
+            history_messages: broker.history_messages,
+            history_bytes: broker.history_bytes,
+            shards: self.shards.len(),
+            ..Stats::default()
+        };
+        for shard in self.shards.iter() {
+            for connection in shard.connections() {
+                stats.by_transport[connection.transport.index()] += 1;
+                stats.connections += 1;
+            }
+            let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            stats.connections_total += load(&shard.stats.connections_total);
+            stats.delivered += load(&shard.stats.delivered);
+            stats.received += load(&shard.stats.received);
+            stats.dropped_slow += load(&shard.stats.dropped_slow);
+            stats.subscriptions += shard.stats.subscriptions.load(Ordering::Relaxed);
+        }
+        Ok(stats)
+    }
+
+    /// Answers a client's message.
+    pub fn reply(&self, to: ReplyTo, outcome: Outcome) {
+        match to {
+            ReplyTo::Connection {
+                connection,
+                reference,
+            } => {
+                if reference.is_none() && matches!(outcome, Ok(None)) {
+                    return;
+                }
+                if let Some(shard) = self.shards.get(connection.shard()) {
+                    shard.put(Command::Reply {
+                        to: connection,
+                        reference,
+                        outcome,
+                    });
+                }
+            }
+            ReplyTo::Request(sender) => {
+                // The client may have given up waiting.
+                let _ = sender.send(outcome);
+            }
+        }
+    }
+
+    /// A number for a client's message.
+    pub fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// What PHP handles at the moment.
+    pub fn interest(&self) -> Interest {
+        self.backend.interest()
+    }
+
+    /// Hands an event to PHP, waiting for room at most `realtime.timeout`.
+    pub async fn dispatch(&self, event: Event) -> Result<(), Refused> {
+        backend::dispatch(&*self.backend, event, self.config.timeout).await
+    }
+
+    /// Hands an event to PHP that must not be lost.
+    pub fn notify(&self, event: Event) {
+        self.backend.notify(event);
+    }
+
+    /// See [`Broker::catch_up`].
+    pub fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp {
+        self.broker.catch_up(channels, since)
+    }
+
+    /// A channel's kept messages; see [`Broker::history`].
+    pub fn missed(&self, channel: &Channel, limit: usize, since: Option<&str>) -> Missed {
+        self.broker.history(channel, limit, since)
+    }
+
+    /// Lets the broker forget what is too old.
+    pub fn expire(&self) {
+        self.broker.expire();
+    }
+
+    /// The part of a shard that other threads reach.
+    pub fn shard(&self, index: usize) -> &Arc<Shard> {
+        &self.shards[index]
+    }
+
+    /// How many connections there are.
+    pub fn connection_count(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.stats.connections.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Looks a connection up.
+    pub fn connection(&self, id: ConnectionId) -> Option<Registered> {
+        self.shards.get(id.shard())?.connection(id)
+    }
+
+    fn shard_of(&self, id: ConnectionId) -> Option<&Arc<Shard>> {
+        self.shards.get(id.shard()).filter(|shard| shard.has(id))
+    }
+
+    fn has_room(&self) -> bool {
+        self.shards
+            .iter()
+            .all(|shard| shard.waiting() <= self.config.queue_bytes)
+    }
+
+    fn check_size(&self, size: usize) -> Result<(), Failure> {
+        let limit = self.config.max_message_size;
+        if size > limit {
+            Err(Failure::TooLarge { size, limit })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn ask_about<R: Send + Default + 'static>(
+        &self,
+        who: ConnectionId,
+        question: impl FnOnce(&mut Hub, usize) -> R + Send + 'static,
+    ) -> Result<R, Failure> {
+        let Some(shard) = self.shard_of(who) else {
+            return Ok(R::default());
+        };
+        self.ask(shard, move |hub| match hub.shard().connection(who) {
+            Some(registered) => question(hub, registered.slot),
+            None => R::default(),
+        })
+    }
+
+    /// Has a shard answer a question, from any other thread.
+    fn ask<R: Send + 'static>(
+        &self,
+        shard: &Shard,
+        question: impl FnOnce(&mut Hub) -> R + Send + 'static,
+    ) -> Result<R, Failure> {
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        shard.put(Command::Run(Box::new(move |hub| {
+            // Nobody may be waiting any more.
+            let _ = sender.send(question(hub));
+        })));
+        receiver
+            .recv_timeout(self.config.timeout)
+            .map_err(|error| match error {
+                crossbeam_channel::RecvTimeoutError::Timeout => Failure::Busy,
+                crossbeam_channel::RecvTimeoutError::Disconnected => Failure::Stopped,
+            })
+    }
+}

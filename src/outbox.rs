@@ -1,0 +1,113 @@
+//! What waits to be sent to one connection: bytes shared with everybody else who gets them, in order, bounded.
+//!
+//! `hub` puts in; what comes out goes to the connection's [`Socket`] or, for long polling, into the next answer.
+//! Imports `socket` and `message`.
+
+use std::collections::VecDeque;
+use std::io;
+
+use bytes::{Buf, Bytes};
+
+use crate::socket::Socket;
+
+/// How much of many small pieces is copied together for one write, in bytes.
+///
+/// Up to this size a copy and a plain send cost less than the kernel's walk over an iovec.
+pub const GATHER: usize = 64 << 10;
+
+/// The queue of one connection.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+    /// Whether `pieces[0]` has been sent in part: it must be finished before anything else.
+    started: bool,
+}
+
+/// How a flush ended.
+#[derive(Debug)]
+pub enum Flushed {
+    /// Everything is on its way.
+    All,
+    /// The kernel's buffer is full; go on when the socket is writable.
+    Blocked,
+    /// The connection is gone.
+    Broken(io::Error),
+}
+
+impl Outbox {
+    /// Puts `piece` at the end.
+    pub fn push(&mut self, piece: Bytes) {
+        self.bytes += piece.len();
+        self.pieces.push_back(piece);
+    }
+
+    /// How many bytes wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Forgets everything but a piece that has been sent in part: cutting it would break the stream.
+    pub fn discard(&mut self) {
+        let keep = usize::from(self.started);
+        self.pieces.truncate(keep);
+        self.bytes = self.pieces.iter().map(Bytes::len).sum();
+    }
+
+    /// Takes everything out, unsent.
+    pub fn take(&mut self) -> VecDeque<Bytes> {
+        self.bytes = 0;
+        std::mem::take(&mut self.pieces)
+    }
+
+    /// Sends what waits, in as few writes as it takes. `gather` is working space for [`GATHER`] bytes.
+    pub fn flush(&mut self, socket: &Socket, gather: &mut Vec<u8>) -> Flushed {
+        while let Some(first) = self.pieces.front() {
+            let result = if self.pieces.len() == 1 || first.len() >= GATHER {
+                socket.send(first)
+            } else {
+                gather.clear();
+                for piece in &self.pieces {
+                    if gather.len() + piece.len() > GATHER {
+                        break;
+                    }
+                    gather.extend_from_slice(piece);
+                }
+                socket.send(gather)
+            };
+            match result {
+                Ok(sent) => self.sent(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Flushed::Blocked,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Flushed::Broken(error),
+            }
+        }
+        // A burst's capacity is not kept by a connection that may stay idle for hours.
+        if self.pieces.capacity() > 16 {
+            self.pieces = VecDeque::new();
+        }
+        Flushed::All
+    }
+
+    fn sent(&mut self, mut count: usize) {
+        self.bytes -= count;
+        while let Some(first) = self.pieces.front_mut() {
+            if count < first.len() {
+                self.started = self.started || count > 0;
+                first.advance(count);
+                return;
+            }
+            count -= first.len();
+            self.pieces.pop_front();
+            self.started = false;
+            if count == 0 {
+                return;
+            }
+        }
+    }
+}

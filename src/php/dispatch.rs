@@ -1,0 +1,221 @@
+//! One event of the server, handed to the script's handlers, and their verdict or reply handed back.
+//!
+//! Events come from the queue (`event_loop`), answers go to the event's own way back. What a handler throws goes to the
+//! `rt_on_error()` handlers or becomes a warning; only `exit()`, a fatal error or a time-out ends the caller. Imports
+//! `backend`, `message`, `node`, `handlers`, `connection` and `value`.
+
+use std::ffi::CStr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ext_php_rs::types::Zval;
+
+use super::callable::{Callable, Ended, Exception, pending};
+use super::fault::{Fault, Unwinding};
+use super::handlers::{self, Kind};
+use super::link::Here;
+use super::message::Right;
+use super::value::NotEncodable;
+use super::{connection, message, value};
+use crate::backend::{Answer, Event, HandlerFailed, ReplyTo};
+use crate::ids::Channel;
+use crate::message::{ClientMessage, ConnectionInfo, Payload};
+
+/// Handles one event. `Err`: the script is over.
+pub fn event(here: &Here, event: Event) -> Result<(), Unwinding> {
+    match event {
+        Event::Open { connection, answer } => open(here, &connection, answer),
+        Event::Subscribe {
+            connection,
+            channel,
+            answer,
+        } => subscribe(here, &connection, &channel, answer),
+        Event::Message { message, reply_to } => client_message(here, &message, reply_to),
+        Event::Close {
+            connection,
+            code,
+            reason,
+        } => close(&connection, code, &reason),
+    }
+}
+
+/// Answers an event that no handler will see: the script has ended.
+pub fn refuse(here: &Here, event: Event) {
+    if let Event::Message { reply_to, .. } = event {
+        here.node.reply(reply_to, Err(HandlerFailed));
+    }
+}
+
+fn open(here: &Here, info: &Arc<ConnectionInfo>, answer: Answer) -> Result<(), Unwinding> {
+    let who = connection::cached(info);
+    let mut admit = true;
+    for_each(Kind::Open, |handler| {
+        let mut arguments = [who.shallow_clone()];
+        // Who cannot be checked is not let in.
+        admit = match called(handler, &mut arguments, &who, c"an rt_on_open() handler")? {
+            Some(verdict) => !verdict.is_false(),
+            None => false,
+        };
+        Ok(admit)
+    })?;
+    decide(here, answer, admit);
+    if !admit {
+        connection::forget(info.id);
+    }
+    Ok(())
+}
+
+fn subscribe(
+    here: &Here,
+    info: &Arc<ConnectionInfo>,
+    channel: &Channel,
+    answer: Answer,
+) -> Result<(), Unwinding> {
+    let who = connection::cached(info);
+    let mut opened = false;
+    let mut refused = false;
+    for_each(Kind::Subscribe, |handler| {
+        let mut arguments = [who.shallow_clone(), value::string(channel.as_str())];
+        match called(
+            handler,
+            &mut arguments,
+            &who,
+            c"an rt_on_subscribe() handler",
+        )? {
+            Some(verdict) => {
+                opened |= verdict.is_true();
+                refused |= verdict.is_false();
+            }
+            None => refused = true,
+        }
+        Ok(!refused)
+    })?;
+    decide(here, answer, !refused && (opened || !channel.is_guarded()));
+    Ok(())
+}
+
+fn client_message(here: &Here, sent: &ClientMessage, reply_to: ReplyTo) -> Result<(), Unwinding> {
+    // Dropped unused (exit(), a fatal error), it answers that the handler failed.
+    let right = Right::new(here.clone(), reply_to);
+    let who = connection::cached(&sent.from);
+    let Some(object) = message::object(sent, who.shallow_clone(), &right) else {
+        // JSON that PHP cannot decode. The server has checked it against a lower depth, so nobody gets here.
+        right.use_up(Err(HandlerFailed));
+        return Ok(());
+    };
+    let mut reply = None;
+    let mut failed = false;
+    let mut next = 0;
+    while let Some((handler, after)) = handlers::for_channel(sent.channel.as_str(), next) {
+        next = after;
+        let mut arguments = [object.shallow_clone()];
+        let whence = c"an rt_on_message() handler";
+        match called(&handler, &mut arguments, &who, whence)? {
+            Some(mut returned) if reply.is_none() && !returned.is_null() => {
+                match encoded(&mut returned, &who, whence)? {
+                    Some(payload) => reply = Some(payload),
+                    None => failed = true,
+                }
+            }
+            Some(_) => {}
+            None => failed = true,
+        }
+    }
+    right.use_up(match (failed, reply) {
+        (_, Some(payload)) => Ok(Some(payload)),
+        (false, None) => Ok(None),
+        (true, None) => Err(HandlerFailed),
+    });
+    Ok(())
+}
+
+fn close(info: &Arc<ConnectionInfo>, code: u16, reason: &str) -> Result<(), Unwinding> {
+    let who = connection::object(info);
+    connection::forget(info.id);
+    for_each(Kind::Close, |handler| {
+        let mut arguments = [who.shallow_clone(), value::int(code), value::string(reason)];
+        called(handler, &mut arguments, &who, c"an rt_on_close() handler")?;
+        Ok(true)
+    })
+}
+
+fn decide(here: &Here, answer: Answer, admit: bool) {
+    if here.is_inherited() {
+        // A handler has forked, and this is the child: the verdict is the parent's to give.
+        std::mem::forget(answer);
+    } else {
+        answer.decide(admit);
+    }
+}
+
+/// Calls `body` with each handler of a kind, also those that are added meanwhile, until it says `false`.
+fn for_each(
+    kind: Kind,
+    mut body: impl FnMut(&Rc<Callable>) -> Result<bool, Unwinding>,
+) -> Result<(), Unwinding> {
+    let mut index = 0;
+    while let Some(handler) = handlers::get(kind, index) {
+        index += 1;
+        if !body(&handler)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Calls a handler. `None`: it threw, and that has been reported.
+fn called(
+    handler: &Callable,
+    arguments: &mut [Zval],
+    who: &Zval,
+    whence: &CStr,
+) -> Result<Option<Zval>, Unwinding> {
+    match handler.call(arguments) {
+        Ok(returned) => Ok(Some(returned)),
+        Err(Ended::Exception(exception)) => {
+            report(&exception, Some(who), whence)?;
+            Ok(None)
+        }
+        Err(Ended::Unwinding(unwinding)) => Err(unwinding),
+    }
+}
+
+/// What a handler returned, as a reply. `None`: it is no possible reply, and that has been reported.
+fn encoded(returned: &mut Zval, who: &Zval, whence: &CStr) -> Result<Option<Payload>, Unwinding> {
+    match value::encode(returned) {
+        Ok(payload) => return Ok(Some(payload)),
+        Err(NotEncodable::Unwinding(Unwinding::Bailout)) => return Err(Unwinding::Bailout),
+        Err(NotEncodable::Unwinding(Unwinding::Pending)) => {}
+        Err(NotEncodable::Json(why)) => {
+            Fault::Value(format!(
+                "rt_on_message(): Return value of the handler must be JSON-encodable: {why}"
+            ))
+            .raise();
+        }
+    }
+    match pending() {
+        Ended::Exception(exception) => {
+            report(&exception, Some(who), whence)?;
+            Ok(None)
+        }
+        Ended::Unwinding(unwinding) => Err(unwinding),
+    }
+}
+
+/// Tells of an exception: to the `rt_on_error()` handlers when it concerns a connection and there are any, else in a
+/// warning.
+pub fn report(exception: &Exception, who: Option<&Zval>, whence: &CStr) -> Result<(), Unwinding> {
+    let mut told = false;
+    if let Some(who) = who {
+        for_each(Kind::Error, |handler| {
+            told = true;
+            match handler.call(&mut [who.shallow_clone(), exception.value()]) {
+                Ok(_) => {}
+                Err(Ended::Exception(another)) => another.warn(c"an rt_on_error() handler")?,
+                Err(Ended::Unwinding(unwinding)) => return Err(unwinding),
+            }
+            Ok(true)
+        })?;
+    }
+    if told { Ok(()) } else { exception.warn(whence) }
+}

@@ -1,0 +1,101 @@
+//! The settings in php.ini: registered at startup, checked as they come, read once into a [`Config`].
+//!
+//! Imports `config`, `fault` and `zend`.
+
+use std::ffi::{CStr, CString, c_int, c_void};
+use std::sync::OnceLock;
+
+use ext_php_rs::ffi::zend_string;
+use ext_php_rs::flags::IniEntryPermission;
+use ext_php_rs::zend::IniEntryDef;
+
+use super::fault::{self, contain};
+use super::zend;
+use crate::config::{self, Config, InvalidSetting, SETTINGS};
+
+const SUCCESS: c_int = 0;
+const FAILURE: c_int = -1;
+
+/// Registers every setting. For MINIT.
+pub fn register(module: c_int) {
+    let mut entries: Vec<IniEntryDef> = SETTINGS
+        .iter()
+        .map(|setting| {
+            // All of them belong to the server, which outlives requests: none may differ between two of them.
+            let mut entry = IniEntryDef::new(
+                leaked(setting.name),
+                leaked(setting.default),
+                IniEntryPermission::System,
+            );
+            entry.on_modify = Some(on_modify);
+            entry
+        })
+        .collect();
+    entries.push(IniEntryDef::end());
+    // PHP 8.5 keeps the table itself.
+    IniEntryDef::register(Box::leak(entries.into_boxed_slice()), module);
+}
+
+/// Takes them back. For MSHUTDOWN.
+pub fn unregister(module: c_int) {
+    // SAFETY: in MSHUTDOWN, with the number that PHP gave this module.
+    unsafe { zend::zend_unregister_ini_entries(module) };
+}
+
+/// The settings. They cannot change after the start, so the first look is the last.
+pub fn config() -> Result<&'static Config, InvalidSetting> {
+    static CONFIG: OnceLock<Result<Config, InvalidSetting>> = OnceLock::new();
+    CONFIG
+        .get_or_init(|| Config::load(value))
+        .as_ref()
+        .map_err(Clone::clone)
+}
+
+/// One setting's value as PHP has it.
+fn value(name: &str) -> Option<String> {
+    let length = name.len();
+    let name = zend::c_text(name);
+    // SAFETY: on a PHP thread; returns null or a string that PHP keeps as long as the setting, copied at once.
+    let text = unsafe {
+        let text = zend::zend_ini_string(name.as_ptr(), length, 0);
+        (!text.is_null()).then(|| CStr::from_ptr(text))?
+    };
+    Some(text.to_string_lossy().into_owned())
+}
+
+/// Called by PHP with each new value. On FAILURE the default stays.
+extern "C" fn on_modify(
+    entry: *mut ext_php_rs::ffi::_zend_ini_entry,
+    new_value: *mut zend_string,
+    _: *mut c_void,
+    _: *mut c_void,
+    _: *mut c_void,
+    _stage: c_int,
+) -> c_int {
+    contain(FAILURE, || {
+        // SAFETY: PHP passes an entry and a value (or null) that live during this call.
+        let (name, text) = unsafe { (zend::bytes((*entry).name), zend::bytes(new_value)) };
+        let name = String::from_utf8_lossy(name.unwrap_or_default());
+        let text = String::from_utf8_lossy(text.unwrap_or_default());
+        let Some(setting) = config::find(&name) else {
+            return FAILURE;
+        };
+        match config::check_value(setting, &text) {
+            Ok(()) => SUCCESS,
+            Err(error) => {
+                // Whatever a user's error handler throws is the caller's to find.
+                let _ = fault::warning(&format!("{error}; {:?} stays", setting.default));
+                FAILURE
+            }
+        }
+    })
+}
+
+/// Text for a table that PHP keeps for good.
+fn leaked(text: &str) -> &'static CStr {
+    Box::leak(
+        CString::new(text)
+            .expect("names and defaults have no NUL")
+            .into_boxed_c_str(),
+    )
+}

@@ -1,0 +1,429 @@
+//! Where this process's calls go: to the server in it, or over the control socket to another process's.
+//!
+//! The server belongs to the process ([`start`], [`stop`]); each PHP thread keeps a link of its own ([`with`]). A
+//! forked child drops both and connects anew. Nothing in here runs PHP code, so locks may be held. Imports `server`,
+//! `control`, `node`, `config` and `ini`.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+
+use super::ini;
+use crate::backend::queue::EventQueue;
+use crate::config::{Config, ListenAddress};
+use crate::control::client::{Client, ConnectError};
+use crate::ids::{Channel, ConnectionId, Pattern};
+use crate::message::{ConnectionInfo, EventName, Payload, Publish};
+use crate::node::{ChannelSummary, Failure, HistoryPage, Node, Stats};
+use crate::server::Server;
+
+/// The server of this process.
+struct Running {
+    server: Server,
+    queue: Arc<EventQueue>,
+    /// As it was asked for.
+    listen: ListenAddress,
+    /// [`FORKS`] when it was started.
+    forks: u32,
+}
+
+/// What a PHP thread needs of the server in this process.
+#[derive(Clone)]
+pub struct Here {
+    /// The server's heart.
+    pub node: Arc<Node>,
+    /// What waits for PHP.
+    pub queue: Arc<EventQueue>,
+    /// Where it listens.
+    pub address: String,
+    /// [`forks`] when it was started.
+    forks: u32,
+}
+
+impl Here {
+    /// Whether a fork has copied this into a child, where the server's threads are missing: then nothing of it may be
+    /// touched, not even its locks.
+    pub fn is_inherited(&self) -> bool {
+        self.forks != forks()
+    }
+}
+
+/// Why a call did not get through. The words are for a `Realtime\Exception`.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The server refused it.
+    #[error("{0}")]
+    Failure(#[from] Failure),
+    /// There is no server to ask.
+    #[error("{0}")]
+    NoServer(#[from] ConnectError),
+    /// There is none, and starting it failed.
+    #[error("{0}")]
+    NotStarted(String),
+    /// The settings are contradictory.
+    #[error("{0}")]
+    Setting(#[from] crate::config::InvalidSetting),
+}
+
+static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
+/// Counts the forks that led to this process since the extension was loaded. Cheaper to look at than getpid(),
+/// which is a system call.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+/// Grows with every start and stop, so that threads notice.
+static CHANGES: AtomicU32 = AtomicU32::new(1);
+/// Whether this SAPI starts a server by itself (`php -S` with realtime.autostart).
+static AUTOSTART: AtomicBool = AtomicBool::new(false);
+
+#[derive(Default)]
+struct Local {
+    /// [`CHANGES`] when it was last looked at.
+    seen: u32,
+    here: Option<Here>,
+    client: Option<Client>,
+    /// Why autostart failed in this process.
+    failed: Option<String>,
+}
+
+thread_local! {
+    static LOCAL: RefCell<Local> = RefCell::default();
+}
+
+/// Prepares for forks. For MINIT.
+pub fn watch_forks() {
+    extern "C" fn in_child() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+        CHANGES.fetch_add(1, Ordering::Relaxed);
+    }
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: the handler only touches atomics, and stays loaded (the library is linked with nodelete).
+        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    });
+}
+
+/// How many forks led to this process; differs between a parent and its child.
+pub fn forks() -> u32 {
+    FORKS.load(Ordering::Relaxed)
+}
+
+/// The server in this process, if there is one.
+pub fn here() -> Option<Here> {
+    LOCAL.with_borrow_mut(|local| {
+        local.refresh();
+        local.here.clone()
+    })
+}
+
+/// Starts the server in this process. `Ok` also when it runs here already at that address.
+pub fn start(listen: Option<ListenAddress>) -> Result<Here, LinkError> {
+    let config = ini::config()?;
+    let mut running = lock();
+    discard_inherited(&mut running);
+    if let Some(running) = &*running {
+        let same = listen.as_ref().is_none_or(|listen| {
+            *listen == running.listen || listen.to_string() == running.server.address()
+        });
+        return if same {
+            Ok(running.here())
+        } else {
+            Err(LinkError::NotStarted(format!(
+                "the server of this process listens on {} already",
+                running.server.address()
+            )))
+        };
+    }
+    let config = Config {
+        listen: listen.unwrap_or_else(|| config.listen.clone()),
+        ..config.clone()
+    };
+    let queue = Arc::new(
+        EventQueue::new(config.queue_bytes).map_err(|e| LinkError::NotStarted(e.to_string()))?,
+    );
+    let listen = config.listen.clone();
+    // PHP's signal handlers must run on PHP's threads: what the server spawns inherits this mask.
+    let server = without_signals(|| Server::start(config, queue.clone()))
+        .map_err(|error| LinkError::NotStarted(error.to_string()))?;
+    let started = Running {
+        server,
+        queue,
+        listen,
+        forks: forks(),
+    };
+    let here = started.here();
+    *running = Some(started);
+    CHANGES.fetch_add(1, Ordering::Relaxed);
+    Ok(here)
+}
+
+/// Stops the server of this process. For MSHUTDOWN; a forked child only lets go of it.
+pub fn stop() {
+    let mut running = lock();
+    discard_inherited(&mut running);
+    let running = running.take();
+    CHANGES.fetch_add(1, Ordering::Relaxed);
+    if let Some(running) = running {
+        running.queue.shut_down();
+        drop(running.server);
+    }
+    // The thread's own link must not outlive the module; it is looked at no more.
+    let _ = LOCAL.try_with(|local| local.take());
+}
+
+/// From now on a server is started when none is found. Tries at once, and returns why it failed, once.
+pub fn autostart() -> Option<String> {
+    AUTOSTART.store(true, Ordering::Relaxed);
+    LOCAL.with_borrow_mut(|local| {
+        local.refresh();
+        if local.here.is_some() || local.client.is_some() || local.failed.is_some() {
+            return None;
+        }
+        match local.connect() {
+            Ok(_) => None,
+            Err(_) => local.failed.clone(),
+        }
+    })
+}
+
+/// What this thread is linked to, for phpinfo(): connects when a server is there, starts none.
+pub fn state() -> State {
+    LOCAL.with_borrow_mut(|local| {
+        local.refresh();
+        if let Some(here) = &local.here {
+            return State::Here(here.address.clone(), here.node.stats().ok());
+        }
+        if local.client.is_none() {
+            local.client = connect().ok();
+        }
+        match &mut local.client {
+            Some(client) => State::Attached {
+                pid: client.pid(),
+                address: client.address().to_owned(),
+                stats: client.stats().ok(),
+            },
+            None => State::None,
+        }
+    })
+}
+
+/// See [`state`].
+pub enum State {
+    /// No server.
+    None,
+    /// The server is in this process.
+    Here(String, Option<Stats>),
+    /// The server is in another process.
+    Attached {
+        /// Which.
+        pid: u32,
+        /// Where it listens.
+        address: String,
+        /// Its numbers.
+        stats: Option<Stats>,
+    },
+}
+
+/// Calls the server, wherever it is. A link that broke (its process ended) is made anew, once.
+pub fn with<T>(mut call: impl FnMut(&mut Link<'_>) -> Result<T, Failure>) -> Result<T, LinkError> {
+    LOCAL.with_borrow_mut(|local| {
+        local.refresh();
+        if let Some(here) = &local.here {
+            return Ok(call(&mut Link::Here(&here.node))?);
+        }
+        if let Some(client) = &mut local.client {
+            match call(&mut Link::Remote(client)) {
+                Err(Failure::Link(_) | Failure::Stopped) => local.client = None,
+                other => return Ok(other?),
+            }
+        }
+        let mut link = local.connect()?;
+        let result = call(&mut link);
+        if let Err(Failure::Link(_)) = result {
+            local.client = None;
+        }
+        Ok(result?)
+    })
+}
+
+/// The server, wherever it is.
+pub enum Link<'a> {
+    /// In this process.
+    Here(&'a Node),
+    /// In another one.
+    Remote(&'a mut Client),
+}
+
+impl Link<'_> {
+    /// `Node::publish`. Leaves `publish` empty when nobody will need it again.
+    pub fn publish(&mut self, publish: &mut Option<Publish>) -> Result<String, Failure> {
+        let gone = || Failure::Link("published twice".to_owned());
+        match self {
+            Self::Here(node) => node.publish(publish.take().ok_or_else(gone)?),
+            Self::Remote(client) => client.publish(publish.clone().ok_or_else(gone)?),
+        }
+    }
+
+    /// `Node::send`
+    pub fn send(
+        &mut self,
+        to: ConnectionId,
+        payload: Payload,
+        event: EventName,
+    ) -> Result<bool, Failure> {
+        match self {
+            Self::Here(node) => node.send(to, payload, event),
+            Self::Remote(client) => client.send(to, payload, event),
+        }
+    }
+
+    /// `Node::subscribe`
+    pub fn subscribe(&mut self, who: ConnectionId, channel: Channel) -> Result<bool, Failure> {
+        match self {
+            Self::Here(node) => node.subscribe(who, channel),
+            Self::Remote(client) => client.subscribe(who, channel),
+        }
+    }
+
+    /// `Node::unsubscribe`
+    pub fn unsubscribe(&mut self, who: ConnectionId, channel: Channel) -> Result<bool, Failure> {
+        match self {
+            Self::Here(node) => node.unsubscribe(who, channel),
+            Self::Remote(client) => client.unsubscribe(who, channel),
+        }
+    }
+
+    /// `Node::close`
+    pub fn close(&mut self, who: ConnectionId, code: u16, reason: String) -> Result<bool, Failure> {
+        match self {
+            Self::Here(node) => node.close(who, code, reason),
+            Self::Remote(client) => client.close(who, code, reason),
+        }
+    }
+
+    /// `Node::channels`
+    pub fn channels(&mut self, pattern: &Pattern) -> Result<Vec<ChannelSummary>, Failure> {
+        match self {
+            Self::Here(node) => node.channels(pattern),
+            Self::Remote(client) => client.channels(pattern),
+        }
+    }
+
+    /// `Node::connections`
+    pub fn connections(
+        &mut self,
+        channel: Option<&Channel>,
+    ) -> Result<Vec<Arc<ConnectionInfo>>, Failure> {
+        match self {
+            Self::Here(node) => node.connections(channel),
+            Self::Remote(client) => client.connections(channel),
+        }
+    }
+
+    /// `Node::history`
+    pub fn history(
+        &mut self,
+        channel: &Channel,
+        limit: usize,
+        since: Option<&str>,
+    ) -> Result<HistoryPage, Failure> {
+        match self {
+            Self::Here(node) => node.history(channel, limit, since),
+            Self::Remote(client) => client.history(channel, limit, since),
+        }
+    }
+
+    /// `Node::stats`
+    pub fn stats(&mut self) -> Result<Stats, Failure> {
+        match self {
+            Self::Here(node) => node.stats(),
+            Self::Remote(client) => client.stats(),
+        }
+    }
+}
+
+impl Running {
+    fn here(&self) -> Here {
+        Here {
+            node: Arc::clone(self.server.node()),
+            queue: Arc::clone(&self.queue),
+            address: self.server.address().to_owned(),
+            forks: self.forks,
+        }
+    }
+}
+
+impl Local {
+    /// Notices what has changed since the last call. One atomic load when nothing has.
+    fn refresh(&mut self) {
+        let changes = CHANGES.load(Ordering::Relaxed);
+        if self.seen != changes {
+            self.seen = changes;
+            self.client = None;
+            self.failed = None;
+            let mut running = lock();
+            discard_inherited(&mut running);
+            self.here = running.as_ref().map(Running::here);
+        }
+    }
+
+    /// Finds a server, or starts one where this SAPI does that.
+    fn connect(&mut self) -> Result<Link<'_>, LinkError> {
+        let absent = match connect() {
+            Ok(client) => return Ok(Link::Remote(self.client.insert(client))),
+            Err(LinkError::NoServer(error)) if error.is_absent() => error,
+            Err(error) => return Err(error),
+        };
+        if !AUTOSTART.load(Ordering::Relaxed) {
+            return Err(absent.into());
+        }
+        if let Some(why) = &self.failed {
+            return Err(LinkError::NotStarted(why.clone()));
+        }
+        let error = match start(None) {
+            Ok(here) => {
+                self.seen = CHANGES.load(Ordering::Relaxed);
+                return Ok(Link::Here(&self.here.insert(here).node));
+            }
+            Err(error) => error,
+        };
+        // Another worker of this server may have been faster.
+        match connect() {
+            Ok(client) => Ok(Link::Remote(self.client.insert(client))),
+            Err(_) => {
+                self.failed = Some(error.to_string());
+                Err(error)
+            }
+        }
+    }
+}
+
+fn connect() -> Result<Client, LinkError> {
+    let config = ini::config()?;
+    Ok(Client::connect(Path::new(&config.socket), config.timeout)?)
+}
+
+/// A server that a fork has copied here is the parent's: its threads are not in this process.
+fn discard_inherited(running: &mut Option<Running>) {
+    if running.as_ref().is_some_and(|r| r.forks != forks()) {
+        if let Some(running) = running.take() {
+            running.server.forget();
+        }
+    }
+}
+
+fn lock() -> std::sync::MutexGuard<'static, Option<Running>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn without_signals<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: both sets are locals; changes and restores the mask of this thread only.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        let result = body();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        result
+    }
+}

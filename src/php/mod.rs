@@ -1,0 +1,114 @@
+//! The PHP binding: the only code that names PHP.
+//!
+//! PHP loads the module through `get_module()`, made here; calls come in through the functions of `publish`, `look`,
+//! `handlers`, `timers` and `event_loop`, and leave through `link` to the server in this process or another one.
+//! Imports everything; nothing imports it.
+
+// The handlers of PHP functions are named and documented by what they are in PHP.
+mod args;
+mod callable;
+mod class;
+mod connection;
+mod dispatch;
+mod event_loop;
+mod fault;
+mod handlers;
+mod info;
+mod ini;
+mod link;
+mod look;
+mod message;
+mod publish;
+mod signature;
+mod timers;
+mod value;
+mod wait;
+mod zend;
+
+use std::ffi::CStr;
+
+use ext_php_rs::ffi::sapi_module;
+use ext_php_rs::prelude::*;
+
+use fault::contain;
+
+const SUCCESS: i32 = 0;
+const FAILURE: i32 = -1;
+
+/// Describes the module to PHP.
+#[php_module]
+#[php(startup = startup)]
+pub fn module(module: ModuleBuilder) -> ModuleBuilder {
+    signature::functions(module)
+        .shutdown_function(shutdown)
+        .request_startup_function(request_startup)
+        .request_shutdown_function(request_shutdown)
+        .info_function(info::print)
+}
+
+/// MINIT: once a process, before any fork of a SAPI's. No thread starts here.
+fn startup(_type: i32, module: i32) -> i32 {
+    contain(FAILURE, || {
+        quiet_panics();
+        ini::register(module);
+        link::watch_forks();
+        // SAFETY: in MINIT, when PHP has registered our functions; the second argument of no other is touched.
+        unsafe { zend::rt_arg_takes_array(c"rt_broadcast".as_ptr(), 0) };
+        match class::register() {
+            Ok(()) => SUCCESS,
+            Err(error) => {
+                let _ = fault::warning(&format!("realtime: {error}"));
+                FAILURE
+            }
+        }
+    })
+}
+
+/// MSHUTDOWN: the process ends. Clients are told, threads joined.
+unsafe extern "C" fn shutdown(_type: i32, module: i32) -> i32 {
+    contain(FAILURE, || {
+        link::stop();
+        ini::unregister(module);
+        SUCCESS
+    })
+}
+
+/// RINIT: `php -S` starts its server with the first request.
+unsafe extern "C" fn request_startup(_type: i32, _module: i32) -> i32 {
+    contain(FAILURE, || {
+        if is_development_server() && ini::config().is_ok_and(|config| config.autostart) {
+            if let Some(why) = link::autostart() {
+                let _ = fault::warning(&format!("realtime cannot start its server: {why}"));
+            }
+        }
+        SUCCESS
+    })
+}
+
+/// RSHUTDOWN: the script is over, and with it everything that it has registered. The server goes on.
+unsafe extern "C" fn request_shutdown(_type: i32, _module: i32) -> i32 {
+    contain(FAILURE, || {
+        handlers::forget_all();
+        timers::forget_all();
+        event_loop::forget_all();
+        connection::forget_all();
+        wait::forget();
+        SUCCESS
+    })
+}
+
+fn is_development_server() -> bool {
+    // SAFETY: PHP sets its SAPI before it starts modules, and never changes its name.
+    let name = unsafe {
+        let module = sapi_module;
+        CStr::from_ptr(module.name)
+    };
+    name == c"cli-server"
+}
+
+/// Panics become PHP errors or log lines; the default hook would print among a page's output or a terminal's.
+fn quiet_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        tracing::error!("internal error, please report it: {info}");
+    }));
+}

@@ -1,0 +1,110 @@
+//! Accepts clients and deals them out to the shards, one after the other.
+//!
+//! Runs on the control thread; what it hands over is served by `transport::http` on the shard. Imports `config`.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc::Sender;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::listen::Listener;
+use crate::config::Config;
+
+/// A client on its way to a shard.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Its socket, non-blocking.
+    pub socket: socket2::Socket,
+    /// Its address without the port; empty for a Unix socket.
+    pub ip: Box<str>,
+    /// Its place among all sockets.
+    pub place: OwnedSemaphorePermit,
+}
+
+/// Sockets beyond `realtime.max_connections`: those that still have to say what they want, and answers without a
+/// connection (files, health checks).
+const SPARE: usize = 256;
+
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// Accepts until it is dropped.
+pub async fn run(listener: Listener, shards: Vec<Sender<Accepted>>, config: Arc<Config>) {
+    let places = Arc::new(Semaphore::new(config.max_connections + SPARE));
+    // SAFETY: the descriptor is the listener's own, which `watched` owns from here on and closes after it has been
+    // deregistered; nobody else in this process has it.
+    let watched = match unsafe { AsyncFd::register(listener) } {
+        Ok(watched) => watched,
+        Err(error) => {
+            tracing::error!(%error, "cannot watch the listening socket");
+            return;
+        }
+    };
+    let mut next = 0;
+    loop {
+        match accept(&watched).await {
+            Ok((socket, ip)) => {
+                let Ok(place) = places.clone().try_acquire_owned() else {
+                    tracing::warn!(
+                        "more than {} sockets are open, new ones are refused: raise realtime.max_connections",
+                        config.max_connections + SPARE
+                    );
+                    // A courtesy: the answer may be lost.
+                    let _ = socket.send_with_flags(FULL, libc::MSG_NOSIGNAL);
+                    continue;
+                };
+                next = (next + 1) % shards.len();
+                // Waits when the shard is behind; the kernel's backlog then holds the rest.
+                if shards[next]
+                    .send(Accepted { socket, ip, place })
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+            }
+            Err(error) => {
+                let hint = match error.raw_os_error() {
+                    Some(libc::EMFILE | libc::ENFILE) => {
+                        ": raise the limit on open files (ulimit -n, LimitNOFILE=)"
+                    }
+                    _ => "",
+                };
+                tracing::warn!(%error, "cannot accept a client{hint}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn accept(watched: &AsyncFd<Listener>) -> io::Result<(socket2::Socket, Box<str>)> {
+    loop {
+        let mut guard = watched.readable().await?;
+        let (socket, peer) = match guard.try_io(|listener| listener.get_ref().accept()) {
+            Err(_would_block) => continue,
+            Ok(Ok(accepted)) => accepted,
+            Ok(Err(error)) if is_the_clients(&error) => continue,
+            Ok(Err(error)) => return Err(error),
+        };
+        socket.set_nonblocking(true)?;
+        let ip: Box<str> = match peer.as_socket() {
+            Some(address) => {
+                // Messages are small and must not wait for each other.
+                socket.set_tcp_nodelay(true)?;
+                address.ip().to_canonical().to_string().into()
+            }
+            None => "".into(),
+        };
+        return Ok((socket, ip));
+    }
+}
+
+/// The client gave up before it was accepted: nobody's fault here.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
+    )
+}

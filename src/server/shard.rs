@@ -1,0 +1,131 @@
+//! A shard: one thread that owns its connections, reads them, and writes to them.
+//!
+//! Imports `hub` and `transport`.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{Receiver, Sender};
+
+use super::accept::Accepted;
+use super::{Shutdown, spawn};
+use crate::hub::{self, Hub, SharedHub};
+use crate::node::Node;
+use crate::transport::{Polls, Shared, http};
+
+/// Accepted sockets that may wait for a shard.
+const ACCEPTED: usize = 256;
+/// How long clients get to see the end when the server stops.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// A running shard.
+#[derive(Debug)]
+pub struct Running {
+    /// Where its sockets go.
+    pub sockets: Sender<Accepted>,
+    thread: JoinHandle<()>,
+}
+
+impl Running {
+    /// Waits for its end.
+    pub fn join(self) {
+        drop(self.sockets);
+        if self.thread.join().is_err() {
+            tracing::error!("a shard has panicked: a bug in realtime");
+        }
+    }
+}
+
+/// Starts the shard `index` of `node`.
+pub fn start(
+    index: usize,
+    node: Arc<Node>,
+    polls: Arc<Polls>,
+    shutdown: Shutdown,
+) -> io::Result<Running> {
+    let (sockets, accepted) = tokio::sync::mpsc::channel(ACCEPTED);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .thread_name("rt-blocking")
+        .build()?;
+    let thread = spawn(&format!("rt-shard-{index}"), move || {
+        let hub = Hub::new(node.shard(index).clone(), node.config().max_backlog);
+        let hub: SharedHub = Rc::new(RefCell::new(hub));
+        let shared = Rc::new(Shared {
+            node,
+            hub,
+            shard: index as u8,
+            polls,
+        });
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, serve(shared, accepted, shutdown));
+        drop(local);
+        runtime.shutdown_timeout(Duration::from_millis(100));
+    })?;
+    Ok(Running { sockets, thread })
+}
+
+async fn serve(shared: Rc<Shared>, mut accepted: Receiver<Accepted>, mut shutdown: Shutdown) {
+    let delivery = tokio::task::spawn_local(deliver(shared.hub.clone()));
+    let sweeping = tokio::task::spawn_local(sweep(shared.clone()));
+    loop {
+        tokio::select! {
+            next = accepted.recv() => match next {
+                Some(Accepted { socket, ip, place }) => {
+                    tokio::task::spawn_local(http::serve(shared.clone(), socket, ip, place));
+                }
+                None => break,
+            },
+            // An error means that whoever could ask for it has gone: the same.
+            _ = shutdown.wait_for(|stop| *stop) => break,
+        }
+    }
+    shared
+        .hub
+        .borrow_mut()
+        .close_all(1001, "the server is going away");
+    let farewell = async {
+        while shared
+            .hub
+            .borrow()
+            .shard()
+            .stats
+            .connections
+            .load(std::sync::atomic::Ordering::Relaxed)
+            > 0
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // Whoever is still there then sees the connection end without a word.
+    let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    delivery.abort();
+    sweeping.abort();
+}
+
+/// Delivers for as long as the shard lives: a panic in it is a bug of ours, and no reason to fall silent.
+async fn deliver(hub: SharedHub) {
+    loop {
+        match tokio::task::spawn_local(hub::deliver(hub.clone())).await {
+            Err(error) if error.is_panic() => {
+                tracing::error!(%error, "delivery has panicked: a bug in realtime");
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Visits every connection once in `realtime.ping_interval`, a part of them each second.
+async fn sweep(shared: Rc<Shared>) {
+    let parts = shared.node.config().ping_interval.as_secs().max(1) as usize;
+    let mut interval = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        interval.tick().await;
+        shared.hub.borrow_mut().sweep(parts);
+    }
+}

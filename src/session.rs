@@ -1,0 +1,342 @@
+//! One client's doings, whatever its transport: it is admitted, subscribes, publishes to PHP, and ends.
+//!
+//! Called by the transports on the thread that owns the client's connection. Imports `node`, `hub`, `backend` and `wire`.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::value::RawValue;
+
+use crate::backend::{Answer, Event, Refused, ReplyTo};
+use crate::hub::{Hub, Membership, SharedHub};
+use crate::ids::Channel;
+use crate::message::{ClientMessage, ConnectionInfo, EventName, Incoming, Publication};
+use crate::node::Node;
+use crate::socket::Socket;
+use crate::wire::envelope::ServerFrame;
+use crate::wire::{Format, encode_server_frame};
+
+/// Why a client does not get what it asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// A handler said no, or the channel is closed.
+    #[error("not allowed")]
+    Forbidden,
+    /// Nobody handles what clients send.
+    #[error("nobody handles messages here: no rt_on_message() is registered")]
+    NoHandler,
+    /// The handler did not decide in time.
+    #[error("the handler did not answer in time")]
+    TimedOut,
+    /// PHP is behind.
+    #[error("the server is busy, try again later")]
+    Busy,
+    /// PHP has ended.
+    #[error("the server is going away")]
+    Gone,
+    /// Over `realtime.max_subscriptions`.
+    #[error("too many subscriptions on one connection")]
+    TooManySubscriptions,
+}
+
+impl Denied {
+    /// The error code of php/docs/protocol.md.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Forbidden => "forbidden",
+            Self::NoHandler => "no_handler",
+            Self::TimedOut => "timeout",
+            Self::Busy => "busy",
+            Self::Gone => "gone",
+            Self::TooManySubscriptions => "too_many_subscriptions",
+        }
+    }
+}
+
+impl From<Refused> for Denied {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Busy => Self::Busy,
+            Refused::Gone => Self::Gone,
+        }
+    }
+}
+
+/// Asks PHP whether a client may connect.
+pub async fn admit(node: &Arc<Node>, info: Arc<ConnectionInfo>) -> Result<Admitted, Denied> {
+    if node.interest().open {
+        let (answer, verdict) = Answer::channel();
+        node.dispatch(Event::Open {
+            connection: info.clone(),
+            answer,
+        })
+        .await?;
+        decide(node, verdict).await?;
+    }
+    Ok(Admitted {
+        node: node.clone(),
+        info,
+        code: 1006,
+        reason: String::new(),
+    })
+}
+
+/// A client that PHP let in. When it is dropped, PHP is told that the client has gone.
+#[derive(Debug)]
+pub struct Admitted {
+    node: Arc<Node>,
+    info: Arc<ConnectionInfo>,
+    code: u16,
+    reason: String,
+}
+
+impl Admitted {
+    /// The client.
+    pub fn info(&self) -> &Arc<ConnectionInfo> {
+        &self.info
+    }
+
+    /// Notes how the connection ends, for `rt_on_close()`. The first word stands.
+    pub fn ends(&mut self, code: u16, reason: &str) {
+        if self.code == 1006 {
+            self.code = code;
+            reason.clone_into(&mut self.reason);
+        }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if self.node.interest().close {
+            self.node.notify(Event::Close {
+                connection: self.info.clone(),
+                code: self.code,
+                reason: std::mem::take(&mut self.reason),
+            });
+        }
+    }
+}
+
+/// Asks PHP whether a client may subscribe. Without a handler only the guarded channels are closed.
+pub async fn authorize(
+    node: &Node,
+    connection: &Arc<ConnectionInfo>,
+    channel: &Channel,
+) -> Result<(), Denied> {
+    if !node.interest().subscribe {
+        return if channel.is_guarded() {
+            Err(Denied::Forbidden)
+        } else {
+            Ok(())
+        };
+    }
+    let (answer, verdict) = Answer::channel();
+    let event = Event::Subscribe {
+        connection: connection.clone(),
+        channel: channel.clone(),
+        answer,
+    };
+    node.dispatch(event).await?;
+    decide(node, verdict).await
+}
+
+async fn decide(node: &Node, verdict: tokio::sync::oneshot::Receiver<bool>) -> Result<(), Denied> {
+    match tokio::time::timeout(node.config().handshake_timeout, verdict).await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => Err(Denied::Forbidden),
+        Ok(Err(_)) => Err(Denied::Gone),
+        Err(_) => Err(Denied::TimedOut),
+    }
+}
+
+/// Hands a client's message to PHP.
+pub async fn publish(
+    node: &Node,
+    from: &Arc<ConnectionInfo>,
+    channel: Channel,
+    event: EventName,
+    data: Incoming,
+    reply_to: ReplyTo,
+) -> Result<(), Denied> {
+    if !node.interest().message {
+        return Err(Denied::NoHandler);
+    }
+    let message = ClientMessage {
+        from: from.clone(),
+        channel,
+        event,
+        number: node.next_number(),
+        data,
+    };
+    Ok(node.dispatch(Event::Message { message, reply_to }).await?)
+}
+
+/// A connected client, removed from the hub when this is dropped.
+#[derive(Debug)]
+pub struct Session {
+    membership: Membership,
+    admitted: Admitted,
+}
+
+impl Session {
+    /// Puts an admitted client into the hub.
+    pub fn new(
+        admitted: Admitted,
+        hub: &SharedHub,
+        format: Format,
+        socket: Option<Rc<Socket>>,
+    ) -> Self {
+        let membership = Membership::new(hub, admitted.info.clone(), format, socket);
+        Self {
+            membership,
+            admitted,
+        }
+    }
+
+    /// The server.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.admitted.node
+    }
+
+    /// The client.
+    pub fn info(&self) -> &Arc<ConnectionInfo> {
+        &self.admitted.info
+    }
+
+    /// The hub of this thread.
+    pub fn hub(&self) -> &SharedHub {
+        self.membership.hub()
+    }
+
+    /// The connection's slot in it.
+    pub fn slot(&self) -> usize {
+        self.membership.slot()
+    }
+
+    /// See [`Admitted::ends`].
+    pub fn ends(&mut self, code: u16, reason: &str) {
+        self.admitted.ends(code, reason);
+    }
+
+    /// Counts a message from the client and notes that it lives.
+    pub fn heard(&self) {
+        let mut hub = self.hub().borrow_mut();
+        hub.heard(self.slot());
+        hub.shard().stats.received.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Puts a server frame into the outbox.
+    pub fn tell(&self, frame: &ServerFrame<'_>) {
+        tell(&mut self.hub().borrow_mut(), self.slot(), frame);
+    }
+
+    /// Subscribes to all `channels` in one moment, with what they have after `since`, in order over all of them.
+    ///
+    /// The client is told of each, then gets what it missed, then what comes live.
+    pub fn attach(
+        &self,
+        channels: &[Channel],
+        since: Option<&str>,
+        reference: Option<&RawValue>,
+    ) -> Result<(), Denied> {
+        let mut hub = self.hub().borrow_mut();
+        attach(
+            self.node(),
+            &mut hub,
+            self.slot(),
+            channels,
+            since,
+            reference,
+        )
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let closing = self.hub().borrow().closing(self.slot()).cloned();
+        if let Some(closing) = closing {
+            self.admitted.ends(closing.code, &closing.reason);
+        }
+    }
+}
+
+/// `rt_subscribe()`: no handler is asked, PHP has decided.
+pub fn subscribe_for_php(node: &Node, hub: &mut Hub, slot: usize, channel: &Channel) -> bool {
+    let channels = std::slice::from_ref(channel);
+    let attached = attach(node, hub, slot, channels, None, None).is_ok();
+    hub.flush_dirty();
+    attached
+}
+
+/// `rt_unsubscribe()`
+pub fn unsubscribe_for_php(hub: &mut Hub, slot: usize, channel: &Channel) -> bool {
+    let was = hub.unsubscribe(slot, channel.as_str());
+    if was {
+        let frame = ServerFrame::Unsubscribed {
+            channel: channel.as_str(),
+            reference: None,
+        };
+        tell(hub, slot, &frame);
+        hub.flush_dirty();
+    }
+    was
+}
+
+fn attach(
+    node: &Node,
+    hub: &mut Hub,
+    slot: usize,
+    channels: &[Channel],
+    since: Option<&str>,
+    reference: Option<&RawValue>,
+) -> Result<(), Denied> {
+    let new: Vec<Channel> = channels
+        .iter()
+        .filter(|channel| !hub.is_subscribed(slot, channel))
+        .cloned()
+        .collect();
+    if hub.subscriptions(slot) + new.len() > node.config().max_subscriptions {
+        return Err(Denied::TooManySubscriptions);
+    }
+    // Nothing is delivered between here and `subscribe`: delivery runs on this thread, and what the broker
+    // accepts meanwhile has a number above `position`.
+    let caught = node.catch_up(&new, since);
+    let id = caught.position.to_string();
+    let mut missed = caught.missed.into_iter();
+    let mut past: Vec<Arc<Publication>> = Vec::new();
+    for channel in channels {
+        let its = if new.contains(channel) {
+            missed.next()
+        } else {
+            None
+        };
+        hub.subscribe(slot, channel, caught.position.seq);
+        let oldest = its
+            .as_ref()
+            .filter(|its| !its.recovered)
+            .and_then(|its| its.oldest.as_ref());
+        let oldest = oldest.map(|publication| publication.public_id());
+        let frame = ServerFrame::Subscribed {
+            channel: channel.as_str(),
+            reference,
+            id: &id,
+            recovered: its.as_ref().map(|its| its.recovered),
+            oldest: oldest.as_deref(),
+        };
+        tell(hub, slot, &frame);
+        past.extend(its.map(|its| its.publications).unwrap_or_default());
+    }
+    if channels.len() > 1 {
+        past.sort_unstable_by_key(|publication| publication.position.seq);
+    }
+    hub.replay(slot, past);
+    Ok(())
+}
+
+fn tell(hub: &mut Hub, slot: usize, frame: &ServerFrame<'_>) {
+    let format: Format = hub.format(slot);
+    if let Some(bytes) = encode_server_frame(frame, format) {
+        hub.push(slot, bytes);
+    }
+}

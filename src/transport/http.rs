@@ -1,0 +1,175 @@
+//! One accepted socket: HTTP/1.1 by hyper, until it ends or a route takes the socket over.
+//!
+//! Called by `server` for each socket that its listener accepts. Imports the routes and what they turn into.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::rt::ReadBufCursor;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioTimer;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Shared;
+use super::routes::{self, Requests};
+use super::stream::{self, Stream};
+use super::websocket::{self, WebSocket};
+use crate::socket::Socket;
+
+/// The largest request head, in bytes. Browsers' cookies alone may have 8 KiB.
+const HEAD_MAX: usize = 32 << 10;
+/// Header lines in a request.
+const HEADERS_MAX: usize = 100;
+/// How long a closed socket may still say what nobody reads, so that its last answer arrives.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What a socket becomes when its route has answered.
+#[derive(Debug)]
+pub enum Takeover {
+    /// `/ws` and `/raw`
+    WebSocket(WebSocket),
+    /// `/sse` and `/stream`
+    Stream(Stream),
+}
+
+/// Serves one socket until it ends.
+pub async fn serve(
+    shared: Rc<Shared>,
+    socket: socket2::Socket,
+    ip: Box<str>,
+    place: OwnedSemaphorePermit,
+) {
+    let socket = match Socket::new(socket, place) {
+        Ok(socket) => Rc::new(socket),
+        Err(error) => {
+            tracing::warn!(%error, "cannot watch a client's socket");
+            return;
+        }
+    };
+    let blocked = Rc::new(Cell::new(false));
+    let asked = Rc::new(Cell::new(false));
+    let taken = Rc::new(RefCell::new(None));
+    let requests = Rc::new(Requests {
+        shared: shared.clone(),
+        ip,
+        taken: taken.clone(),
+        asked: asked.clone(),
+    });
+    let service = service_fn(move |request| Box::pin(routes::answer(requests.clone(), request)));
+    let io = Io {
+        socket: socket.clone(),
+        blocked: blocked.clone(),
+    };
+    // Boxed, so that the memory of HTTP is free as soon as a WebSocket or a stream has taken over.
+    let mut connection = Box::new(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(shared.node.config().handshake_timeout)
+            .max_header_size(HEAD_MAX)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(io, service),
+    );
+    let result = std::future::poll_fn(|cx| match connection.poll_without_shutdown(cx) {
+        Poll::Ready(result) => Poll::Ready(result),
+        // The head of an endless answer is on its way, and nothing of it is left in hyper's buffer.
+        Poll::Pending if asked.get() && !blocked.get() => Poll::Ready(Ok(())),
+        Poll::Pending => Poll::Pending,
+    })
+    .await;
+    let rest = connection.into_parts().read_buf;
+    let taken = taken.borrow_mut().take();
+    match (result, taken) {
+        (Ok(()), Some(Takeover::WebSocket(websocket))) => {
+            tokio::task::spawn_local(websocket::run(shared, websocket, socket, rest));
+        }
+        (Ok(()), Some(Takeover::Stream(stream))) => {
+            tokio::task::spawn_local(stream::run(shared, stream, socket));
+        }
+        (Ok(()), None) => linger(&socket).await,
+        (Err(error), _) => {
+            tracing::debug!(%error, "a connection ended in its HTTP part");
+            linger(&socket).await;
+        }
+    }
+}
+
+/// Ends the sending side, and reads to the end for a moment: closing with bytes unread would reset the connection, and
+/// the client might never see the last answer.
+pub async fn linger(socket: &Socket) {
+    socket.finish();
+    let rest = std::future::poll_fn(|cx| {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut budget = 64;
+        loop {
+            match ready!(socket.poll_read(cx, &mut buffer)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) if budget == 0 => return Poll::Ready(()),
+                Ok(_) => budget -= 1,
+            }
+        }
+    });
+    // Late or not, the socket is closed now.
+    let _ = tokio::time::timeout(LINGER, rest).await;
+    socket.abort();
+}
+
+/// The socket as hyper reads and writes it.
+struct Io {
+    socket: Rc<Socket>,
+    /// Whether the last write found the kernel's buffer full.
+    blocked: Rc<Cell<bool>>,
+}
+
+impl hyper::rt::Read for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        // SAFETY: the cursor's memory is borrowed by this call alone; recv() only writes initialized bytes into it.
+        let room = unsafe { buffer.as_mut() };
+        if room.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let count = ready!(self.socket.poll_read(cx, room))?;
+        // SAFETY: recv() has just initialized the first `count` bytes.
+        unsafe { buffer.advance(count) };
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl hyper::rt::Write for Io {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match self.socket.send(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.blocked.set(true);
+                    ready!(self.socket.poll_writable(cx))?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => {
+                    self.blocked.set(false);
+                    return Poll::Ready(result);
+                }
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.finish();
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,377 @@
+//! `/poll`: a request that is answered when there is a message.
+//!
+//! A plain poll is a connection for as long as it waits. With `session=1` the connection lives on between polls: its
+//! [`Mailslot`] keeps what comes meanwhile, and any shard may serve the next poll. Imports `session` and `wire`.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::Shared;
+use super::body::Body;
+use super::request::Query;
+use super::response::{self, Refusal};
+use super::routes::{self, Requests};
+use crate::broker::CatchUp;
+use crate::ids::{Channel, ConnectionId, Position};
+use crate::message::Transport;
+use crate::node::Node;
+use crate::session::Session;
+use crate::wire::{Format, encode_publication};
+
+/// How long a poll waits when it does not say.
+const TIMEOUT: Duration = Duration::from_secs(25);
+/// The longest that a poll may ask for, in seconds.
+const TIMEOUT_MAX: f64 = 60.0;
+/// How long a session waits for its next poll.
+const BETWEEN_POLLS: Duration = Duration::from_secs(10);
+
+/// The sessions of all shards.
+#[derive(Debug, Default)]
+pub struct Polls {
+    // Locked to look a session up, and when one begins or ends: never while waiting.
+    slots: Mutex<HashMap<ConnectionId, Arc<Mailslot>>>,
+}
+
+/// What waits for a session's next poll.
+#[derive(Debug)]
+struct Mailslot {
+    key: u64,
+    // Locked by the session's shard to put in, and by the shard of a poll to take out.
+    state: Mutex<Waiting>,
+    /// Something has come, or the session has ended.
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    messages: VecDeque<Bytes>,
+    bytes: usize,
+    cursor: Position,
+    /// When it ends if no poll comes; none while one waits.
+    deadline: Option<Instant>,
+    ended: bool,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    messages: Vec<Box<RawValue>>,
+    cursor: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovered: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+}
+
+/// Answers a poll.
+pub async fn answer(requests: &Requests, parts: &Parts) -> Result<Response<Body>, Refusal> {
+    let query = Query::parse(parts)?;
+    let timeout = timeout(query.timeout.as_deref())?;
+    let answer = match (&query.connection, &query.key) {
+        (Some(connection), Some(key)) => {
+            next_of_session(&requests.shared.polls, connection, key, timeout).await?
+        }
+        (None, None) => {
+            let query = query.with_channels()?;
+            let admitted = routes::admit(requests, Transport::Poll, parts).await?;
+            routes::authorize_all(requests, admitted.info(), &query).await?;
+            let session = Session::new(admitted, &requests.shared.hub, Format::Object, None);
+            if query.session {
+                first_of_session(&requests.shared, session, &query, timeout).await?
+            } else {
+                plain(session, &query, timeout).await
+            }
+        }
+        _ => {
+            return Err(Refusal::bad(
+                "bad_frame",
+                "\"connection\" and \"key\" go together",
+            ));
+        }
+    };
+    let body = serde_json::to_vec(&answer).expect("strings and ready-made JSON always serialize");
+    Ok(response::json(StatusCode::OK, body.into()))
+}
+
+async fn plain(mut session: Session, query: &Query, timeout: Duration) -> Answer {
+    let node = session.node().clone();
+    let (past, answer) = attach(&session, query);
+    session.ends(1000, "");
+    if !past.is_empty() {
+        return Answer {
+            messages: objects(past),
+            ..answer
+        };
+    }
+    let (hub, slot) = (session.hub().clone(), session.slot());
+    let collected = std::future::poll_fn(|cx| hub.borrow_mut().poll_collected(slot, cx));
+    match tokio::time::timeout(timeout, collected).await {
+        Ok((messages, newest)) if !messages.is_empty() => {
+            let cursor = at(&answer.cursor, newest);
+            Answer {
+                messages: objects(messages),
+                cursor,
+                ..answer
+            }
+        }
+        _ => {
+            // Moves the cursor on over what other channels got, so that a quiet channel's cursor does not grow old.
+            let caught = node.catch_up(&query.channels, Some(&answer.cursor));
+            let (messages, cursor) = merge(&node, caught);
+            Answer {
+                messages: objects(messages),
+                cursor: cursor.to_string(),
+                ..answer
+            }
+        }
+    }
+}
+
+async fn first_of_session(
+    shared: &Rc<Shared>,
+    session: Session,
+    query: &Query,
+    timeout: Duration,
+) -> Result<Answer, Refusal> {
+    let (past, answer) = attach(&session, query);
+    let info = session.info().clone();
+    let slot = Arc::new(Mailslot {
+        key: info.key,
+        state: Mutex::new(Waiting {
+            bytes: past.iter().map(Bytes::len).sum(),
+            messages: past.into(),
+            cursor: answer.cursor.parse().expect("a cursor of our own"),
+            deadline: Some(Instant::now() + BETWEEN_POLLS),
+            ended: false,
+        }),
+        changed: Notify::new(),
+    });
+    lock(&shared.polls.slots).insert(info.id, slot.clone());
+    tokio::task::spawn_local(keep(shared.clone(), session, slot.clone()));
+    let next = slot.next(timeout).await?;
+    Ok(Answer {
+        connection: Some(info.id.to_string()),
+        key: Some(format!("{:016x}", info.key)),
+        recovered: answer.recovered,
+        oldest: answer.oldest,
+        ..next
+    })
+}
+
+async fn next_of_session(
+    polls: &Polls,
+    connection: &str,
+    key: &str,
+    timeout: Duration,
+) -> Result<Answer, Refusal> {
+    let gone = || {
+        let message = "this session has ended, begin anew with since=";
+        Refusal::new(StatusCode::NOT_FOUND, "no_session", message)
+    };
+    let id: ConnectionId = connection.parse().map_err(|_| gone())?;
+    let key = u64::from_str_radix(key, 16).map_err(|_| gone())?;
+    let slot = lock(&polls.slots).get(&id).cloned();
+    let slot = slot.filter(|slot| slot.key == key).ok_or_else(gone)?;
+    slot.next(timeout).await
+}
+
+/// Lives as long as the session, on its shard: brings what the hub has for it to the mailslot.
+async fn keep(shared: Rc<Shared>, mut session: Session, slot: Arc<Mailslot>) {
+    let (hub, place) = (session.hub().clone(), session.slot());
+    let limit = shared.node.config().max_backlog;
+    loop {
+        let deadline = lock(&slot.state).deadline;
+        let collected = std::future::poll_fn(|cx| {
+            let mut hub = hub.borrow_mut();
+            if hub.closing(place).is_some() {
+                return Poll::Ready(None);
+            }
+            hub.poll_collected(place, cx).map(Some)
+        });
+        // While a poll waits, somebody else sets the deadline: look again when it could have passed.
+        let look_again = deadline.unwrap_or_else(|| Instant::now() + BETWEEN_POLLS);
+        match tokio::time::timeout_at(look_again, collected).await {
+            Ok(Some((messages, newest))) => {
+                let mut state = lock(&slot.state);
+                state.bytes += messages.iter().map(Bytes::len).sum::<usize>();
+                state.messages.extend(messages);
+                state.cursor.seq = state.cursor.seq.max(newest);
+                if state.bytes > limit {
+                    session.ends(crate::hub::CLOSE_SLOW, "too slow");
+                    break;
+                }
+                drop(state);
+                slot.changed.notify_one();
+            }
+            Ok(None) => break,
+            Err(_) => {
+                let deadline = lock(&slot.state).deadline;
+                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                    session.ends(1001, "");
+                    break;
+                }
+            }
+        }
+    }
+    lock(&slot.state).ended = true;
+    slot.changed.notify_one();
+    lock(&shared.polls.slots).remove(&session.info().id);
+}
+
+impl Mailslot {
+    /// Waits for messages and takes them.
+    async fn next(&self, timeout: Duration) -> Result<Answer, Refusal> {
+        // Whatever becomes of this request, the session waits for another from then on.
+        let _waiting = Polling::new(self);
+        let deadline = Instant::now() + timeout;
+        loop {
+            {
+                let mut state = lock(&self.state);
+                let late = Instant::now() >= deadline;
+                if !state.messages.is_empty() || late || state.ended {
+                    if state.messages.is_empty() && state.ended {
+                        let message = "this session was closed";
+                        return Err(Refusal::new(StatusCode::NOT_FOUND, "no_session", message));
+                    }
+                    state.bytes = 0;
+                    return Ok(Answer {
+                        messages: objects(std::mem::take(&mut state.messages)),
+                        cursor: state.cursor.to_string(),
+                        recovered: None,
+                        oldest: None,
+                        connection: None,
+                        key: None,
+                    });
+                }
+            }
+            // Late is seen at the top of the loop.
+            let _ = tokio::time::timeout_at(deadline, self.changed.notified()).await;
+        }
+    }
+}
+
+/// Stops a session's clock while a poll waits.
+struct Polling<'a>(&'a Mailslot);
+
+impl<'a> Polling<'a> {
+    fn new(slot: &'a Mailslot) -> Self {
+        lock(&slot.state).deadline = None;
+        Self(slot)
+    }
+}
+
+impl Drop for Polling<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).deadline = Some(Instant::now() + BETWEEN_POLLS);
+    }
+}
+
+/// Subscribes, and takes what was missed.
+fn attach(session: &Session, query: &Query) -> (Vec<Bytes>, Answer) {
+    let node = session.node();
+    let caught = node.catch_up(&query.channels, query.since.as_deref());
+    let seq = caught.position.seq;
+    let recovered = query
+        .since
+        .as_ref()
+        .map(|_| caught.missed.iter().all(|m| m.recovered));
+    let oldest = caught
+        .missed
+        .iter()
+        .filter(|missed| !missed.recovered)
+        .filter_map(|missed| missed.oldest.as_ref())
+        .min_by_key(|publication| publication.position.seq)
+        .map(|publication| publication.public_id());
+    let (messages, cursor) = merge(node, caught);
+    // A past that did not fit into one answer is not followed by what comes live: the next poll gets both.
+    if cursor.seq >= seq {
+        subscribe(session, &query.channels, seq);
+    }
+    let answer = Answer {
+        messages: Vec::new(),
+        cursor: cursor.to_string(),
+        recovered,
+        oldest,
+        connection: None,
+        key: None,
+    };
+    (messages, answer)
+}
+
+fn subscribe(session: &Session, channels: &[Channel], after: u64) {
+    let mut hub = session.hub().borrow_mut();
+    for channel in channels {
+        hub.subscribe(session.slot(), channel, after);
+    }
+}
+
+/// What was missed in all channels, in order, as much as fits into `realtime.max_backlog`; and up to where that is.
+fn merge(node: &Node, caught: CatchUp) -> (Vec<Bytes>, Position) {
+    let mut past: Vec<_> = caught
+        .missed
+        .into_iter()
+        .flat_map(|m| m.publications)
+        .collect();
+    past.sort_unstable_by_key(|publication| publication.position.seq);
+    let mut bytes = 0;
+    let mut messages = Vec::with_capacity(past.len());
+    let mut cursor = None;
+    for publication in past {
+        let object = encode_publication(&publication, Format::Object);
+        bytes += object.len();
+        if bytes > node.config().max_backlog && !messages.is_empty() {
+            return (messages, cursor.unwrap_or(caught.position));
+        }
+        cursor = Some(publication.position);
+        messages.push(object);
+    }
+    (messages, caught.position)
+}
+
+fn at(cursor: &str, newest: u64) -> String {
+    let cursor: Position = cursor.parse().expect("a cursor of our own");
+    Position {
+        seq: cursor.seq.max(newest),
+        ..cursor
+    }
+    .to_string()
+}
+
+fn objects(messages: impl IntoIterator<Item = Bytes>) -> Vec<Box<RawValue>> {
+    messages
+        .into_iter()
+        .filter_map(|object| serde_json::from_slice(&object).ok())
+        .collect()
+}
+
+fn timeout(text: Option<&str>) -> Result<Duration, Refusal> {
+    let Some(text) = text else { return Ok(TIMEOUT) };
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=TIMEOUT_MAX).contains(&seconds) => {
+            Ok(Duration::from_secs_f64(seconds))
+        }
+        _ => Err(Refusal::bad(
+            "bad_timeout",
+            "timeout must be 0 to 60 seconds",
+        )),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What these locks guard is whole between any two statements.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

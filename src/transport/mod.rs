@@ -1,0 +1,54 @@
+//! How clients are connected. Each accepted socket begins as HTTP ([`http`]); [`routes`] decides what it becomes.
+//!
+//! A WebSocket or an endless stream takes the socket over from hyper and is served by a task of its own, which
+//! holds no HTTP state; long polling and the rest are ordinary requests. All of it runs on the shard that owns the
+//! socket. Imports `session`, `hub`, `socket` and `wire`.
+
+pub mod http;
+
+mod body;
+mod files;
+mod long_poll;
+mod origin;
+mod publish;
+mod request;
+mod response;
+mod routes;
+mod stream;
+mod upgrade;
+mod websocket;
+
+use std::sync::Arc;
+use std::task::Context;
+
+use crate::hub::SharedHub;
+use crate::node::Node;
+use crate::session::Session;
+
+pub use self::long_poll::Polls;
+
+/// What every connection of a shard works with.
+#[derive(Debug)]
+pub struct Shared {
+    /// The server.
+    pub node: Arc<Node>,
+    /// This shard's connections.
+    pub hub: SharedHub,
+    /// This shard's number.
+    pub shard: u8,
+    /// Long-polling clients between two polls, of all shards.
+    pub polls: Arc<Polls>,
+}
+
+/// Runs `work` while the connection's outbox goes on emptying.
+async fn alongside<T>(session: &Session, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|cx: &mut Context<'_>| {
+        // An error shows again when the connection is read.
+        let _ = session.hub().borrow_mut().poll_task(session.slot(), cx);
+        let done = work.as_mut().poll(cx);
+        session.hub().borrow_mut().flush_dirty();
+        done
+    })
+    .await
+}

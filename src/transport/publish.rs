@@ -1,0 +1,149 @@
+//! `POST /publish`: a client without a WebSocket sends a message to PHP, and gets the handler's reply.
+//!
+//! Imports `session` and `wire`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming as HttpBody;
+use hyper::header;
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
+use tokio::sync::oneshot;
+
+use super::body::Body;
+use super::response::{self, Refusal};
+use super::routes::{self, Requests};
+use crate::backend::ReplyTo;
+use crate::ids::ConnectionId;
+use crate::message::{ConnectionInfo, Incoming, Transport};
+use crate::node::Node;
+use crate::session;
+use crate::wire::envelope;
+use crate::wire::native::{self, Claim, Mistake};
+
+/// What the body may have beside the message's data: names, and the JSON around them.
+const OVERHEAD: usize = 2048;
+
+/// Answers a publish.
+pub async fn answer(
+    requests: &Requests,
+    parts: &Parts,
+    body: HttpBody,
+) -> Result<Response<Body>, Refusal> {
+    let json = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+    if !json {
+        let message = "the body must be application/json";
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "not_json",
+            message,
+        ));
+    }
+    let node = &requests.shared.node;
+    let body = read(node, body).await?;
+    let text = std::str::from_utf8(&body)
+        .map_err(|_| Refusal::bad("bad_json", "the body is not UTF-8"))?;
+    let (publish, claim) = native::parse_publish(text)
+        .map_err(|Mistake { code, message, .. }| Refusal::bad(code, message))?;
+    match claim {
+        Some(claim) => {
+            let from = known(node, &claim)?;
+            send(node, &from, publish).await
+        }
+        None => {
+            // A client that is nowhere else connected is one for as long as this takes.
+            let mut admitted = routes::admit(requests, Transport::Http, parts).await?;
+            admitted.ends(1000, "");
+            send(node, admitted.info(), publish).await
+        }
+    }
+}
+
+async fn send(
+    node: &Node,
+    from: &Arc<ConnectionInfo>,
+    publish: native::ClientPublish,
+) -> Result<Response<Body>, Refusal> {
+    let (sender, outcome) = oneshot::channel();
+    let data = Incoming::Json(publish.data);
+    let reply_to = ReplyTo::Request(sender);
+    session::publish(node, from, publish.channel, publish.event, data, reply_to).await?;
+    match tokio::time::timeout(node.config().handshake_timeout, outcome).await {
+        Ok(Ok(Ok(payload))) => {
+            let body = envelope::reply(None, payload.as_ref());
+            Ok(response::json(StatusCode::OK, body.into()))
+        }
+        Ok(Ok(Err(failed))) => {
+            let message = failed.to_string();
+            Err(Refusal::new(
+                StatusCode::BAD_GATEWAY,
+                "handler_failed",
+                message,
+            ))
+        }
+        Ok(Err(_)) => {
+            let message = "the PHP process has ended";
+            Err(Refusal::new(
+                StatusCode::BAD_GATEWAY,
+                "handler_failed",
+                message,
+            ))
+        }
+        Err(_) => {
+            let message = "the handler did not answer in time";
+            Err(Refusal::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "timeout",
+                message,
+            ))
+        }
+    }
+}
+
+async fn read(node: &Node, body: HttpBody) -> Result<Bytes, Refusal> {
+    let limit = node.config().max_message_size + OVERHEAD;
+    let collected = Limited::new(body, limit).collect();
+    match tokio::time::timeout(node.config().handshake_timeout, collected).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let message = format!("the body may have at most {limit} bytes");
+            Err(Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_large",
+                message,
+            ))
+        }
+        Ok(Err(error)) => Err(Refusal::bad("bad_body", error.to_string())),
+        Err(_) => {
+            let message = "the body did not arrive in time";
+            Err(Refusal::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "timeout",
+                message,
+            ))
+        }
+    }
+}
+
+/// The connection that a request proves to come from.
+fn known(node: &Node, claim: &Claim) -> Result<Arc<ConnectionInfo>, Refusal> {
+    let forbidden = || {
+        let message = "no such connection, or not its key";
+        Refusal::new(StatusCode::FORBIDDEN, "forbidden", message)
+    };
+    let id: ConnectionId = claim.connection.parse().map_err(|_| forbidden())?;
+    let key = u64::from_str_radix(&claim.key, 16).map_err(|_| forbidden())?;
+    let registered = node.connection(id).ok_or_else(forbidden)?;
+    if registered.info.key == key {
+        Ok(registered.info)
+    } else {
+        Err(forbidden())
+    }
+}

@@ -1,0 +1,102 @@
+//! `/sse` and `/stream`: an HTTP answer that never ends, after hyper has written its head.
+//!
+//! Imports `session` and `wire`.
+
+use std::mem::MaybeUninit;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::Shared;
+use super::http::linger;
+use super::request::Query;
+use crate::session::{Admitted, Session};
+use crate::socket::Socket;
+use crate::wire::Format;
+use crate::wire::envelope::ServerFrame;
+
+/// How long the rest of the outbox may take to leave when the stream is closed.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+
+/// What the request has asked for.
+#[derive(Debug)]
+pub struct Stream {
+    /// Who.
+    pub admitted: Admitted,
+    /// How messages are written.
+    pub format: Format,
+    /// Which channels, from where on.
+    pub query: Query,
+    /// What comes before everything else.
+    pub first: Vec<u8>,
+}
+
+/// Serves the stream to its end.
+pub async fn run(shared: Rc<Shared>, stream: Stream, socket: Rc<Socket>) {
+    let mut session = begin(&shared, stream, &socket);
+    let (hub, slot) = (shared.hub.clone(), session.slot());
+    let closing = std::future::poll_fn(|cx| {
+        if hub.borrow_mut().poll_task(slot, cx).is_ready() {
+            return Poll::Ready(false);
+        }
+        if hub.borrow().closing(slot).is_some() {
+            return Poll::Ready(true);
+        }
+        // A client has nothing to say on a stream; what it says all the same is passed over.
+        let mut buffer = [MaybeUninit::uninit(); 1024];
+        loop {
+            match socket.poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(false),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await;
+    if closing {
+        let flushed = std::future::poll_fn(|cx| {
+            let mut hub = hub.borrow_mut();
+            hub.flush_dirty();
+            if hub.poll_task(slot, cx).is_ready() || hub.is_flushed(slot) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        });
+        // Late or not, the stream ends now.
+        let _ = tokio::time::timeout(CLOSE_WAIT, flushed).await;
+        drop(session);
+        linger(&socket).await;
+    } else {
+        session.ends(1001, "");
+    }
+}
+
+fn begin(shared: &Shared, stream: Stream, socket: &Rc<Socket>) -> Session {
+    let Stream {
+        admitted,
+        format,
+        query,
+        first,
+    } = stream;
+    let session = Session::new(admitted, &shared.hub, format, Some(socket.clone()));
+    if let Format::Sse { body, .. } = format {
+        let slot = session.slot();
+        session.hub().borrow_mut().push(slot, body.frame(first));
+    }
+    if matches!(format, Format::Sse { .. }) {
+        let config = shared.node.config();
+        session.tell(&ServerFrame::Welcome {
+            connection: &session.info().id.to_string(),
+            key: &format!("{:016x}", session.info().key),
+            version: 1,
+            ping: config.ping_interval.as_secs().max(1),
+            max_message_size: config.max_message_size,
+        });
+    }
+    // Allowed before the head was written, and within realtime.max_subscriptions.
+    let attached = session.attach(&query.channels, query.since.as_deref(), None);
+    debug_assert!(attached.is_ok());
+    session.hub().borrow_mut().flush_dirty();
+    session
+}

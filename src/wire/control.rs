@@ -1,0 +1,299 @@
+//! The control socket's frames: how another PHP process on this machine talks to the hub.
+//!
+//! A frame is its length (4 bytes, little-endian), then one [`Request`] or [`Response`] in postcard's encoding.
+//! A link begins with [`Hello`] and [`Greeting`], as JSON in the same framing, so that any two versions understand each
+//! other's refusal. Imports `ids` and `message`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Channel, ConnectionId, InvalidId};
+use crate::message::{EventName, Payload, Publish};
+
+/// The version of these frames. Both sides must have the same.
+pub const VERSION: u32 = 1;
+
+/// The largest hello or greeting, in bytes: what is read from a peer before it is known to be one of ours.
+pub const HELLO_MAX: usize = 4096;
+
+/// What a frame may hold beside a message's content, in bytes.
+pub const FRAME_OVERHEAD: usize = 512 << 10;
+
+/// The first frame of the side that connects.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// Always `realtime`.
+    pub protocol: String,
+    /// [`VERSION`].
+    pub version: u32,
+}
+
+/// The first frame of the hub.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Greeting {
+    /// Its [`VERSION`].
+    pub version: u32,
+    /// Its process.
+    pub pid: u32,
+    /// Where clients connect.
+    pub address: String,
+    /// Its largest message, so that a too large one is refused before it is sent.
+    pub max_message_size: usize,
+    /// Why it refuses the link, when it does.
+    pub refused: Option<String>,
+}
+
+/// What the other process asks for.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each is the method of `Node` of that name")]
+pub enum Request {
+    Publish(WirePublish),
+    Send {
+        to: u128,
+        payload: WirePayload,
+        event: String,
+    },
+    Subscribe {
+        who: u128,
+        channel: String,
+    },
+    Unsubscribe {
+        who: u128,
+        channel: String,
+    },
+    Close {
+        who: u128,
+        code: u16,
+        reason: String,
+    },
+    Channels {
+        pattern: String,
+    },
+    Connections {
+        channel: Option<String>,
+    },
+    History {
+        channel: String,
+        limit: usize,
+        since: Option<String>,
+    },
+    Stats,
+}
+
+/// What the hub answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(
+    missing_docs,
+    reason = "each is the result of the request of that name"
+)]
+pub enum Response {
+    Published(String),
+    Done(bool),
+    Channels(Vec<(String, usize)>),
+    Connections(Vec<WireConnection>),
+    History {
+        entries: Vec<WireEntry>,
+        recovered: bool,
+        oldest: Option<String>,
+    },
+    Stats(WireStats),
+    Failed(WireFailure),
+}
+
+/// Why a request was not done.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum WireFailure {
+    /// A message over the hub's limit.
+    TooLarge {
+        /// Its size.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The hub has too much to do.
+    Busy,
+    /// The hub is stopping.
+    Stopped,
+    /// The request makes no sense to the hub.
+    Bad(String),
+}
+
+/// A [`Payload`].
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the variants of Payload")]
+pub enum WirePayload {
+    Json(Bytes),
+    Binary(Bytes),
+}
+
+/// A [`Publish`].
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields of Publish")]
+pub struct WirePublish {
+    pub channels: Vec<String>,
+    pub payload: WirePayload,
+    pub event: String,
+    pub except: Option<u128>,
+    pub id: Option<String>,
+    pub store: bool,
+}
+
+/// A connection, as [`crate::message::ConnectionInfo::from_head`] takes it.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields of ConnectionInfo")]
+pub struct WireConnection {
+    pub id: u128,
+    pub transport: u8,
+    pub ip: String,
+    pub head: String,
+}
+
+/// A message of a channel's history.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields of HistoryEntry")]
+pub struct WireEntry {
+    pub id: String,
+    pub event: String,
+    pub payload: WirePayload,
+    pub age: Duration,
+}
+
+/// The hub's counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields of Stats")]
+pub struct WireStats {
+    pub uptime: Duration,
+    pub pid: u32,
+    pub address: String,
+    pub connections: usize,
+    pub connections_total: u64,
+    pub by_transport: [usize; 6],
+    pub channels: usize,
+    pub subscriptions: usize,
+    pub published: u64,
+    pub delivered: u64,
+    pub received: u64,
+    pub dropped_slow: u64,
+    pub history_messages: usize,
+    pub history_bytes: usize,
+    pub shards: usize,
+}
+
+impl From<Payload> for WirePayload {
+    fn from(payload: Payload) -> Self {
+        match payload {
+            Payload::Json(bytes) => Self::Json(bytes),
+            Payload::Binary(bytes) => Self::Binary(bytes),
+        }
+    }
+}
+
+impl From<WirePayload> for Payload {
+    fn from(payload: WirePayload) -> Self {
+        match payload {
+            WirePayload::Json(bytes) => Self::Json(bytes),
+            WirePayload::Binary(bytes) => Self::Binary(bytes),
+        }
+    }
+}
+
+impl From<Publish> for WirePublish {
+    fn from(publish: Publish) -> Self {
+        Self {
+            channels: publish
+                .channels
+                .iter()
+                .map(|c| c.as_str().to_owned())
+                .collect(),
+            payload: publish.payload.into(),
+            event: publish.event.as_str().to_owned(),
+            except: publish.except.map(ConnectionId::to_bits),
+            id: publish.id.map(Into::into),
+            store: publish.store,
+        }
+    }
+}
+
+impl TryFrom<WirePublish> for Publish {
+    type Error = InvalidId;
+
+    fn try_from(wire: WirePublish) -> Result<Self, InvalidId> {
+        let channels = wire
+            .channels
+            .iter()
+            .map(|name| Channel::parse(name))
+            .collect::<Result<Vec<_>, _>>()?;
+        if channels.is_empty() {
+            return Err(InvalidId::ChannelLength(0));
+        }
+        if let Some(id) = &wire.id {
+            crate::ids::check_custom_id(id)?;
+        }
+        crate::ids::check_event(&wire.event)?;
+        Ok(Self {
+            channels,
+            payload: wire.payload.into(),
+            event: EventName::new(&wire.event),
+            except: wire.except.map(ConnectionId::from_bits),
+            id: wire.id.map(Into::into),
+            store: wire.store,
+        })
+    }
+}
+
+/// Puts `value` into a frame.
+pub fn frame(value: &impl Serialize) -> Vec<u8> {
+    let bytes = postcard::to_extend(value, vec![0u8; 4])
+        .expect("the control frames hold nothing that postcard cannot write");
+    with_length(bytes)
+}
+
+/// Puts a [`Hello`] or [`Greeting`] into a frame.
+pub fn json_frame(value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = vec![0u8; 4];
+    serde_json::to_writer(&mut bytes, value).expect("a Vec takes what is written to it");
+    with_length(bytes)
+}
+
+/// Reads a frame's content.
+pub fn read<'a, T: Deserialize<'a>>(content: &'a [u8]) -> Result<T, postcard::Error> {
+    match postcard::take_from_bytes(content)? {
+        (value, []) => Ok(value),
+        _ => Err(postcard::Error::DeserializeBadEncoding),
+    }
+}
+
+fn with_length(mut bytes: Vec<u8>) -> Vec<u8> {
+    let length = u32::try_from(bytes.len() - 4).expect("messages are limited to 1 GiB");
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_survive_the_wire() {
+        let request = Request::Send {
+            to: 7,
+            payload: WirePayload::Binary(Bytes::from_static(&[0, 1])),
+            event: "e".into(),
+        };
+        let bytes = frame(&request);
+        assert_eq!(bytes[..4], (bytes.len() as u32 - 4).to_le_bytes());
+        let back: Request = read(&bytes[4..]).unwrap();
+        assert_eq!(format!("{back:?}"), format!("{request:?}"));
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        assert!(read::<Request>(&[0xff; 40]).is_err());
+        assert!(read::<Request>(&[]).is_err());
+        let mut trailing = frame(&Request::Stats)[4..].to_vec();
+        trailing.push(0);
+        assert!(read::<Request>(&trailing).is_err());
+    }
+}

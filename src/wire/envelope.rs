@@ -1,0 +1,160 @@
+//! The JSON objects that the server sends (php/docs/protocol.md): `message` by hand, since its data is JSON
+//! already and it is the broadcast path; everything else by serde.
+//!
+//! Imports `message`.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{Outgoing, base64_json};
+use crate::message::Payload;
+
+/// A frame about the connection itself.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+#[expect(
+    missing_docs,
+    reason = "the fields are those of php/docs/protocol.md, by name"
+)]
+pub enum ServerFrame<'a> {
+    Welcome {
+        connection: &'a str,
+        key: &'a str,
+        version: u8,
+        ping: u64,
+        max_message_size: usize,
+    },
+    Subscribed {
+        channel: &'a str,
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a RawValue>,
+        id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        recovered: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        oldest: Option<&'a str>,
+    },
+    Unsubscribed {
+        channel: &'a str,
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a RawValue>,
+    },
+    Pong {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a RawValue>,
+    },
+    Error {
+        code: &'a str,
+        message: &'a str,
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a RawValue>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        channel: Option<&'a str>,
+    },
+}
+
+/// The JSON of a server frame.
+pub fn server_frame(frame: &ServerFrame<'_>) -> Vec<u8> {
+    serde_json::to_vec(frame).expect("strings, numbers and ready-made JSON always serialize")
+}
+
+/// The JSON of a `message`.
+pub fn message(message: &Outgoing<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(message.payload.len() + 128);
+    out.extend_from_slice(b"{\"type\":\"message\"");
+    if let Some(channel) = message.channel {
+        out.extend_from_slice(b",\"channel\":");
+        string(channel, &mut out);
+    }
+    out.extend_from_slice(b",\"event\":");
+    string(message.event.as_str(), &mut out);
+    if let Some(id) = message.id {
+        out.extend_from_slice(b",\"id\":");
+        string(id, &mut out);
+    }
+    data(message.payload, &mut out);
+    out.push(b'}');
+    out
+}
+
+/// The JSON of a `reply`; `reference` is the client's own `ref`, JSON already.
+pub fn reply(reference: Option<&str>, payload: Option<&Payload>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(payload.map_or(4, Payload::len) + 48);
+    out.extend_from_slice(b"{\"type\":\"reply\"");
+    if let Some(reference) = reference {
+        out.extend_from_slice(b",\"ref\":");
+        out.extend_from_slice(reference.as_bytes());
+    }
+    match payload {
+        Some(payload) => data(payload, &mut out),
+        None => out.extend_from_slice(b",\"data\":null"),
+    }
+    out.push(b'}');
+    out
+}
+
+fn data(payload: &Payload, out: &mut Vec<u8>) {
+    match payload {
+        Payload::Json(json) => {
+            out.extend_from_slice(b",\"data\":");
+            out.extend_from_slice(json);
+        }
+        Payload::Binary(bytes) => {
+            out.extend_from_slice(b",\"encoding\":\"base64\",\"data\":");
+            base64_json(bytes, out);
+        }
+    }
+}
+
+fn string(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, text).expect("a Vec takes what is written to it");
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::message::EventName;
+
+    #[test]
+    fn messages() {
+        let payload = Payload::Json(Bytes::from_static(b"{\"a\":1}"));
+        let event = EventName::new("it's \"x\"");
+        let full = Outgoing {
+            channel: Some("c"),
+            id: Some("00000001-2"),
+            event: &event,
+            payload: &payload,
+        };
+        assert_eq!(
+            String::from_utf8(message(&full)).unwrap(),
+            r#"{"type":"message","channel":"c","event":"it's \"x\"","id":"00000001-2","data":{"a":1}}"#
+        );
+        let binary = Payload::Binary(Bytes::from_static(&[0, 255]));
+        let direct = Outgoing {
+            channel: None,
+            id: None,
+            event: &EventName::Message,
+            payload: &binary,
+        };
+        assert_eq!(
+            String::from_utf8(message(&direct)).unwrap(),
+            r#"{"type":"message","event":"message","encoding":"base64","data":"AP8="}"#
+        );
+    }
+
+    #[test]
+    fn server_frames() {
+        let json = server_frame(&ServerFrame::Error {
+            code: "bad_json",
+            message: "no",
+            reference: None,
+            channel: None,
+        });
+        assert_eq!(
+            json,
+            br#"{"type":"error","code":"bad_json","message":"no"}"#
+        );
+    }
+}

@@ -1,0 +1,169 @@
+//! Bytes <-> values, and no I/O: what clients and processes on this machine read and write.
+//!
+//! [`encode`] turns one message into the bytes of one [`Format`]; whoever has the bytes shares them with every
+//! subscriber of that format. Imports `ids` and `message`.
+
+pub mod control;
+pub mod envelope;
+pub mod native;
+pub mod sse;
+pub mod websocket;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+
+use crate::message::{EventName, Payload, Publication};
+
+/// How a connection wants its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A WebSocket text frame with the native envelope (`/ws`).
+    Native,
+    /// A WebSocket frame that is the payload (`/raw`).
+    Raw,
+    /// Server-Sent Events; with `meta` the data is the native envelope.
+    Sse {
+        /// Whether `meta=1` was asked for.
+        meta: bool,
+        /// How the HTTP body is framed.
+        body: Body,
+    },
+    /// One native envelope a line.
+    Stream {
+        /// How the HTTP body is framed.
+        body: Body,
+    },
+    /// The bare native envelope, for `/poll` to put into an array.
+    Object,
+}
+
+/// How an endless HTTP/1 body is framed (RFC 9112, section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Chunked, for HTTP/1.1.
+    Chunked,
+    /// Up to the end of the connection, for HTTP/1.0.
+    UntilClose,
+}
+
+impl Format {
+    /// How many different formats there are.
+    pub const COUNT: usize = 9;
+
+    /// A number below [`Format::COUNT`] of its own.
+    pub fn index(self) -> usize {
+        match self {
+            Self::Native => 0,
+            Self::Raw => 1,
+            Self::Object => 2,
+            Self::Sse { meta, body } => 3 + usize::from(meta) * 2 + body.index(),
+            Self::Stream { body } => 7 + body.index(),
+        }
+    }
+}
+
+impl Body {
+    fn index(self) -> usize {
+        match self {
+            Self::Chunked => 0,
+            Self::UntilClose => 1,
+        }
+    }
+
+    /// Frames `content` for the body.
+    pub fn frame(self, content: Vec<u8>) -> Bytes {
+        match self {
+            Self::UntilClose => content.into(),
+            Self::Chunked => {
+                let mut chunk = Vec::with_capacity(content.len() + 16);
+                chunk.extend_from_slice(format!("{:x}\r\n", content.len()).as_bytes());
+                chunk.extend_from_slice(&content);
+                chunk.extend_from_slice(b"\r\n");
+                chunk.into()
+            }
+        }
+    }
+
+    /// What ends the body properly.
+    pub fn end(self) -> &'static [u8] {
+        match self {
+            Self::Chunked => b"0\r\n\r\n",
+            Self::UntilClose => b"",
+        }
+    }
+}
+
+/// A message on its way to a client, borrowed from wherever it is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// The channel; none when it is for one connection alone.
+    pub channel: Option<&'a str>,
+    /// The id; none when it is for one connection alone.
+    pub id: Option<&'a str>,
+    /// The event's name.
+    pub event: &'a EventName,
+    /// The content.
+    pub payload: &'a Payload,
+}
+
+/// Encodes a publication for subscribers with `format`.
+pub fn encode_publication(publication: &Publication, format: Format) -> Bytes {
+    let id = publication.public_id();
+    encode(
+        &Outgoing {
+            channel: Some(publication.channel.as_str()),
+            id: Some(&id),
+            event: &publication.event,
+            payload: &publication.payload,
+        },
+        format,
+    )
+}
+
+/// Encodes a message for clients with `format`.
+pub fn encode(message: &Outgoing<'_>, format: Format) -> Bytes {
+    match format {
+        Format::Native => websocket::text(&envelope::message(message)),
+        Format::Raw => websocket::raw(message.payload),
+        Format::Object => envelope::message(message).into(),
+        Format::Sse { meta, body } => body.frame(sse::message(message, meta)),
+        Format::Stream { body } => {
+            let mut line = envelope::message(message);
+            line.push(b'\n');
+            body.frame(line)
+        }
+    }
+}
+
+/// Encodes a server frame (`welcome`, `subscribed`, `error` ...) for `format`; `None` where it has no place.
+pub fn encode_server_frame(frame: &envelope::ServerFrame<'_>, format: Format) -> Option<Bytes> {
+    let json = || envelope::server_frame(frame);
+    match format {
+        Format::Native => Some(websocket::text(&json())),
+        Format::Raw | Format::Object => None,
+        Format::Sse { meta, body } => sse::server_frame(frame, meta).map(|text| body.frame(text)),
+        Format::Stream { body } => {
+            let mut line = json();
+            line.push(b'\n');
+            Some(body.frame(line))
+        }
+    }
+}
+
+/// What keeps a silent connection alive in `format`.
+pub fn heartbeat(format: Format) -> Bytes {
+    match format {
+        Format::Native | Format::Raw => Bytes::from_static(websocket::PING),
+        Format::Sse { body, .. } => body.frame(b":\n\n".to_vec()),
+        Format::Stream { body } => body.frame(b"\n".to_vec()),
+        Format::Object => Bytes::new(),
+    }
+}
+
+/// Base64 of `bytes`, as a JSON string.
+fn base64_json(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    out.extend_from_slice(BASE64.encode(bytes).as_bytes());
+    out.push(b'"');
+}
