@@ -1,0 +1,125 @@
+//! The figures and their table, each beside its target.
+
+use std::fmt::Write;
+
+/// One measured figure.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    name: String,
+    value: f64,
+    unit: &'static str,
+    ratio: Option<f64>,
+    limit: Option<f64>,
+    note: String,
+}
+
+impl Figure {
+    /// A figure without a target.
+    pub fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
+        Self {
+            name: name.into(),
+            value,
+            unit,
+            ratio: None,
+            limit: None,
+            note: String::new(),
+        }
+    }
+
+    /// Adds its ratio to the floor of the same run.
+    pub fn over_floor(mut self, floor: f64) -> Self {
+        self.ratio = (floor > 0.0).then(|| self.value / floor);
+        self
+    }
+
+    /// The value itself may be at most `limit`.
+    pub fn at_most(mut self, limit: f64) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// The value may be at most `limit` times the floor, or whatever else is `base`.
+    pub fn at_most_times(mut self, limit: f64, base: f64) -> Self {
+        self.limit = (base > 0.0).then_some(limit * base);
+        self
+    }
+
+    /// Adds a remark.
+    pub fn note(mut self, note: impl AsRef<str>) -> Self {
+        if !self.note.is_empty() {
+            self.note.push_str("; ");
+        }
+        self.note.push_str(note.as_ref());
+        self
+    }
+
+    fn missed(&self) -> bool {
+        self.limit.is_some_and(|limit| self.value > limit)
+    }
+}
+
+/// The figures of a run, printed section by section.
+#[derive(Debug, Default)]
+pub struct Report {
+    with_target: usize,
+    missed: Vec<String>,
+}
+
+impl Report {
+    /// Prints one section's table.
+    pub fn section(&mut self, title: &str, figures: &[Figure]) {
+        let mut text = format!(
+            "\n{title}\n{:<48} {:>12} {:<6} {:>8} {:>12} {:<7} {}\n",
+            "", "value", "unit", "x floor", "at most", "", "remark"
+        );
+        for figure in figures {
+            let ratio = figure.ratio.map_or(String::new(), |r| format!("{r:.2}"));
+            let limit = figure.limit.map_or(String::new(), number);
+            let verdict = match figure.limit {
+                None => "",
+                Some(_) if figure.missed() => "MISSED",
+                Some(_) => "ok",
+            };
+            let line = format!(
+                "  {:<46} {:>12} {:<6} {ratio:>8} {limit:>12} {verdict:<7} {}",
+                figure.name,
+                number(figure.value),
+                figure.unit,
+                figure.note
+            );
+            let _ = writeln!(text, "{}", line.trim_end());
+            if figure.limit.is_some() {
+                self.with_target += 1;
+            }
+            if figure.missed() {
+                self.missed.push(format!("{title}: {}", figure.name));
+            }
+        }
+        crate::say(text.trim_end());
+    }
+
+    /// Prints what was reached and what not.
+    pub fn end(&self) {
+        crate::say(&format!(
+            "\n{} of {} targets reached{}",
+            self.with_target - self.missed.len(),
+            self.with_target,
+            if self.missed.is_empty() {
+                ""
+            } else {
+                "; missed:"
+            }
+        ));
+        for name in &self.missed {
+            crate::say(&format!("  {name}"));
+        }
+    }
+}
+
+fn number(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
