@@ -9,7 +9,7 @@ use crate::{MESSAGE, Outcome, Plan};
 /// Measures and prints: server thread awake and asleep, in process and through the control socket.
 pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
     // The smallest number that is whole in publish.php's blocks of 100.
-    let calls = (plan.deliveries / 2).next_multiple_of(100);
+    let calls = (plan.deliveries * 2).next_multiple_of(100);
     let asleep = (calls / 100).clamp(100, 1000);
     let socket = "calls.sock";
     // On all cores: PHP and the server thread run side by side, as in a real process.
