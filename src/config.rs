@@ -318,13 +318,13 @@ pub struct Config {
     pub listen: ListenAddress,
     /// Whether a web SAPI starts the server by itself.
     pub autostart: bool,
-    /// Shard threads; at least 1.
+    /// Threads that serve clients; at least 1.
     pub threads: usize,
     /// The control socket's path.
     pub socket: PathBuf,
     /// The control socket's file mode.
     pub socket_mode: u32,
-    /// Origins allowed beside the own host.
+    /// Whose pages may connect, beside those of the server's own host.
     pub allowed_origins: Origins,
     /// Connections at a time.
     pub max_connections: usize,
@@ -346,7 +346,7 @@ pub struct Config {
     pub retry: Duration,
     /// Messages kept for each channel.
     pub history_size: usize,
-    /// How long they are kept.
+    /// How long a message is kept.
     pub history_ttl: Duration,
     /// Bytes of history over all channels.
     pub history_bytes: usize,
@@ -354,7 +354,7 @@ pub struct Config {
     pub docroot: Option<PathBuf>,
     /// The log file; standard error when none.
     pub log: Option<PathBuf>,
-    /// One of [`LOG_LEVELS`].
+    /// How much is logged: one of [`LOG_LEVELS`].
     pub log_level: String,
 }
 

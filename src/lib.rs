@@ -15,6 +15,15 @@ pub mod ids;
 pub mod message;
 pub mod node;
 pub mod outbox;
+#[cfg(feature = "php")]
+#[cfg_attr(
+    debug_assertions,
+    expect(
+        missing_docs,
+        reason = "#[php_module] adds an undocumented function to debug builds"
+    )
+)]
+pub mod php;
 pub mod server;
 pub mod session;
 pub mod socket;

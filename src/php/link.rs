@@ -248,7 +248,7 @@ pub fn with<T>(mut call: impl FnMut(&mut Link<'_>) -> Result<T, Failure>) -> Res
 /// The server, wherever it is.
 pub enum Link<'a> {
     /// In this process.
-    Here(&'a Node),
+    Here(&'a Arc<Node>),
     /// In another one.
     Remote(&'a mut Client),
 }

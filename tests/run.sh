@@ -1,0 +1,141 @@
+#!/usr/bin/env bash
+# Runs the test stages named on the command line, or all of them: `tests/run.sh cargo-test phpt`.
+#
+# Each stage says that it starts and how it ended; a stage that fails does not stop the others. The output of
+# each is kept in build/logs, what it left to look at (screenshots) in build/artifacts. The last line counts
+# the single tests of all stages.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+ALL=(format licences lint cargo-test build phpt readme browser bench)
+# These load the extension: without it they have nothing to say.
+LOADING=(phpt readme browser bench)
+export PHP=${PHP:-php}
+export REALTIME_EXTENSION=$PWD/modules/realtime.so
+export REALTIME_ARTIFACTS=$PWD/build/artifacts
+
+passed=0 failed=0 skipped=0 broken=()
+
+stage_format() { cargo fmt --check; }
+
+stage_lint() {
+    cargo clippy --locked --all-targets -- -D warnings &&
+        cargo clippy --locked --features php --lib -- -D warnings
+}
+
+stage_licences() {
+    cargo metadata --format-version 1 --locked --features php --filter-platform "$(rustc -vV | sed -n 's/^host: //p')" |
+        "$PHP" -n tests/licences.php
+}
+
+stage_cargo_test() { cargo test --locked; }
+
+stage_build() { make --no-print-directory; }
+
+stage_phpt() {
+    # As it is from PHP's own -dev package. The directory beside it has our extension and PHP's shared ones,
+    # since run-tests.php knows one directory for all that a test's --EXTENSIONS-- names.
+    local config extensions=$PWD/build/extensions file
+    config=$(tests/setup.sh php-config)
+    rm -rf "$extensions" && mkdir -p "$extensions"
+    for file in "$("$config" --extension-dir)"/*.so "$REALTIME_EXTENSION"; do
+        ln -sf "$file" "$extensions/"
+    done
+    # Debian has a directory for each API version, a PHP built from source has one.
+    local php status lib
+    lib=$("$config" --prefix)/lib/php
+    cp "$lib/$("$config" --phpapi)/build/run-tests.php" build/run-tests.php 2>/dev/null ||
+        cp "$lib/build/run-tests.php" build/run-tests.php || return
+    php=$(command -v "$PHP")
+    NO_INTERACTION=1 "$php" -n build/run-tests.php -p "$php" -n -q -j2 -d extension_dir="$extensions" \
+        --no-color --show-diff -g FAIL,LEAK,WARN,BORK --no-progress tests/phpt
+    status=$?
+    find tests/phpt \( -name '*.diff' -o -name '*.out' \) -exec cp -t "$REALTIME_ARTIFACTS" {} +
+    return $status
+}
+
+stage_readme() { "$PHP" -n tests/readme/run.php; }
+
+stage_browser() { npm test --prefix tests/browser; }
+
+stage_bench() {
+    cargo bench --locked --bench fanout -- --quick --extension "$REALTIME_EXTENSION" --php "$(command -v "$PHP")"
+}
+
+# Prints "passed failed skipped" as the runner of the stage counted them, or nothing when it does not count.
+count() {
+    local log=$2
+    case $1 in
+        cargo-test)
+            sed -nE 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed; ([0-9]+) ignored.*/\1 \2 \3/p' "$log" | sum ;;
+        phpt)
+            awk '/^Tests passed +:/ { p = $4 }
+                 /^Tests (failed|warned|leaked|borked) +:/ { f += $4 }
+                 /^Tests skipped +:/ { s = $4 }
+                 END { print p + 0, f + 0, s + 0 }' "$log" ;;
+        readme)
+            sed -nE 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2 0/p' "$log" | sum ;;
+        browser)
+            # node --test, in its own words and in TAP's.
+            awk '/^(#|ℹ) pass / { p += $3 } /^(#|ℹ) fail / { f += $3 } /^(#|ℹ) skipped / { s += $3 }
+                 END { print p + 0, f + 0, s + 0 }' "$log" ;;
+    esac
+}
+
+sum() { awk '{ p += $1; f += $2; s += $3 } END { print p + 0, f + 0, s + 0 }'; }
+
+run_stage() {
+    local name=$1 log=build/logs/$1.log status p f s start=$SECONDS
+    printf '\n==== %s\n' "$name"
+    "stage_${name//-/_}" 2>&1 | tee "$log"
+    status=${PIPESTATUS[0]}
+    read -r p f s < <(count "$name" "$log") || { p=$((status == 0)) f=$((status != 0)) s=0; }
+    if [ "$status" -eq 0 ] && [ "$p" -eq 0 ]; then
+        echo "$name: ran no test" | tee -a "$log"
+        status=1
+    fi
+    # Whatever the counts say: a stage that failed is at least one failure, and one failure fails its stage.
+    [ "$status" -ne 0 ] && [ "$f" -eq 0 ] && f=1
+    [ "$f" -ne 0 ] && [ "$status" -eq 0 ] && status=1
+    [ "$status" -ne 0 ] && broken+=("$name")
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    printf '==== %s: %s (%d passed, %d failed, %d skipped; %d s)\n' \
+        "$name" "$([ "$status" -eq 0 ] && echo ok || echo FAILED)" "$p" "$f" "$s" $((SECONDS - start))
+    return "$status"
+}
+
+among() { local one=$1; shift; [[ " $* " == *" $one "* ]]; }
+
+main() {
+    local name built=''
+    [ $# -gt 0 ] || set -- "${ALL[@]}"
+    for name; do
+        among "$name" "${ALL[@]}" || { echo "tests/run.sh: no stage is called $name; there are: ${ALL[*]}" >&2; exit 2; }
+    done
+    rm -rf build/logs build/artifacts
+    mkdir -p build/logs build/artifacts
+    tests/setup.sh test || exit
+    PHP_CONFIG=$(tests/setup.sh php-config)
+    PHP=$(command -v "$PHP")
+    export PHP_CONFIG
+    for name; do
+        if among "$name" build "${LOADING[@]}" && [ -z "$built" ]; then
+            run_stage build && built=yes || built=no
+        fi
+        if among "$name" "${LOADING[@]}" && [ "$built" = no ]; then
+            printf '\n==== %s: not run, there is no extension\n' "$name"
+        elif [ "$name" != build ]; then
+            run_stage "$name"
+        fi
+    done
+    echo
+    [ ${#broken[@]} -eq 0 ] || echo "Failed: ${broken[*]}. The output of each is in build/logs."
+    if [ "$skipped" -gt 0 ]; then
+        echo "$passed passed, $failed failed, $skipped skipped"
+    else
+        echo "$passed passed, $failed failed"
+    fi
+    [ "$failed" -eq 0 ]
+}
+
+main "$@"

@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# Installs what building (`setup.sh build`) and testing (`setup.sh test`) need and is missing, from Debian's
+# packages. Asks nothing, changes nothing that is there, and needs no network when nothing is missing.
+#
+# `setup.sh php-config` only prints the php-config that belongs to $PHP. Called by the Makefile and tests/run.sh.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PHP=${PHP:-php}
+# rust-version in Cargo.toml is the one place that knows it.
+RUST_NEEDED=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+say() { echo "setup: $*"; }
+die() { echo "setup: $*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+main() {
+    case "${1:-}" in
+        php-config) php_config ;;
+        build) set_up_build ;;
+        test) set_up_build; set_up_test ;;
+        *) die "usage: tests/setup.sh build|test|php-config" ;;
+    esac
+}
+
+set_up_build() {
+    check_rust
+    local missing=()
+    have gcc || missing+=(gcc libc6-dev)
+    have_libclang || missing+=(libclang-dev)
+    have "$PHP" || missing+=("$(php_package cli)")
+    have_php_headers || missing+=("$(php_package dev)")
+    install_packages "${missing[@]}"
+    have "$PHP" || die "there is no $PHP on this machine, and Debian's packages brought none"
+    have_php_headers || die "the headers of $PHP are missing: install its -dev package (php-config and include/php)"
+    fetch_crates
+}
+
+set_up_test() {
+    local missing=()
+    have chromium || missing+=(chromium)
+    have strace || missing+=(strace)
+    have curl || missing+=(curl)
+    have node || missing+=(nodejs)
+    have npm || missing+=(npm)
+    install_packages "${missing[@]}"
+    add_rust_components
+    install_node_modules
+}
+
+check_rust() {
+    local hint="install Rust $RUST_NEEDED or newer with rustup (https://rustup.rs)"
+    # rustup writes no PATH into shells that are already open.
+    if ! have cargo && [ -x "$HOME/.cargo/bin/cargo" ]; then
+        die "cargo is in $HOME/.cargo/bin, which is not in the PATH: run . \"\$HOME/.cargo/env\" and try again"
+    fi
+    have cargo || die "cargo is missing: $hint"
+    local version
+    version=$(rustc --version | cut -d' ' -f2)
+    [ "$(printf '%s\n' "$RUST_NEEDED" "$version" | sort -V | head -n1)" = "$RUST_NEEDED" ] ||
+        die "Rust $version is too old: $hint"
+}
+
+have_libclang() {
+    [ -n "${LIBCLANG_PATH:-}" ] && return
+    # bindgen loads libclang.so, and the headers that clang brings itself come with the -dev package.
+    compgen -G '/usr/lib/llvm-*/lib/libclang*.so' >/dev/null || compgen -G '/usr/lib/*/libclang*.so' >/dev/null
+}
+
+# php8.2 has php-config8.2; plain php has php-config. As an absolute path, which ext-php-rs wants.
+php_config() {
+    [ -z "${PHP_CONFIG:-}" ] || { echo "$PHP_CONFIG"; return; }
+    local name=${PHP##*/} dir=''
+    [ "$name" = "$PHP" ] || dir=${PHP%/*}/
+    command -v "${dir}php-config${name#php}" || command -v php-config || echo php-config
+}
+
+# For the same PHP: php-config may be there and belong to another one.
+have_php_headers() {
+    local config api
+    config=$(php_config)
+    have "$PHP" && have "$config" || return
+    api=$("$PHP" -n -i | sed -n 's/^PHP Extension => //p')
+    [ "$("$config" --phpapi)" = "$api" ] && [ -f "$("$config" --include-dir)/main/php.h" ]
+}
+
+# Debian's name of a package of this PHP: php-cli when any will do, phpX.Y-cli when one is asked for or there.
+php_package() {
+    local version=''
+    if have "$PHP"; then
+        version=$("$PHP" -n -r 'echo PHP_MAJOR_VERSION, ".", PHP_MINOR_VERSION;')
+    elif [[ $PHP =~ ^php([0-9]+\.[0-9]+)$ ]]; then
+        version=${BASH_REMATCH[1]}
+    elif [ "$PHP" != php ]; then
+        die "there is no $PHP on this machine"
+    fi
+    echo "php$version-$1"
+}
+
+install_packages() {
+    [ $# -gt 0 ] || return 0
+    say "installing $*"
+    have apt-get || die "install these yourself, there is no apt-get here: $*"
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        have sudo || die "installing needs root: run \"apt-get install $*\" as root and try again"
+        as_root=(sudo)
+    fi
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q ||
+        say "the package lists could not be updated, trying with the old ones"
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" ||
+        die "installing failed: $*"
+}
+
+fetch_crates() {
+    local target
+    target=$(rustc -vV | sed -n 's/^host: //p')
+    # Offline first: when all is there, nobody waits for a network.
+    cargo fetch --quiet --locked --offline --target "$target" 2>/dev/null && return
+    say "fetching the Rust libraries"
+    cargo fetch --locked --target "$target" || die "fetching the Rust libraries failed"
+}
+
+add_rust_components() {
+    local component
+    for component in rustfmt clippy; do
+        cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1 && continue
+        have rustup || die "$component is missing: install it beside cargo"
+        say "adding $component"
+        rustup component add "$component" || die "rustup could not add $component"
+    done
+}
+
+# npm leaves a copy of the lock in node_modules: an older one than ours means that ours has changed.
+install_node_modules() {
+    local lock=tests/browser/package-lock.json copy=tests/browser/node_modules/.package-lock.json
+    [ -f "$lock" ] || return 0
+    [ -f "$copy" ] && [ ! "$lock" -nt "$copy" ] && return
+    say "installing the packages of tests/browser"
+    npm ci --prefix tests/browser --no-audit --no-fund || die "npm ci failed in tests/browser"
+}
+
+main "$@"
