@@ -77,7 +77,8 @@ impl Contestant {
             setup,
             &setup.cores.server,
             "publish.php",
-            &format!("{}-{count}.sock", kind.name()),
+            // A name that no other server of this run had.
+            &format!("{}-{}.sock", kind.name(), crate::cpu::now()),
             true,
             // Thousands that opened together would be pinged together, in the middle of one taking or another.
             &[("ping_interval", "3600")],
