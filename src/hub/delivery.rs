@@ -117,17 +117,14 @@ impl Hub {
             delivered += 1;
             connection.newest = publication.position.seq;
             if let Some(replay) = &mut connection.replay {
-                replay.live_bytes += publication.payload.len();
-                if replay.live_bytes > self.max_backlog {
+                if !replay.push_live(publication, self.max_backlog) {
                     too_slow.push(subscriber.slot);
-                } else {
-                    replay.publications.push_back(publication.clone());
                 }
                 continue;
             }
             let bytes = encoded[connection.format.index()]
                 .get_or_insert_with(|| wire::encode_publication(publication, connection.format));
-            if connection.outbox.bytes() + bytes.len() > self.max_backlog {
+            if connection.outbox.weight() + bytes.len() > self.max_backlog {
                 too_slow.push(subscriber.slot);
                 continue;
             }
@@ -196,7 +193,7 @@ fn refill(
 ) {
     let Some(waiting) = replay else { return };
     while outbox.bytes() < REPLAY_AHEAD
-        && let Some(publication) = waiting.publications.pop_front()
+        && let Some(publication) = waiting.pop()
     {
         outbox.push(wire::encode_publication(&publication, format));
     }

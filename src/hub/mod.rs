@@ -48,8 +48,8 @@ pub struct Hub {
     /// Room to read into, lent to whichever connection has something to read.
     input: Vec<u8>,
     max_backlog: usize,
-    /// Where the next sweep goes on.
-    sweep_at: usize,
+    /// How many sweeps there were.
+    sweeps: usize,
 }
 
 /// A connection in a channel's list.
@@ -71,7 +71,7 @@ impl Hub {
             gather: Vec::with_capacity(GATHER),
             input: Vec::new(),
             max_backlog,
-            sweep_at: 0,
+            sweeps: 0,
         }
     }
 
@@ -142,6 +142,10 @@ impl Hub {
         };
         let subscription = subscriptions.swap_remove(at);
         self.leave(&subscription);
+        // What still waits of its past must not come after the client was told, nor twice when it resumes.
+        if let Some(replay) = &mut self.connections[slot].replay {
+            replay.forget(channel);
+        }
         true
     }
 
@@ -230,6 +234,16 @@ impl Hub {
         self.mark(slot);
     }
 
+    /// Ends the sending to `slot`: whatever is put in from here on is dropped. For a connection that its client ends.
+    pub fn seal(&mut self, slot: usize) {
+        self.connections[slot].closing.get_or_insert_with(|| {
+            Box::new(Closing {
+                code: 1006,
+                reason: String::new(),
+            })
+        });
+    }
+
     /// Closes every connection.
     pub fn close_all(&mut self, code: u16, reason: &str) {
         let slots: Vec<usize> = self.connections.iter().map(|(slot, _)| slot).collect();
@@ -245,7 +259,7 @@ impl Hub {
         if connection.closing.is_some() || bytes.is_empty() {
             return;
         }
-        if connection.outbox.bytes() + bytes.len() > self.max_backlog {
+        if connection.outbox.weight() + bytes.len() > self.max_backlog {
             self.too_slow(slot);
             return;
         }
@@ -263,8 +277,7 @@ impl Hub {
         connection
             .replay
             .get_or_insert_with(Box::default)
-            .publications
-            .extend(missed);
+            .push_past(missed);
         self.mark(slot);
     }
 
@@ -312,27 +325,22 @@ impl Hub {
         (connection.outbox.take().into(), connection.newest)
     }
 
-    /// Visits one part in `parts` of the connections: pings the silent ones, ends those that stayed so.
+    /// Visits one part in `parts` of the connections, another at each call: pings the silent ones, ends those that
+    /// stayed so. Each is visited at every `parts`-th call, however many there are.
     pub fn sweep(&mut self, parts: usize) {
-        if self.connections.is_empty() {
-            return;
-        }
+        let parts = parts.max(1);
+        let first = self.sweeps % parts;
+        self.sweeps = self.sweeps.wrapping_add(1);
         let end = self
             .connections
             .iter()
             .next_back()
             .map_or(0, |(slot, _)| slot + 1);
-        let share = end.div_ceil(parts.max(1)).max(1);
-        if self.sweep_at >= end {
-            self.sweep_at = 0;
-        }
-        let stop = (self.sweep_at + share).min(end);
-        for slot in self.sweep_at..stop {
+        for slot in (first..end).step_by(parts) {
             if self.connections.contains(slot) {
                 self.check_life(slot);
             }
         }
-        self.sweep_at = stop;
         self.flush_dirty();
     }
 
@@ -459,11 +467,5 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         self.hub.borrow_mut().remove(self.slot);
-    }
-}
-
-impl Replay {
-    fn is_empty(&self) -> bool {
-        self.publications.is_empty()
     }
 }

@@ -124,6 +124,8 @@ async fn deliver(hub: SharedHub) {
 async fn sweep(shared: Rc<Shared>) {
     let parts = shared.node.config().ping_interval.as_secs().max(1) as usize;
     let mut interval = tokio::time::interval(Duration::from_secs(1));
+    // After a pause of the whole process, sweeps in a row would leave nobody the time to answer.
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
         shared.hub.borrow_mut().sweep(parts);
