@@ -172,8 +172,7 @@ export function Realtime(base = '/', {
 			if (body.key) welcome(me, body);
 			if (me.key) for (const [channel] of chosen) receive(me, { ...body, type: 'subscribed', channel, id: body.cursor });
 			for (const frame of body.messages) receive(me, frame);
-			for (const [, sub] of chosen) sub.last ??= sub.cursor = body.cursor;
-			for (const [, sub] of chosen) sub.cursor = body.cursor;
+			for (const [, sub] of chosen) sub.last ??= body.cursor, sub.cursor = body.cursor;
 		};
 		// Not by an EventSource: that hides heartbeats, so that a dead connection looks like a silent one.
 		const stream = async (query, _, { signal }) => {
