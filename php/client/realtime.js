@@ -1,6 +1,5 @@
-/* realtime.js, the client of the PHP extension "realtime". MIT licence. How to use it: realtime.d.ts.
- * WebSocket, else Server-Sent Events, else long polling; reconnects, and resumes after the newest id it has. */
-const fault = (code, text = code, channel) => Object.assign(new Error(text), { code, channel });
+/* realtime.js, the client of the PHP extension "realtime" (MIT). How to use it: realtime.d.ts. */
+const fault = (code, text = code, channel) => Object.assign(Error(text), { code, channel });
 const content = ({ data = null, encoding }) => (encoding ? Uint8Array.from(atob(data), (c) => c.charCodeAt(0)) : data);
 // Ids are epoch-number; a publisher's own have no place in that order.
 const place = (id) => /^([\da-f]{8})-(\d+)$/.exec(id);
@@ -16,23 +15,19 @@ export function Realtime(base = '/', {
 	const worked = new Set(); // kinds
 	const listeners = {};
 	const timers = {};
-	const gone = new AbortController();
 	let link, probe, newest; // the connection; a better one on trial; the newest id
-	let [index, turn, tries, fails, refs] = [0, 0, 0, 0, 0];
+	let [index, turn, fails, refs] = [0, 0, 0, 0];
 
 	const later = (name, ms, then) => {
 		clearTimeout(timers[name]);
 		timers[name] = setTimeout(then, ms);
 	};
-	const call = (handlers, ...args) => handlers?.forEach((handler) => {
-		try { handler(...args); } catch (error) { setTimeout(() => { throw error; }); }
-	});
-	const emit = (event, ...args) => call(listeners[event], ...args);
-	const set = (state, transport, connection) => Object.assign(this, { state, transport, connection });
+	// In microtasks: an exception in one handler is reported and harms no other.
+	const call = (handlers, ...args) => handlers?.forEach((handler) => queueMicrotask(() => handler(...args)));
+	const emit = (event, info) => call(listeners[event], info);
 	const url = (path, query = []) => `${new URL(path, root)}?${new URLSearchParams([...Object.entries(params), ...query])}`;
 	const changed = () => later('changed', 0, () => [link, probe].forEach((each) => each?.sync()));
 	const retry = (ms) => later('retry', ms, () => { link = connect(kinds[index]); });
-	const listen = (event, then) => globalThis.addEventListener?.(event, then, { signal: gone.signal });
 	// Tries a better transport: soon when it worked before, else now and then.
 	const better = (soon) => {
 		const kind = kinds[turn++ % index];
@@ -43,7 +38,7 @@ export function Realtime(base = '/', {
 		const me = { kind };
 		me.expect = (ms, late = () => me.end(4009, 'silent')) => {
 			clearTimeout(me.timer);
-			if (!me.over) Object.assign(me, { late, timer: setTimeout(late, ms) });
+			if (!me.over) me.timer = setTimeout(late, ms);
 		};
 		me.end = (code, reason, error) => {
 			if (me.over) return;
@@ -60,37 +55,46 @@ export function Realtime(base = '/', {
 		if (me === probe) return better((probe = undefined));
 		link = undefined;
 		if (me.opened) {
-			if (code === 1000) return this.close(code, reason); // rt_close()
 			if (Date.now() - me.opened > 5000) fails = 0;
-			set('connecting');
-			emit('close', { code, reason, transport: me.kind, reconnects: true });
+			if (leave(code === 1000 ? 'closed' : 'connecting', code, reason)) return; // rt_close()
 		} else {
 			emit('error', error?.code ? error : fault('unreachable', `${me.kind}: ${reason || 'no connection'}`));
-			if (!worked.has(me.kind) || ++tries > 2) {
+			if (!worked.has(me.kind) || fails > 2) {
 				index = (index + 1) % kinds.length;
-				tries = 0;
 				if (index) return retry(0);
 			}
 		}
 		retry(Math.min(maxDelay, minDelay * 2 ** fails++) * (0.5 + Math.random() / 2));
 	};
+	const leave = (state, code, reason) => {
+		const { transport } = this;
+		const closed = state === 'closed';
+		Object.assign(this, { state, transport: null, connection: null });
+		if (transport) emit('close', { code, reason, transport, reconnects: !closed });
+		if (closed) {
+			Object.values(timers).forEach(clearTimeout);
+			probe?.end();
+			link?.end();
+			waiting.forEach((send) => send('closed'));
+		}
+		return closed;
+	};
 
 	// Every transport speaks the frames of /ws from here on.
 	const welcome = (me, { connection, key, ping = 25 }) => {
-		const { kind, opened } = me;
+		const { kind: transport, opened } = me;
 		Object.assign(me, { connection, key, ping: ping * 1000, opened: opened ?? Date.now() });
 		if (me === probe) link?.end(), clearTimeout(timers.retry), [link, probe] = [me];
 		newest = undefined;
 		subs.forEach((sub) => { sub.link = undefined; });
-		set('open', kind, connection);
+		Object.assign(this, { state: 'open', transport, connection });
 		waiting.forEach((send) => send());
 		if (opened) return; // a stream was reopened for other channels
-		index = kinds.indexOf(kind);
-		tries = 0;
-		worked.add(kind);
-		if (kind === 'ws') me.sync();
-		if (timers.kind !== kind) emit('transport', (timers.kind = kind));
-		emit('open', { transport: kind, connection });
+		index = kinds.indexOf(transport);
+		worked.add(transport);
+		if (transport === 'ws') me.sync();
+		if (timers.kind !== transport) emit('transport', (timers.kind = transport));
+		emit('open', { transport, connection });
 		better(true);
 	};
 	// Ids come in order once the past is through: then no channel misses anything up to this one.
@@ -111,14 +115,15 @@ export function Realtime(base = '/', {
 		if (type === 'welcome') welcome(me, frame);
 		else if (type === 'pong') settle(newest);
 		else if (type === 'error' || (type === 'unsubscribed' && sub?.link)) refuse(fault(frame.code ?? type, frame.message, channel));
-		else if (type === 'message' && !sub) emit('message', content(frame), frame);
 		else if (type === 'message') {
-			if (place(id) ? age(id, sub.last) <= 0 : sub.seen.includes(id)) return;
-			if (place(id)) sub.last = id;
-			else sub.seen = [id, ...sub.seen].slice(0, 99);
-			sub.cursor = id;
-			if (age(id, newest) > 0) settle(id);
-			call(sub.handlers, content(frame), frame);
+			if (sub) {
+				if (place(id) ? age(id, sub.last) <= 0 : sub.seen.includes(id)) return;
+				if (place(id)) sub.last = id;
+				else sub.seen = [id, ...sub.seen].slice(0, 99);
+				sub.cursor = id;
+				if (age(id, newest) > 0) settle(id);
+			}
+			call(sub?.handlers ?? listeners.message, content(frame), frame);
 		} else if (type === 'subscribed' && sub) {
 			sub.link = me;
 			if (!(age(newest, id) > 0)) newest = id;
@@ -160,21 +165,21 @@ export function Realtime(base = '/', {
 		let stop;
 		const get = async (path, query, init) => {
 			const response = await fetch(url(path, query), { signal: stop.signal, ...init });
-			if (response.ok) return response;
-			const { error } = await response.json().catch(() => ({}));
-			throw fault(error?.code ?? 'http', error?.message ?? `HTTP ${response.status}`, error?.channel);
+			if (response.ok) return path === 'sse' ? response.body.getReader() : response.json();
+			const { error = {} } = await response.json().catch(() => ({}));
+			throw fault(error.code ?? 'http', error.message ?? `HTTP ${response.status}`, error.channel);
 		};
-		const poll = async (query, chosen) => {
+		const poll = async (chosen, query) => {
 			if (me.key) query.push(['connection', me.connection], ['key', me.key]);
-			const body = await (await get('poll', query)).json();
+			const body = await get('poll', query);
 			if (body.key) welcome(me, body);
 			for (const [channel] of me.key ? chosen : []) receive(me, { ...body, type: 'subscribed', channel, id: body.cursor });
 			for (const frame of body.messages) receive(me, frame);
 			for (const [, sub] of chosen) sub.last ??= body.cursor, sub.cursor = body.cursor;
 		};
 		// An EventSource would hide heartbeats, so that a dead connection looks like a silent one.
-		const stream = async (query) => {
-			const reader = (await get('sse', query)).body.getReader();
+		const stream = async (_, query) => {
+			const reader = await get('sse', query);
 			const decoder = new TextDecoder();
 			for (let text = '', part; !(part = await reader.read()).done;) {
 				const blocks = (text + decoder.decode(part.value, { stream: true })).split('\n\n');
@@ -188,27 +193,27 @@ export function Realtime(base = '/', {
 			me.end(1006, 'the stream ended');
 		};
 		me.close = () => stop?.abort();
-		me.publish = async (body) => content(await (await get('publish', [], {
+		me.publish = async (body) => content(await get('publish', [], {
 			method: 'POST', signal: null, headers: { 'Content-Type': 'application/json' },
 			body: JSON.stringify({ ...body, ...(me.connection && { connection: me.connection, key: me.key }) }),
-		})).json());
+		}));
 		me.sync = async () => {
 			me.close();
 			me.key = null;
 			const { signal } = (stop = new AbortController());
 			while (!signal.aborted) {
-				// A poll for new channels only finds where they stand; the first one after it opens a session.
+				// A poll for new channels only finds where they stand; the one after it opens a session.
 				const fresh = [...subs].filter(([, sub]) => me.kind === 'poll' && !sub.cursor);
 				const chosen = fresh.length ? fresh : [...subs];
 				const ids = chosen.map(([, sub]) => sub.cursor).filter(Boolean);
 				const wait = me.key ? 25 : 0;
 				me.expect(wait * 1000 + timeout);
 				try {
-					if (!chosen.length) return welcome(me, { key: await get('healthz') }, me.expect(2 ** 31 - 1));
-					await (me.kind === 'poll' ? poll : stream)([
+					if (!subs.size) return welcome(me, { key: await get('healthz') }, me.expect(2 ** 31 - 1));
+					await (me.kind === 'poll' ? poll : stream)(chosen, [
 						...chosen.map(([channel]) => ['channel', channel]), ['since', ids.filter(place).sort(age)[0] ?? ids[0] ?? ''],
 						['meta', 1], ['session', fresh.length ? 0 : 1], ['timeout', wait],
-					], chosen);
+					]);
 				} catch (error) {
 					if (signal.aborted) return;
 					if (error.code === 'no_session') me.key = null;
@@ -219,48 +224,37 @@ export function Realtime(base = '/', {
 		me.sync();
 	};
 
-	Object.assign(set('connecting'), {
-		subscribe(channel, handler, { since } = {}) {
-			const sub = subs.get(channel) ?? { handlers: new Set(), seen: [], cursor: since, last: since };
-			const entry = handler.bind(); // the same function may come twice
-			sub.handlers.add(entry);
-			sub.ready ??= new Promise((done, fail) => {
-				changed(subs.set(channel, Object.assign(sub, { done, fail })));
-				if (!/^[\w=@,.;:/-]{1,200}$/.test(channel)) refuse(fault('bad_channel', 'not a channel name', channel));
-			});
-			sub.ready.catch(() => {}); // who does not ask hears of it by "error"
-			return Object.assign(() => {
-				sub.handlers.delete(entry);
-				if (sub.handlers.size || subs.get(channel) !== sub) return;
-				sub.link?.leave?.(channel);
-				changed(subs.delete(channel));
-			}, { ready: sub.ready });
-		},
-		publish: (channel, data, { event, timeout = 30000 } = {}) => new Promise((done, fail) => {
-			const timer = setTimeout(() => send(fault('timeout')), timeout);
-			const send = (error) => {
-				if (!error && !link?.key) return waiting.add(send);
-				waiting.delete(send);
-				(error ? Promise.reject(error) : link.publish({ channel, event, data })).then(done, fail).then(() => clearTimeout(timer));
-			};
-			send(this.state === 'closed' ? fault('closed') : waiting.size > 99 && fault('busy'));
-		}),
-		on(event, handler) {
-			(listeners[event] ??= new Set()).add(handler);
-			return () => listeners[event].delete(handler);
-		},
-		close(code = 1000, reason = '') {
-			const { transport } = this;
-			gone.abort();
-			Object.values(timers).forEach(clearTimeout);
-			probe?.end();
-			link?.end();
-			set('closed');
-			waiting.forEach((send) => send(fault('closed')));
-			if (transport) emit('close', { code, reason, transport, reconnects: false });
-		},
+	this.subscribe = (channel, handler, { since } = {}) => {
+		const sub = subs.get(channel) ?? { handlers: new Set(), seen: [], cursor: since, last: since };
+		sub.handlers.add(handler);
+		sub.ready ??= new Promise((done, fail) => {
+			changed(subs.set(channel, Object.assign(sub, { done, fail })));
+			if (!/^[\w=@,.;:/-]{1,200}$/.test(channel)) refuse(fault('bad_channel', 'not a channel name', channel));
+		});
+		sub.ready.catch(() => {}); // who does not ask hears of it by "error"
+		return Object.assign(() => {
+			sub.handlers.delete(handler);
+			if (sub.handlers.size || subs.get(channel) !== sub) return;
+			sub.link?.leave?.(channel);
+			changed(subs.delete(channel));
+		}, { ready: sub.ready });
+	};
+	this.publish = (channel, data, { event, timeout = 30000 } = {}) => new Promise((done, fail) => {
+		const timer = setTimeout(() => send('timeout'), timeout);
+		const send = (code) => {
+			if (!code && !link?.key) return waiting.add(send);
+			waiting.delete(send);
+			(code ? Promise.reject(fault(code)) : link.publish({ channel, event, data })).then(done, fail).then(() => clearTimeout(timer));
+		};
+		send(this.state === 'closed' ? 'closed' : waiting.size > 99 && 'busy');
 	});
-	listen('online', () => (link ? link.late() : retry(0)));
-	listen('offline', () => clearTimeout(timers.retry));
+	this.on = (event, handler) => {
+		(listeners[event] ??= new Set()).add(handler);
+		return () => listeners[event].delete(handler);
+	};
+	this.close = (code = 1000, reason = '') => { leave('closed', code, reason); };
+	this.state = 'connecting';
+	globalThis.addEventListener?.('offline', () => clearTimeout(timers.retry));
+	globalThis.addEventListener?.('online', () => (link ? link.end(4009, 'online') : this.state === 'closed' || retry(0)));
 	retry(0);
 }

@@ -324,7 +324,7 @@ test('handlers: an exception in one does not harm the others, and each ends by i
     const got = [];
     const handler = (data) => got.push(data);
     rt.subscribe('h', () => { throw new Error('in a handler'); });
-    const [one, two] = [rt.subscribe('h', handler), rt.subscribe('h', handler)];
+    const [one, two] = [rt.subscribe('h', handler), rt.subscribe('h', (data) => handler(data))];
     await two.ready;
     await server.broadcast('h', 1);
     await until(() => got.length === 2, 'both');
