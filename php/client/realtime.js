@@ -1,4 +1,4 @@
-/* realtime.js, the client of the PHP extension "realtime" (MIT). How to use it: realtime.d.ts. */
+/* realtime.js, the client of the PHP extension "realtime" (MIT). How to use it, and how it works: realtime.d.ts. */
 const fault = (code, text = code, channel) => Object.assign(Error(text), { code, channel });
 const content = ({ data = null, encoding }) => (encoding ? Uint8Array.from(atob(data), (c) => c.charCodeAt(0)) : data);
 // Ids are epoch-number; a publisher's own have no place in that order.
@@ -22,13 +22,11 @@ export function Realtime(base = '/', {
 		clearTimeout(timers[name]);
 		timers[name] = setTimeout(then, ms);
 	};
-	// In microtasks: an exception in one handler is reported and harms no other.
 	const call = (handlers, ...args) => handlers?.forEach((handler) => queueMicrotask(() => handler(...args)));
 	const emit = (event, info) => call(listeners[event], info);
 	const url = (path, query = []) => `${new URL(path, root)}?${new URLSearchParams([...Object.entries(params), ...query])}`;
 	const changed = () => later('changed', 0, () => [link, probe].forEach((each) => each?.sync()));
 	const retry = (ms) => later('retry', ms, () => { link = connect(kinds[index]); });
-	// Tries a better transport: soon when it worked before, else now and then.
 	const better = (soon) => {
 		const kind = kinds[turn++ % index];
 		const ms = soon && worked.has(kind) ? 2000 : upgrade;
@@ -51,14 +49,14 @@ export function Realtime(base = '/', {
 		(kind === 'ws' ? socket : http)(me).catch((error) => me.end(1006, error.message));
 		return me;
 	};
-	const down = (me, code, reason, error) => {
-		if (me === probe) return better((probe = undefined));
-		link = undefined;
+	const down = (me, code, reason, error = 'unreachable') => {
+		if (me === probe) return better((probe = null));
+		link = null;
 		if (me.opened) {
 			if (Date.now() - me.opened > 5000) fails = 0;
 			if (leave(code === 1000 ? 'closed' : 'connecting', code, reason)) return; // rt_close()
 		} else {
-			emit('error', error?.code ? error : fault('unreachable', `${me.kind}: ${reason || 'no connection'}`));
+			emit('error', fault(error, `${me.kind}: ${reason || 'no connection'}`));
 			if (!worked.has(me.kind) || fails > 2) {
 				index = (index + 1) % kinds.length;
 				if (index) return retry(0);
@@ -71,34 +69,15 @@ export function Realtime(base = '/', {
 		const closed = state === 'closed';
 		Object.assign(this, { state, transport: null, connection: null });
 		if (transport) emit('close', { code, reason, transport, reconnects: !closed });
-		if (closed) {
-			Object.values(timers).forEach(clearTimeout);
-			probe?.end();
-			link?.end();
-			waiting.forEach((send) => send('closed'));
-		}
-		return closed;
+		if (!closed) return;
+		Object.values(timers).forEach(clearTimeout);
+		[link, probe].forEach((each) => each?.end());
+		waiting.forEach((send) => send('closed'));
+		return true;
 	};
 
-	// Every transport speaks the frames of /ws from here on.
-	const welcome = (me, { connection, key, ping = 25 }) => {
-		const { kind: transport, opened } = me;
-		Object.assign(me, { connection, key, ping: ping * 1000, opened: opened ?? Date.now() });
-		if (me === probe) link?.end(), clearTimeout(timers.retry), [link, probe] = [me];
-		newest = undefined;
-		subs.forEach((sub) => { sub.link = undefined; });
-		Object.assign(this, { state: 'open', transport, connection });
-		waiting.forEach((send) => send());
-		if (opened) return; // a stream was reopened for other channels
-		index = kinds.indexOf(transport);
-		worked.add(transport);
-		if (transport === 'ws') me.sync();
-		if (timers.kind !== transport) emit('transport', (timers.kind = transport));
-		emit('open', { transport, connection });
-		better(true);
-	};
 	// Ids come in order once the past is through: then no channel misses anything up to this one.
-	const settle = (id) => {
+	const settle = (id = newest) => {
 		newest = id;
 		if ([...subs.values()].every((sub) => sub.link)) subs.forEach((sub) => { sub.cursor = id; });
 	};
@@ -108,14 +87,34 @@ export function Realtime(base = '/', {
 		emit('error', error);
 		return sub;
 	};
-	const receive = (me, frame) => {
-		const { type, channel, id, oldest } = frame;
-		const sub = subs.get(channel);
-		if (me.over) return;
-		if (type === 'welcome') welcome(me, frame);
-		else if (type === 'pong') settle(newest);
-		else if (type === 'error' || (type === 'unsubscribed' && sub?.link)) refuse(fault(frame.code ?? type, frame.message, channel));
-		else if (type === 'message') {
+	// Every transport speaks the frames of /ws here.
+	const receive = (me, frame) => me.over || heard[frame.type]?.(frame, subs.get(frame.channel), me);
+	const heard = {
+		welcome: ({ connection, key, ping = 25 }, _, me) => {
+			const { kind: transport, opened } = me;
+			Object.assign(me, { proof: { connection, key }, ping: ping * 1000, opened: opened ?? Date.now() });
+			if (me === probe) link?.end(), clearTimeout(timers.retry), [link, probe] = [me];
+			newest = null;
+			subs.forEach((sub) => { sub.link = null; });
+			Object.assign(this, { state: 'open', transport, connection });
+			waiting.forEach((send) => send());
+			if (opened) return; // a stream was reopened for other channels
+			index = kinds.indexOf(transport);
+			worked.add(transport);
+			if (transport === 'ws') me.sync();
+			if (timers.kind !== transport) emit('transport', (timers.kind = transport));
+			emit('open', { transport, connection });
+			better(true);
+		},
+		subscribed: ({ channel, id, recovered, oldest }, sub = {}, me) => {
+			newest = id;
+			sub.link = me;
+			if (!sub.cursor) sub.cursor = sub.last = id;
+			else if (recovered === false && !(age(oldest, sub.last) <= 0)) emit('gap', { channel, since: sub.cursor, oldest });
+			sub.done?.();
+		},
+		message: (frame, sub) => {
+			const { id } = frame;
 			if (sub) {
 				if (place(id) ? age(id, sub.last) <= 0 : sub.seen.includes(id)) return;
 				if (place(id)) sub.last = id;
@@ -124,37 +123,35 @@ export function Realtime(base = '/', {
 				if (age(id, newest) > 0) settle(id);
 			}
 			call(sub?.handlers ?? listeners.message, content(frame), frame);
-		} else if (type === 'subscribed' && sub) {
-			sub.link = me;
-			if (!(age(newest, id) > 0)) newest = id;
-			if (!sub.cursor) sub.cursor = sub.last = id;
-			else if (frame.recovered === false && !(age(oldest, sub.last) <= 0)) emit('gap', { channel, since: sub.cursor, oldest });
-			sub.done();
-		}
+		},
+		pong: () => settle(),
+		error: ({ code, message, channel }) => refuse(fault(code, message, channel)),
+		unsubscribed: ({ type, channel }, sub) => sub?.link && refuse(fault(type, type, channel)),
 	};
 
 	const socket = async (me) => {
 		const answers = new Map();
-		const asked = new Set();
 		const send = (frame) => ws.readyState === 1 && ws.send(JSON.stringify(frame));
 		me.close = () => {
 			ws?.close();
-			answers.forEach((answer) => answer({ code: 'lost', message: 'the connection was lost' }));
+			answers.forEach(([, fail]) => fail(fault('lost')));
 		};
 		me.sync = () => me.opened && subs.forEach((sub, channel) => {
-			if (!asked.has(sub)) send({ type: 'subscribe', channel, since: sub.cursor }, asked.add(sub));
+			if (sub.asked !== me) send({ type: 'subscribe', channel, since: sub.cursor }, (sub.asked = me));
 		});
 		me.leave = (channel) => send({ type: 'unsubscribe', channel });
-		me.publish = (body) => new Promise((done, fail) => {
-			answers.set(++refs, (frame) => (frame.type === 'reply' ? done(content(frame)) : fail(fault(frame.code, frame.message))));
+		me.publish = (body) => new Promise((...both) => {
+			answers.set(++refs, both);
 			send({ type: 'publish', ref: refs, ...body });
 		});
 		const ws = new WebSocket(url('ws').replace('http', 'ws'), 'realtime.v1');
 		ws.onmessage = ({ data }) => {
 			const frame = JSON.parse(data);
-			const answer = answers.get(frame.ref);
-			if (answer) answer(frame, answers.delete(frame.ref));
-			else receive(me, frame);
+			const [done, fail] = answers.get(frame.ref) ?? [];
+			if (!done) receive(me, frame);
+			else if (frame.type === 'reply') done(content(frame));
+			else fail(fault(frame.code, frame.message));
+			answers.delete(frame.ref);
 			me.expect(me.ping, () => me.expect(timeout, send({ type: 'ping' })));
 		};
 		ws.onclose = ({ code, reason }) => me.end(code, reason);
@@ -169,16 +166,15 @@ export function Realtime(base = '/', {
 			const { error = {} } = await response.json().catch(() => ({}));
 			throw fault(error.code ?? 'http', error.message ?? `HTTP ${response.status}`, error.channel);
 		};
-		const poll = async (chosen, query) => {
-			if (me.key) query.push(['connection', me.connection], ['key', me.key]);
-			const body = await get('poll', query);
-			if (body.key) welcome(me, body);
-			for (const [channel] of me.key ? chosen : []) receive(me, { ...body, type: 'subscribed', channel, id: body.cursor });
+		const poll = async (query, chosen) => {
+			const body = await get('poll', [...query, ...Object.entries(me.proof ?? {})]);
+			if (body.key) receive(me, { ...body, type: 'welcome' });
+			for (const [channel] of me.proof ? chosen : []) receive(me, { ...body, type: 'subscribed', channel, id: body.cursor });
 			for (const frame of body.messages) receive(me, frame);
 			for (const [, sub] of chosen) sub.last ??= body.cursor, sub.cursor = body.cursor;
 		};
-		// An EventSource would hide heartbeats, so that a dead connection looks like a silent one.
-		const stream = async (_, query) => {
+		// No EventSource: it hides heartbeats, the names of events and the reason of a refusal.
+		const stream = async (query) => {
 			const reader = await get('sse', query);
 			const decoder = new TextDecoder();
 			for (let text = '', part; !(part = await reader.read()).done;) {
@@ -194,30 +190,29 @@ export function Realtime(base = '/', {
 		};
 		me.close = () => stop?.abort();
 		me.publish = async (body) => content(await get('publish', [], {
-			method: 'POST', signal: null, headers: { 'Content-Type': 'application/json' },
-			body: JSON.stringify({ ...body, ...(me.connection && { connection: me.connection, key: me.key }) }),
+			method: 'POST', signal: null, headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ ...body, ...me.proof }),
 		}));
 		me.sync = async () => {
 			me.close();
-			me.key = null;
+			me.proof = null;
 			const { signal } = (stop = new AbortController());
 			while (!signal.aborted) {
 				// A poll for new channels only finds where they stand; the one after it opens a session.
 				const fresh = [...subs].filter(([, sub]) => me.kind === 'poll' && !sub.cursor);
 				const chosen = fresh.length ? fresh : [...subs];
-				const ids = chosen.map(([, sub]) => sub.cursor).filter(Boolean);
-				const wait = me.key ? 25 : 0;
+				const ids = chosen.map(([, sub]) => sub.cursor);
+				const wait = me.proof ? 25 : 0;
 				me.expect(wait * 1000 + timeout);
 				try {
-					if (!subs.size) return welcome(me, { key: await get('healthz') }, me.expect(2 ** 31 - 1));
-					await (me.kind === 'poll' ? poll : stream)(chosen, [
-						...chosen.map(([channel]) => ['channel', channel]), ['since', ids.filter(place).sort(age)[0] ?? ids[0] ?? ''],
+					if (!subs.size) return receive(me, { ...await get('healthz'), type: 'welcome' }, me.expect(2 ** 31 - 1));
+					await (me.kind === 'poll' ? poll : stream)([
+						...chosen.map(([channel]) => ['channel', channel]), ['since', ids.filter(place).sort(age)[0] ?? ids.find(Boolean) ?? ''],
 						['meta', 1], ['session', fresh.length ? 0 : 1], ['timeout', wait],
-					]);
+					], chosen);
 				} catch (error) {
 					if (signal.aborted) return;
-					if (error.code === 'no_session') me.key = null;
-					else if (!error.channel || !refuse(error)) me.end(1006, error.message, error);
+					if (error.code === 'no_session') me.proof = null;
+					else if (!error.channel || !refuse(error)) me.end(1006, error.message, error.code);
 				}
 			}
 		};
@@ -242,7 +237,7 @@ export function Realtime(base = '/', {
 	this.publish = (channel, data, { event, timeout = 30000 } = {}) => new Promise((done, fail) => {
 		const timer = setTimeout(() => send('timeout'), timeout);
 		const send = (code) => {
-			if (!code && !link?.key) return waiting.add(send);
+			if (!code && !link?.proof) return waiting.add(send);
 			waiting.delete(send);
 			(code ? Promise.reject(fault(code)) : link.publish({ channel, event, data })).then(done, fail).then(() => clearTimeout(timer));
 		};
