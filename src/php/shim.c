@@ -334,11 +334,18 @@ int rt_json_encode(zval *value, zend_string **out, int *error)
 bool rt_json_decode(zval *out, const char *text, size_t length)
 {
 	php_json_error_code before = JSON_G(error_code);
+	char small[512];
 	bool ok;
+	/* The scanner wants a NUL after the last byte. */
+	char *copy = length < sizeof(small) ? small : emalloc(length + 1);
+	memcpy(copy, text, length);
+	copy[length] = '\0';
 	ZVAL_NULL(out);
-	ok = php_json_decode_ex(out, text, length, PHP_JSON_OBJECT_AS_ARRAY, PHP_JSON_PARSER_DEFAULT_DEPTH) == SUCCESS
-		&& JSON_G(error_code) == PHP_JSON_ERROR_NONE;
+	ok = php_json_decode_ex(out, copy, length, PHP_JSON_OBJECT_AS_ARRAY, PHP_JSON_PARSER_DEFAULT_DEPTH) == SUCCESS;
 	JSON_G(error_code) = before;
+	if (copy != small) {
+		efree(copy);
+	}
 	return ok;
 }
 

@@ -87,6 +87,13 @@ unsafe extern "C" {
     pub fn zend_parse_parameters(num_args: u32, spec: *const c_char, ...) -> c_int;
     pub fn zend_argument_value_error(arg: u32, format: *const c_char, ...);
     pub fn zend_argument_type_error(arg: u32, format: *const c_char, ...);
+    pub fn zend_update_property(
+        scope: *mut ClassEntry,
+        object: *mut ZendObject,
+        name: *const c_char,
+        length: usize,
+        value: *mut Zval,
+    );
     pub fn zend_value_error(format: *const c_char, ...);
     pub fn zend_ini_string(name: *const c_char, length: usize, original: c_int) -> *const c_char;
     pub fn zend_unregister_ini_entries(module: c_int);
