@@ -141,8 +141,7 @@ pub fn start(listen: Option<ListenAddress>) -> Result<Here, LinkError> {
         EventQueue::new(config.queue_bytes).map_err(|e| LinkError::NotStarted(e.to_string()))?,
     );
     let listen = config.listen.clone();
-    // PHP's signal handlers must run on PHP's threads: what the server spawns inherits this mask.
-    let server = without_signals(|| Server::start(config, queue.clone()))
+    let server = Server::start(config, queue.clone())
         .map_err(|error| LinkError::NotStarted(error.to_string()))?;
     let started = Running {
         server,
@@ -413,17 +412,4 @@ fn discard_inherited(running: &mut Option<Running>) {
 
 fn lock() -> std::sync::MutexGuard<'static, Option<Running>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn without_signals<T>(body: impl FnOnce() -> T) -> T {
-    // SAFETY: both sets are locals; changes and restores the mask of this thread only.
-    unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        let mut before: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-        let result = body();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
-        result
-    }
 }
