@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::Instant;
 
 use super::ini;
 use crate::backend::queue::EventQueue;
@@ -222,7 +223,8 @@ pub enum State {
     },
 }
 
-/// Calls the server, wherever it is. A link that broke (its process ended) is made anew, once.
+/// Calls the server, wherever it is. A link that broke (its process ended) is made anew, once; one on which no answer
+/// came in time is not, or what is published might be so twice.
 pub fn with<T>(mut call: impl FnMut(&mut Link<'_>) -> Result<T, Failure>) -> Result<T, LinkError> {
     LOCAL.with_borrow_mut(|local| {
         local.refresh();
@@ -230,8 +232,17 @@ pub fn with<T>(mut call: impl FnMut(&mut Link<'_>) -> Result<T, Failure>) -> Res
             return Ok(call(&mut Link::Here(&here.node))?);
         }
         if let Some(client) = &mut local.client {
+            let begun = Instant::now();
             match call(&mut Link::Remote(client)) {
-                Err(Failure::Link(_) | Failure::Stopped) => local.client = None,
+                Err(Failure::Link(_) | Failure::Stopped)
+                    if begun.elapsed() < ini::config()?.timeout =>
+                {
+                    local.client = None;
+                }
+                Err(error @ (Failure::Link(_) | Failure::Stopped)) => {
+                    local.client = None;
+                    return Err(error.into());
+                }
                 other => return Ok(other?),
             }
         }
