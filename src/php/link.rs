@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Instant;
 
+use super::fault::contain;
 use super::ini;
 use crate::backend::queue::EventQueue;
 use crate::config::{Config, ListenAddress};
@@ -95,10 +96,16 @@ pub fn watch_forks() {
     extern "C" fn in_child() {
         FORKS.fetch_add(1, Ordering::Relaxed);
         CHANGES.fetch_add(1, Ordering::Relaxed);
+        // At once, or a child that never calls us would keep the port and the control socket from the next server.
+        // Held only when another PHP thread was just starting or stopping the server; then the next call does it.
+        if let Ok(mut running) = RUNNING.try_lock() {
+            contain((), || discard_inherited(&mut running));
+        }
     }
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: the handler only touches atomics, and stays loaded (the library is linked with nodelete).
+        // SAFETY: the handler stays loaded (the library is linked with nodelete). It takes no lock that it would have to
+        // wait for; it allocates, which glibc allows here, as PHP itself will right after.
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     });
 }

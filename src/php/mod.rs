@@ -65,10 +65,10 @@ fn startup(_type: i32, module: i32) -> i32 {
 }
 
 /// MSHUTDOWN: the process ends. Clients are told, threads joined.
-unsafe extern "C" fn shutdown(_type: i32, module: i32) -> i32 {
+unsafe extern "C" fn shutdown(kind: i32, module: i32) -> i32 {
     contain(FAILURE, || {
         link::stop();
-        ini::unregister(module);
+        ini::unregister(kind, module);
         SUCCESS
     })
 }

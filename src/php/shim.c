@@ -160,6 +160,13 @@ void rt_arg_takes_array(const char *function, uint32_t arg)
 	}
 }
 
+/* The function without the type looks a dl()'s module up among those that are being freed. */
+void rt_unregister_ini(int type, int module_number)
+{
+	(void) type;
+	UNREGISTER_INI_ENTRIES();
+}
+
 static void rt_warn(const char *message)
 {
 	php_error_docref(NULL, E_WARNING, "%s", message);

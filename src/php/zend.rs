@@ -46,6 +46,7 @@ unsafe extern "C" {
     ) -> c_int;
     pub fn rt_callable_free(callable: *mut RawCallable);
 
+    pub fn rt_unregister_ini(kind: c_int, module: c_int);
     pub fn rt_pending() -> c_int;
     pub fn rt_take_exception() -> *mut ZendObject;
     pub fn rt_release_object(object: *mut ZendObject);
@@ -96,7 +97,6 @@ unsafe extern "C" {
     );
     pub fn zend_value_error(format: *const c_char, ...);
     pub fn zend_ini_string(name: *const c_char, length: usize, original: c_int) -> *const c_char;
-    pub fn zend_unregister_ini_entries(module: c_int);
     pub fn display_ini_entries(module: *mut zend_module_entry);
 }
 
