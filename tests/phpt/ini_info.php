@@ -1,0 +1,21 @@
+<?php
+function info(): string
+{
+    ob_start();
+    (new ReflectionExtension('realtime'))->info();
+    return ob_get_clean();
+}
+preg_match_all('/^(version|server|address|control socket) => .*/m', info(), $lines);
+echo implode("\n", $lines[0]), "\n";
+rt_listen();
+rt_broadcast('chat', 1);
+preg_match_all('/^(server|address|connections|channels|messages published) => .*/m', info(), $lines);
+echo implode("\n", $lines[0]), "\n";
+echo substr_count(info(), "\nrealtime."), ' settings, ', count(ini_get_all('realtime')), " known\n";
+if (pcntl_fork() === 0) {
+    preg_match_all('/^(server|address) => .*/m', info(), $lines);
+    echo str_replace((string) posix_getppid(), 'PARENT', implode("\n", $lines[0])), "\n";
+    exit;
+}
+pcntl_wait($status);
+?>

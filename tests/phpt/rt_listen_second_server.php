@@ -1,0 +1,30 @@
+<?php
+function attempt(callable $call): void
+{
+    try {
+        echo json_encode($call()), "\n";
+    } catch (Throwable $e) {
+        echo get_class($e), ': ', $e->getMessage(), "\n";
+    }
+}
+
+[$ours, $theirs] = stream_socket_pair(STREAM_PF_UNIX, STREAM_SOCK_STREAM, 0);
+$pid = pcntl_fork();
+if ($pid === 0) {
+    fwrite($theirs, rt_listen());
+    rt_run(5);
+    exit;
+}
+$address = fread($ours, 100);
+$tell = fn($e) => str_replace([(string) $pid, $address], ['PID', 'ADDRESS'], $e->getMessage());
+foreach (['rt_listen', 'rt_run'] as $function) {
+    try {
+        $function();
+    } catch (Realtime\Exception $e) {
+        echo $tell($e), "\n";
+    }
+}
+attempt(fn() => rt_broadcast('chat', 'through the other') !== '');
+posix_kill($pid, SIGTERM);
+pcntl_waitpid($pid, $status);
+?>

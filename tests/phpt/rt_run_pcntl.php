@@ -1,0 +1,30 @@
+<?php
+foreach ([false, true] as $async) {
+    pcntl_async_signals($async);
+    pcntl_signal(SIGTERM, fn() => print("SIGTERM\n"));
+    pcntl_signal(SIGUSR1, function () {
+        echo "SIGUSR1\n";
+        rt_stop();
+    });
+    rt_after(0.02, fn() => posix_kill(getmypid(), SIGTERM));
+    rt_after(0.04, fn() => posix_kill(getmypid(), SIGUSR1));
+    $start = microtime(true);
+    rt_run(5);
+    var_dump(microtime(true) - $start < 1);
+    // From outside, while it sleeps.
+    if (pcntl_fork() === 0) {
+        usleep(100000);
+        posix_kill(posix_getppid(), SIGUSR1);
+        exit;
+    }
+    rt_run(5);
+    var_dump(microtime(true) - $start < 2);
+}
+pcntl_signal(SIGUSR1, fn() => throw new Exception('out of rt_run()'));
+rt_after(0.02, fn() => posix_kill(getmypid(), SIGUSR1));
+try {
+    rt_run(5);
+} catch (Exception $e) {
+    echo $e->getMessage(), "\n";
+}
+?>
