@@ -78,7 +78,10 @@ unsafe extern "C" fn request_startup(_type: i32, _module: i32) -> i32 {
     contain(FAILURE, || {
         if is_development_server() && ini::config().is_ok_and(|config| config.autostart) {
             if let Some(why) = link::autostart() {
-                let _ = fault::warning(&format!("realtime cannot start its server: {why}"));
+                // Not a warning, which would stand in the page.
+                let line = zend::c_text(&format!("realtime cannot start its server: {why}"));
+                // SAFETY: on a PHP thread; PHP copies the line.
+                unsafe { zend::rt_log(line.as_ptr()) };
             }
         }
         SUCCESS

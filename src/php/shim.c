@@ -6,6 +6,7 @@
  * frame: it returns RT_BAILOUT, Rust drops what it holds, and the outermost function raises it again.
  */
 #include "php.h"
+#include "php_syslog.h"
 #include "php_variables.h"
 #include "SAPI.h"
 #include "zend_exceptions.h"
@@ -165,6 +166,12 @@ void rt_unregister_ini(int type, int module_number)
 {
 	(void) type;
 	UNREGISTER_INI_ENTRIES();
+}
+
+/* One line in PHP's log, which is the terminal of php -S. Runs no PHP code. */
+void rt_log(const char *message)
+{
+	php_log_err_with_severity(message, LOG_WARNING);
 }
 
 static void rt_warn(const char *message)

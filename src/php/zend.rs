@@ -50,6 +50,7 @@ unsafe extern "C" {
     pub fn rt_pending() -> c_int;
     pub fn rt_take_exception() -> *mut ZendObject;
     pub fn rt_release_object(object: *mut ZendObject);
+    pub fn rt_log(message: *const c_char);
     pub fn rt_warning(message: *const c_char) -> c_int;
     pub fn rt_warn_uncaught(exception: *mut ZendObject, whence: *const c_char) -> c_int;
     pub fn rt_bailout() -> !;

@@ -23,5 +23,15 @@ attempt(fn() => $binary->__construct('x'));
 attempt(fn() => new Realtime\Binary);
 attempt(fn() => new Realtime\Binary([]));
 ?>
---EXPECT--
-TODO
+--EXPECTF--
+string(4) "00ff"
+string(4) "00ff"
+bool(true)
+bool(true)
+bool(true)
+bool(true)
+Error: Cannot modify readonly property Realtime\Binary::$bytes
+Error: Cannot create dynamic property Realtime\Binary::$other
+Error: Cannot modify readonly property Realtime\Binary::$bytes
+ArgumentCountError: Realtime\Binary::__construct() expects exactly 1 argument, 0 given
+TypeError: Realtime\Binary::__construct(): Argument #1 ($bytes) must be of type string, array given

@@ -46,8 +46,25 @@ attempt(fn() => json_decode(json_encode($fresh))->query);
 [$fresh] = rt_connections();
 attempt(fn() => (new ReflectionProperty($fresh, 'path'))->getValue($fresh));
 ?>
---EXPECT--
-TODO
+--EXPECTF--
+true
+true
+Error: Cannot modify readonly property Realtime\Connection::$id
+Error: Cannot modify readonly property Realtime\Connection::$query
+Error: Cannot modify readonly property Realtime\Connection::$headers
+Error: Cannot unset readonly property Realtime\Connection::$path
+Error: Cannot create dynamic property Realtime\Connection::$colour
+
+Warning: Undefined property: Realtime\Connection::$colour in %sconnection_basic.php on line %d
+null
+Error: Trying to clone an uncloneable object of class Realtime\Connection
+Exception: Serialization of 'Realtime\Connection' is not allowed
+Error: Call to private Realtime\Connection::__construct() from global scope
+ReflectionException: Class Realtime\Connection is an internal class marked as final that cannot be instantiated without invoking its constructor
+["id","transport","ip","path","query","headers","cookies","user"]
+id transport ip path query headers cookies user 
+{"a":"1"}
+"\/raw\/chat"
 --CLEAN--
 <?php
 require __DIR__ . '/clean.inc';

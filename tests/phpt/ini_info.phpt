@@ -30,8 +30,18 @@ if (pcntl_fork() === 0) {
 }
 pcntl_wait($status);
 ?>
---EXPECT--
-TODO
+--EXPECTF--
+version => %d.%d.%d
+server => not running
+control socket => %s/realtime-phpt-ini_info/hub.sock
+server => listening here
+address => 127.0.0.1:%d
+connections => 0
+channels => 0
+messages published => 1
+21 settings, 21 known
+server => attached to pid PARENT
+address => 127.0.0.1:%d
 --CLEAN--
 <?php
 require __DIR__ . '/clean.inc';

@@ -38,8 +38,17 @@ echo $socket->frame(), "\n";
 attempt(fn() => $kept->reply('after all'));
 attempt(fn() => [$kept->channel, $kept->event, $kept->data, ctype_digit($kept->id), $kept->from->transport]);
 ?>
---EXPECT--
-TODO
+--EXPECTF--
+Error: Call to private Realtime\Message::__construct() from global scope
+Error: Cannot modify readonly property Realtime\Message::$data
+Error: Trying to clone an uncloneable object of class Realtime\Message
+Exception: Serialization of 'Realtime\Message' is not allowed
+ValueError: Realtime\Message::reply(): Argument #1 ($data) must be JSON-encodable: Inf and NaN cannot be JSON encoded
+null
+Realtime\Exception: this message has been answered: reply() may be called once, before its handlers have returned
+{"type":"reply","ref":1,"data":{"by":"method"}}
+Realtime\Exception: this message has been answered: reply() may be called once, before its handlers have returned
+["chat","message","x",true,"websocket"]
 --CLEAN--
 <?php
 require __DIR__ . '/clean.inc';

@@ -26,8 +26,15 @@ unset($witness);
 rt_cancel($held);
 rt_run(0.02);
 ?>
---EXPECT--
-TODO
+--EXPECTF--
+bool(true)
+bool(false)
+bool(false)
+1
+2
+bool(true)
+released
+by destructor
 --CLEAN--
 <?php
 require __DIR__ . '/clean.inc';

@@ -23,8 +23,28 @@ echo count(rt_history('chat', 2)), ' ', rt_history('chat', 2)[1]['id'] === $ids[
 echo json_encode(array_column(rt_history('chat', since: $ids[2]), 'id') === [$ids[3]]), "\n";
 echo json_encode(rt_history('chat', since: $ids[3])), "\n";
 ?>
---EXPECT--
-TODO
+--EXPECTF--
+array(0) {
+}
+bool(true)
+string(4) "said"
+bool(true)
+string "one"
+bool(true)
+string(4) "said"
+bool(true)
+array {"two":2}
+bool(true)
+string(4) "said"
+bool(true)
+Realtime\Binary ff
+bool(true)
+string(4) "said"
+bool(true)
+null null
+2 newest
+true
+[]
 --CLEAN--
 <?php
 require __DIR__ . '/clean.inc';

@@ -31,8 +31,14 @@ for ($i = 1; $i < 5; $i++) {
 attempt(fn() => rt_history('chat', since: $first));
 attempt(fn() => rt_history('chat', since: '00000000-1'));
 ?>
---EXPECT--
-TODO
+--EXPECTF--
+ValueError: rt_history(): Argument #1 ($channel) must be a channel name of 1 to 200 bytes, 0 given
+ValueError: rt_history(): Argument #2 ($limit) must be 1 to 1000000
+ValueError: rt_history(): Argument #2 ($limit) must be 1 to 1000000
+ValueError: rt_history(): Argument #3 ($since) must be the id of a message
+ValueError: rt_history(): Argument #3 ($since) must be the id of a message
+Realtime\Exception: the history of chat does not reach back to %x-1 any more, the oldest id kept is %x-4
+Realtime\Exception: the history of chat does not reach back to 00000000-1 any more, the oldest id kept is %x-4
 --CLEAN--
 <?php
 require __DIR__ . '/clean.inc';

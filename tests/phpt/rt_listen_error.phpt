@@ -25,8 +25,18 @@ $address = rt_listen();
 attempt(fn() => rt_listen('127.0.0.1:1'));
 attempt(fn() => rt_listen($address) === $address);
 ?>
---EXPECT--
-TODO
+--EXPECTF--
+ValueError: rt_listen(): Argument #1 ($address) must be host:port, [ipv6]:port or unix:/path
+ValueError: rt_listen(): Argument #1 ($address) must be host:port, [ipv6]:port or unix:/path
+ValueError: rt_listen(): Argument #1 ($address) must be host:port, [ipv6]:port or unix:/path
+ValueError: rt_listen(): Argument #1 ($address) must be host:port, [ipv6]:port or unix:/path
+ValueError: rt_listen(): Argument #1 ($address) must be host:port, [ipv6]:port or unix:/path
+ValueError: rt_listen(): Argument #1 ($address) must be host:port, [ipv6]:port or unix:/path
+ValueError: rt_listen(): Argument #1 ($address) must be host:port, [ipv6]:port or unix:/path
+ValueError: rt_listen(): Argument #1 ($address) must be host:port, [ipv6]:port or unix:/path
+Realtime\Exception: cannot listen on 256.0.0.1:80 (realtime.listen): %s
+Realtime\Exception: the server of this process listens on 127.0.0.1:%d already
+true
 --CLEAN--
 <?php
 require __DIR__ . '/clean.inc';

@@ -22,8 +22,9 @@ $address = stream_socket_get_name($taken, false);
 attempt(fn() => rt_listen($address));
 attempt(fn() => rt_broadcast('a', 1));
 ?>
---EXPECT--
-TODO
+--EXPECTF--
+Realtime\Exception: cannot listen on 127.0.0.1:%d (realtime.listen): it is taken by process %d (php)
+Realtime\Exception: no realtime server is running: nobody listens on the control socket %s/realtime-phpt-rt_listen_port_in_use/hub.sock. Start one with rt_listen() and rt_run() in a `php` process of this user, or set realtime.socket to the socket of the one that runs
 --CLEAN--
 <?php
 require __DIR__ . '/clean.inc';

@@ -39,8 +39,10 @@ attempt(fn() => rt_broadcast('chat', 'through the other') !== '');
 posix_kill($pid, SIGTERM);
 pcntl_waitpid($pid, $status);
 ?>
---EXPECT--
-TODO
+--EXPECTF--
+a realtime server already runs in process PID, listening on ADDRESS, on the control socket %s/realtime-phpt-rt_listen_second_server/hub.sock; to run a second one, give it a realtime.socket of its own
+a realtime server already runs in process PID, listening on ADDRESS, on the control socket %s/realtime-phpt-rt_listen_second_server/hub.sock; to run a second one, give it a realtime.socket of its own
+true
 --CLEAN--
 <?php
 require __DIR__ . '/clean.inc';

@@ -21,8 +21,9 @@ function attempt(callable $call): void
 attempt(fn() => rt_listen());
 attempt(fn() => rt_broadcast('a', 1));
 ?>
---EXPECT--
-TODO
+--EXPECTF--
+Realtime\Exception: cannot create the directory /proc/nowhere for realtime.socket: %s
+Realtime\Exception: no realtime server is running: nobody listens on the control socket /proc/nowhere/hub.sock. Start one with rt_listen() and rt_run() in a `php` process of this user, or set realtime.socket to the socket of the one that runs
 --CLEAN--
 <?php
 require __DIR__ . '/clean.inc';

@@ -19,10 +19,10 @@ rt_on_close(function (Realtime\Connection $c, int $code, string $reason) use (&$
 });
 $one = new Socket($address, '/raw/chat?n=1');
 $one->send(pack('n', 4005) . 'my reason', 8);
-wait_for(fn() => $ended === 1);
+wait_for(function () use (&$ended) { return $ended === 1; });
 $two = new Socket($address, '/raw/chat?n=2');
 $two->end();
-wait_for(fn() => $ended === 2);
+wait_for(function () use (&$ended) { return $ended === 2; });
 ?>
 --EXPECTF--
 1: 4005 my reason

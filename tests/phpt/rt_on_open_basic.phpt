@@ -17,7 +17,8 @@ rt_on_open(fn($c) => ($c->query['token'] ?? '') === 'good');
 rt_on_open(fn($c) => print("third\n"));
 $address = rt_listen();
 $headers = ['Cookie' => 'session=a%20b; theme=dark'];
-echo (new Socket($address, '/raw/chat?token=good', $headers))->status, "\n";
+$socket = new Socket($address, '/raw/chat?token=good', $headers);
+echo $socket->status, "\n";
 echo (new Socket($address, '/raw/chat?token=bad&list[]=1&list[]=2'))->status, "\n";
 echo count(rt_connections()), "\n";
 ?>

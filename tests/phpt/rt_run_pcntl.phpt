@@ -31,16 +31,31 @@ foreach ([false, true] as $async) {
     rt_run(5);
     var_dump(microtime(true) - $start < 2);
 }
+// What a handler throws while rt_run() sleeps comes out of it.
 pcntl_signal(SIGUSR1, fn() => throw new Exception('out of rt_run()'));
-rt_after(0.02, fn() => posix_kill(getmypid(), SIGUSR1));
+if (pcntl_fork() === 0) {
+    usleep(100000);
+    posix_kill(posix_getppid(), SIGUSR1);
+    exit;
+}
 try {
     rt_run(5);
 } catch (Exception $e) {
     echo $e->getMessage(), "\n";
 }
 ?>
---EXPECT--
-TODO
+--EXPECTF--
+SIGTERM
+SIGUSR1
+bool(true)
+SIGUSR1
+bool(true)
+SIGTERM
+SIGUSR1
+bool(true)
+SIGUSR1
+bool(true)
+out of rt_run()
 --CLEAN--
 <?php
 require __DIR__ . '/clean.inc';

@@ -17,7 +17,6 @@ foreach ([SIGINT, SIGTERM] as $signal) {
 }
 $pid = pcntl_fork();
 if ($pid === 0) {
-    rt_run(0.01);
     posix_kill(getmypid(), SIGTERM);
     sleep(5);
     exit;

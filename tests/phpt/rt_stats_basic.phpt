@@ -22,8 +22,31 @@ echo json_encode($stats['by_transport']), "\n";
 var_dump($stats['pid'] === getmypid(), $stats['address'] === $address);
 var_dump($stats['connections'], $stats['channels'], $stats['subscriptions'], $stats['published'], $stats['delivered'], $stats['shards']);
 ?>
---EXPECT--
-TODO
+--EXPECTF--
+uptime: float
+pid: int
+address: string
+connections: int
+connections_total: int
+by_transport: array
+channels: int
+subscriptions: int
+published: int
+delivered: int
+received: int
+dropped_slow: int
+history_messages: int
+history_bytes: int
+shards: int
+{"websocket":0,"raw":1,"sse":0,"stream":0,"poll":0,"http":0}
+bool(true)
+bool(true)
+int(1)
+int(1)
+int(1)
+int(1)
+int(1)
+int(1)
 --CLEAN--
 <?php
 require __DIR__ . '/clean.inc';

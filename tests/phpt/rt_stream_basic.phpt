@@ -32,8 +32,32 @@ $second = rt_stream();
 $socket->send('three');
 var_dump(ready($second, 1), ready($stream, 0), rt_dispatch(), ready($second, 0));
 ?>
---EXPECT--
-TODO
+--EXPECTF--
+string(6) "stream"
+bool(false)
+one
+two
+bool(true)
+int(1)
+bool(true)
+int(1)
+bool(false)
+timer
+bool(false)
+bool(true)
+int(0)
+bool(false)
+again
+bool(true)
+int(0)
+bool(true)
+bool(true)
+bool(false)
+three
+bool(true)
+bool(true)
+int(1)
+bool(false)
 --CLEAN--
 <?php
 require __DIR__ . '/clean.inc';
