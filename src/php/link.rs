@@ -421,10 +421,10 @@ fn connect() -> Result<Client, LinkError> {
 
 /// A server that a fork has copied here is the parent's: its threads are not in this process.
 fn discard_inherited(running: &mut Option<Running>) {
-    if running.as_ref().is_some_and(|r| r.forks != forks()) {
-        if let Some(running) = running.take() {
-            running.server.forget();
-        }
+    if running.as_ref().is_some_and(|r| r.forks != forks())
+        && let Some(running) = running.take()
+    {
+        running.server.forget();
     }
 }
 
