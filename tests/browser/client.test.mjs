@@ -1,11 +1,12 @@
 // Our client (php/client/realtime.js) in node, against the real server over a wire that can be cut.
 
 import assert from 'node:assert/strict';
-import { after, afterEach, before, describe, test } from 'node:test';
+import { after, afterEach, before, describe, test as run } from 'node:test';
 import WebSocket from 'ws';
 import { Realtime } from '../../php/client/realtime.js';
 import { Program, Wire, sleep, until } from './support.mjs';
 
+const test = (name, body) => run(name, { timeout: 30000 }, body);
 const KINDS = ['ws', 'sse', 'poll'];
 const range = (from, to) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
 
@@ -42,6 +43,7 @@ before(async () => {
 });
 after(() => server.end());
 afterEach(async () => {
+  assert.equal(server.output().stderr, '', 'the server has nothing to complain about');
   for (const rt of open.splice(0)) rt.close();
   await wire?.close();
   wire = undefined;

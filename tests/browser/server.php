@@ -17,7 +17,11 @@ rt_on_message(function (Realtime\Message $m): mixed {
     };
 });
 rt_on_subscribe(fn(Realtime\Connection $c, string $channel): bool => !str_starts_with($channel, 'private-'));
-rt_on_error(function (): void {});
+rt_on_error(function (Realtime\Connection $c, Throwable $e): void {
+    if ($e->getMessage() !== 'as asked') {
+        fwrite(STDERR, "$e\n");
+    }
+});
 
 echo 'Listening on ', rt_listen($argv[1]), "\n";
 rt_run();
