@@ -9,6 +9,13 @@
  * passed over for the next one, and tried again later. A lost connection comes back by itself, after 250 ms first and
  * then ever longer; every channel resumes after the newest message it has, and none is delivered twice.
  *
+ * How it works: every transport is turned into the frames of /ws (php/docs/protocol.md). For each channel it knows the id it
+ * last delivered, by which doubles are dropped, and the id after which it resumes; once a connection has caught up, ids
+ * arrive in order over all channels, so that a quiet channel resumes from the newest id of them all. A connection on which
+ * nothing is heard (a WebSocket is asked first) for about two and a half times the server's ping interval is given up.
+ * Server-Sent Events are read by fetch(): an EventSource hides heartbeats, the reason of a refusal, and events whose names
+ * it was not told.
+ *
  * Needs fetch() (browsers since 2020, Node 18) and WebSocket (browsers, Node 22; else give `options.WebSocket`).
  */
 
@@ -93,7 +100,7 @@ export class Realtime {
 
 	/**
 	 * Calls `handler` for every message of `channel` from now on, or from after the id `since` on. Several handlers share
-	 * one subscription; `since` counts for the first of them.
+	 * one subscription, and `since` counts for the first of them. As with addEventListener(), the same function counts once.
 	 */
 	subscribe<T = any>(channel: string, handler: Handler<T>, options?: { since?: string }): Subscription;
 
