@@ -15,7 +15,9 @@ if (!extension_loaded('realtime')) {
     exit(1);
 }
 if (ini_get('realtime.docroot') === '') {
-    ini_set('realtime.docroot', __DIR__ . '/public');
+    // A setting of the server's start, which ini_set() cannot change.
+    fwrite(STDERR, "The server does not know where the page is. Add: -d realtime.docroot=" . __DIR__ . "/public\n");
+    exit(1);
 }
 try {
     $address = rt_listen($argv[1] ?? null);

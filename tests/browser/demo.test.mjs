@@ -170,7 +170,7 @@ test('the server is restarted: both tabs come back by themselves', async () => {
 
 test('a port that is taken: one clear line, and the exit status 1', async () => {
   const home = demo.home;
-  const { code, stderr } = await run([demo.file, `127.0.0.1:${demo.port}`], { socket: path.join(home, 'other.sock') });
+  const { code, stderr } = await run([demo.file, `127.0.0.1:${demo.port}`], { socket: path.join(home, 'other.sock'), settings: demo.settings });
   assert.equal(code, 1);
   assert.match(stderr, new RegExp(`The demo cannot start: .*127\\.0\\.0\\.1:${demo.port}`));
 });
