@@ -34,6 +34,8 @@ pub struct History {
     order: VecDeque<(u64, Instant, Channel)>,
     bytes: usize,
     messages: usize,
+    /// Publishers' own ids that are remembered.
+    ids: usize,
     /// The newest number that was ever pushed out of a channel of which nothing is left.
     forgotten: u64,
 }
@@ -68,6 +70,7 @@ impl History {
             order: VecDeque::new(),
             bytes: 0,
             messages: 0,
+            ids: 0,
             forgotten: epoch_start,
         }
     }
@@ -93,20 +96,30 @@ impl History {
         let keep = store && self.limits.count > 0;
         if store && !keep {
             self.forgotten = seq;
+            if let Some(log) = self.channels.get_mut(&publication.channel) {
+                log.forgotten = seq;
+            }
         }
         if !keep && publication.id.is_none() {
             return;
         }
+        // A channel that comes back may have been here before: what was forgotten then is still missing.
+        let forgotten = self.forgotten;
         let log = self
             .channels
             .entry(publication.channel.clone())
-            .or_default();
+            .or_insert_with(|| Log {
+                forgotten,
+                ..Log::default()
+            });
         let mut freed = 0;
         if let Some(id) = &publication.id {
             if log.ids_order.len() >= self.limits.count.max(100) {
                 freed += log.forget_oldest_id();
+                self.ids -= 1;
             }
             log.ids.insert(id.clone(), seq);
+            self.ids += 1;
             log.ids_order.push_back((seq, id.clone()));
             self.bytes += id_cost(id);
         }
@@ -123,7 +136,7 @@ impl History {
         self.order
             .push_back((seq, publication.at, publication.channel.clone()));
         while self.bytes > self.limits.bytes && self.forget_front() {}
-        if self.order.len() > 2 * self.messages + 4096 {
+        if self.order.len() > 2 * (self.messages + self.ids) + 4096 {
             self.compact();
         }
     }
@@ -195,6 +208,7 @@ impl History {
         }
         while log.ids_order.front().is_some_and(|(of, _)| *of <= seq) {
             self.bytes -= log.forget_oldest_id();
+            self.ids -= 1;
         }
         if log.entries.is_empty() && log.ids_order.is_empty() {
             self.forgotten = self.forgotten.max(log.forgotten);
@@ -304,6 +318,38 @@ mod tests {
         assert_eq!(history.bytes(), 0);
         assert!(!history.after("a", Some(0)).recovered);
         assert!(history.after("a", Some(1)).recovered);
+    }
+
+    #[test]
+    fn a_channel_that_comes_back_does_not_hide_what_it_forgot() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(11);
+        let mut history = history(3, 1 << 20);
+        history.add(&publication("a", 1, now), true);
+        history.add(&publication("a", 2, now), true);
+        history.add(&publication("a", 3, later), true);
+        let missed = history.after("a", Some(1));
+        assert_eq!(seqs(&missed), [3]);
+        assert!(!missed.recovered);
+        assert!(history.after("a", Some(2)).recovered);
+    }
+
+    #[test]
+    fn nothing_kept_is_nothing_recovered() {
+        let now = Instant::now();
+        let mut history = history(0, 1 << 20);
+        let with_id = |seq| {
+            let publication = publication("a", seq, now);
+            Arc::new(Publication {
+                id: Some("own".into()),
+                ..Arc::into_inner(publication).unwrap()
+            })
+        };
+        history.add(&with_id(1), true);
+        assert!(!history.after("a", Some(0)).recovered);
+        history.add(&publication("a", 2, now), true);
+        assert!(!history.after("a", Some(1)).recovered);
+        assert!(history.after("a", Some(2)).recovered);
     }
 
     #[test]

@@ -376,6 +376,11 @@ impl Node {
         backend::dispatch(&*self.backend, event, self.config.timeout).await
     }
 
+    /// Whether PHP keeps up with what it is told.
+    pub fn backend_has_room(&self) -> bool {
+        self.backend.has_room()
+    }
+
     /// Hands an event to PHP that must not be lost.
     pub fn notify(&self, event: Event) {
         self.backend.notify(event);

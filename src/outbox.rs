@@ -15,6 +15,9 @@ use crate::socket::Socket;
 /// Up to this size a copy and a plain send cost less than the kernel's walk over an iovec.
 pub const GATHER: usize = 64 << 10;
 
+/// What a waiting piece weighs beside its bytes.
+const PIECE_COST: usize = size_of::<Bytes>();
+
 /// The queue of one connection.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -42,9 +45,21 @@ impl Outbox {
         self.pieces.push_back(piece);
     }
 
+    /// Puts in what is left of `piece`, of which `sent` bytes are on their way already. The outbox must be empty.
+    pub fn push_rest(&mut self, mut piece: Bytes, sent: usize) {
+        piece.advance(sent);
+        self.started = sent > 0;
+        self.push(piece);
+    }
+
     /// How many bytes wait.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What waits, with what keeping each piece costs: a backlog of many tiny messages must be bounded too.
+    pub fn weight(&self) -> usize {
+        self.bytes + self.pieces.len() * PIECE_COST
     }
 
     /// Whether nothing waits.

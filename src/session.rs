@@ -73,6 +73,9 @@ pub async fn admit(node: &Arc<Node>, info: Arc<ConnectionInfo>) -> Result<Admitt
         })
         .await?;
         decide(node, verdict).await?;
+    } else if node.interest().close && !node.backend_has_room() {
+        // Each connection is an event when it ends, and those must not pile up while PHP is behind.
+        return Err(Denied::Busy);
     }
     Ok(Admitted {
         node: node.clone(),

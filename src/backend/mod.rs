@@ -135,6 +135,9 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// Waits until there may be room for `event`.
     fn room<'a>(&'a self, event: &Event) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
+    /// Whether there is room for more at all.
+    fn has_room(&self) -> bool;
+
     /// Takes an event that nobody can wait for and that must not be lost (a connection's end).
     fn notify(&self, event: Event);
 }

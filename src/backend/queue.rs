@@ -127,7 +127,11 @@ impl EventQueue {
     fn units(&self, event: &Event) -> u32 {
         let data = match event {
             Event::Message { message, .. } => message.data.len(),
-            Event::Open { .. } | Event::Subscribe { .. } | Event::Close { .. } => 0,
+            // Nobody but this event may keep the connection's head.
+            Event::Open { connection, .. } | Event::Close { connection, .. } => {
+                connection.head().len()
+            }
+            Event::Subscribe { .. } => 0,
         };
         (EVENT_COST + data).div_ceil(UNIT).min(self.capacity) as u32
     }
@@ -172,18 +176,27 @@ impl Backend for EventQueue {
         })
     }
 
+    fn has_room(&self) -> bool {
+        self.room.available_permits() > 0
+    }
+
     fn notify(&self, event: Event) {
         if self.room.is_closed() {
             return;
         }
-        let units = match self.room.try_acquire_many(self.units(&event)) {
-            Ok(permit) => {
-                permit.forget();
-                self.units(&event)
+        // Takes what room there is and overdraws the rest. Bounded all the same: whoever connects is refused while
+        // there is no room, so what is overdrawn are the ends of connections that there were before.
+        let wanted = self.units(&event);
+        let mut units = wanted.min(self.room.available_permits() as u32);
+        while units > 0 {
+            match self.room.try_acquire_many(units) {
+                Ok(permit) => {
+                    permit.forget();
+                    break;
+                }
+                Err(_) => units /= 2,
             }
-            // Overdraws: bounded all the same, by realtime.max_connections ends of connections.
-            Err(_) => 0,
-        };
+        }
         self.put(event, units);
     }
 }

@@ -52,11 +52,13 @@ impl<E: BrokerEvents> Memory<E> {
 }
 
 impl State {
-    /// The number that a client's `since` stands for, if it is one of ours.
+    /// The number that a client's `since` stands for, if it is one of ours. A publisher's id that went to several
+    /// channels stands for the first of them: the client may not have got the others.
     fn resolve(&self, epoch: u32, channels: &[Channel], since: &str) -> Option<u64> {
         let own = channels
             .iter()
-            .find_map(|channel| self.history.find(channel.as_str(), since));
+            .filter_map(|channel| self.history.find(channel.as_str(), since))
+            .min();
         own.or_else(|| history::in_epoch(since.parse().ok()?, epoch, self.seq))
     }
 }
@@ -208,6 +210,16 @@ mod tests {
         assert_eq!(broker.publish(publish(&["a"], Some("x"))), "x");
         assert_eq!(broker.publish(publish(&["a", "b"], Some("x"))), "x");
         assert_eq!(*broker.events.0.lock().unwrap(), [1, 2]);
+    }
+
+    #[test]
+    fn an_own_id_of_several_channels_skips_none() {
+        let broker = broker();
+        broker.publish(publish(&["a", "b"], Some("x")));
+        let channels = ["b", "a"].map(|name| Channel::parse(name).unwrap());
+        let caught = broker.catch_up(&channels, Some("x"));
+        let missed = caught.missed.iter().map(|m| m.publications.len());
+        assert_eq!(missed.collect::<Vec<_>>(), [1, 0]);
     }
 
     #[test]

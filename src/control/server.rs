@@ -154,9 +154,12 @@ fn ask(node: &Arc<Node>, request: Request) -> Response {
     let asked = match request {
         // `answer` has done it.
         Request::Publish(_) => return Response::Failed(WireFailure::Stopped),
-        Request::Send { to, payload, event } => node
-            .send(id(to), Payload::from(payload), EventName::new(&event))
-            .map(Response::Done),
+        Request::Send { to, payload, event } => match crate::ids::check_event(&event) {
+            Ok(()) => node
+                .send(id(to), Payload::from(payload), EventName::new(&event))
+                .map(Response::Done),
+            Err(invalid) => return bad(invalid),
+        },
         Request::Subscribe { who, channel } => match Channel::parse(&channel) {
             Ok(channel) => node.subscribe(id(who), channel).map(Response::Done),
             Err(invalid) => return bad(invalid),

@@ -35,8 +35,6 @@ pub struct Connection {
     pub(super) dirty: bool,
     /// Something came from the client since the last sweep.
     pub(super) heard: bool,
-    /// Something was sent since the last sweep.
-    pub(super) sent: bool,
     /// A ping is out, unanswered.
     pub(super) pinged: bool,
 }
@@ -64,9 +62,51 @@ pub struct Closing {
 /// its bytes when its socket does.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
-    pub(super) publications: VecDeque<Arc<Publication>>,
-    /// Bytes of live messages among them, which count as backlog; the past does not.
-    pub(super) live_bytes: usize,
+    /// Each with what it weighs as backlog.
+    waiting: VecDeque<(Arc<Publication>, usize)>,
+    /// The sum of what they weigh.
+    backlog: usize,
+}
+
+/// What a waiting publication weighs beside its content, in bytes: it may be kept for this connection alone.
+const WAITING_COST: usize = 256;
+
+impl Replay {
+    /// Puts in what was missed. It is no backlog: the client could not have read it before.
+    pub(super) fn push_past(&mut self, missed: impl Iterator<Item = Arc<Publication>>) {
+        self.waiting
+            .extend(missed.map(|publication| (publication, 0)));
+    }
+
+    /// Puts in a live message, unless more than `limit` bytes of them would wait.
+    pub(super) fn push_live(&mut self, publication: &Arc<Publication>, limit: usize) -> bool {
+        let weight = WAITING_COST + publication.payload.len();
+        if self.backlog + weight > limit {
+            return false;
+        }
+        self.backlog += weight;
+        self.waiting.push_back((publication.clone(), weight));
+        true
+    }
+
+    /// Takes the next.
+    pub(super) fn pop(&mut self) -> Option<Arc<Publication>> {
+        let (publication, weight) = self.waiting.pop_front()?;
+        self.backlog -= weight;
+        Some(publication)
+    }
+
+    /// Drops what is of `channel`.
+    pub(super) fn forget(&mut self, channel: &str) {
+        self.waiting
+            .retain(|(publication, _)| publication.channel.as_str() != channel);
+        self.backlog = self.waiting.iter().map(|(_, weight)| weight).sum();
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
 }
 
 impl Connection {
@@ -88,7 +128,6 @@ impl Connection {
             blocked: false,
             dirty: false,
             heard: true,
-            sent: true,
             pinged: false,
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod connection;
 mod delivery;
+mod lane;
 pub mod mailbox;
 
 use std::cell::RefCell;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use slab::Slab;
 
 use self::connection::{Closing, Connection, Replay, Subscription};
+use self::lane::Lane;
 use self::mailbox::Shard;
 use crate::ids::Channel;
 use crate::message::{ConnectionInfo, Publication};
@@ -41,6 +43,8 @@ const REPLAY_AHEAD: usize = GATHER;
 pub struct Hub {
     shard: Arc<Shard>,
     connections: Slab<Connection>,
+    /// By slot; what the broadcast path looks at.
+    lanes: Vec<Lane>,
     channels: HashMap<Channel, Vec<Subscriber>>,
     /// Connections with something to flush at the end of the batch.
     dirty: Vec<usize>,
@@ -48,8 +52,8 @@ pub struct Hub {
     /// Room to read into, lent to whichever connection has something to read.
     input: Vec<u8>,
     max_backlog: usize,
-    /// Where the next sweep goes on.
-    sweep_at: usize,
+    /// How many sweeps there were.
+    sweeps: usize,
 }
 
 /// A connection in a channel's list.
@@ -66,12 +70,13 @@ impl Hub {
         Self {
             shard,
             connections: Slab::new(),
+            lanes: Vec::new(),
             channels: HashMap::new(),
             dirty: Vec::new(),
             gather: Vec::with_capacity(GATHER),
             input: Vec::new(),
             max_backlog,
-            sweep_at: 0,
+            sweeps: 0,
         }
     }
 
@@ -87,9 +92,15 @@ impl Hub {
         format: Format,
         socket: Option<Rc<Socket>>,
     ) -> usize {
+        let lane = Lane::new(format, socket.as_ref());
         let slot = self
             .connections
             .insert(Connection::new(info.clone(), format, socket));
+        if slot == self.lanes.len() {
+            self.lanes.push(lane);
+        } else {
+            self.lanes[slot] = lane;
+        }
         self.shard.register(info, slot);
         slot
     }
@@ -142,6 +153,10 @@ impl Hub {
         };
         let subscription = subscriptions.swap_remove(at);
         self.leave(&subscription);
+        // What still waits of its past must not come after the client was told, nor twice when it resumes.
+        if let Some(replay) = &mut self.connections[slot].replay {
+            replay.forget(channel);
+        }
         true
     }
 
@@ -230,6 +245,17 @@ impl Hub {
         self.mark(slot);
     }
 
+    /// Ends the sending to `slot`: whatever is put in from here on is dropped. For a connection that its client ends.
+    pub fn seal(&mut self, slot: usize) {
+        self.lanes[slot].open = false;
+        self.connections[slot].closing.get_or_insert_with(|| {
+            Box::new(Closing {
+                code: 1006,
+                reason: String::new(),
+            })
+        });
+    }
+
     /// Closes every connection.
     pub fn close_all(&mut self, code: u16, reason: &str) {
         let slots: Vec<usize> = self.connections.iter().map(|(slot, _)| slot).collect();
@@ -245,7 +271,7 @@ impl Hub {
         if connection.closing.is_some() || bytes.is_empty() {
             return;
         }
-        if connection.outbox.bytes() + bytes.len() > self.max_backlog {
+        if connection.outbox.weight() + bytes.len() > self.max_backlog {
             self.too_slow(slot);
             return;
         }
@@ -263,8 +289,7 @@ impl Hub {
         connection
             .replay
             .get_or_insert_with(Box::default)
-            .publications
-            .extend(missed);
+            .push_past(missed);
         self.mark(slot);
     }
 
@@ -312,27 +337,22 @@ impl Hub {
         (connection.outbox.take().into(), connection.newest)
     }
 
-    /// Visits one part in `parts` of the connections: pings the silent ones, ends those that stayed so.
+    /// Visits one part in `parts` of the connections, another at each call: pings the silent ones, ends those that
+    /// stayed so. Each is visited at every `parts`-th call, however many there are.
     pub fn sweep(&mut self, parts: usize) {
-        if self.connections.is_empty() {
-            return;
-        }
+        let parts = parts.max(1);
+        let first = self.sweeps % parts;
+        self.sweeps = self.sweeps.wrapping_add(1);
         let end = self
             .connections
             .iter()
             .next_back()
             .map_or(0, |(slot, _)| slot + 1);
-        let share = end.div_ceil(parts.max(1)).max(1);
-        if self.sweep_at >= end {
-            self.sweep_at = 0;
-        }
-        let stop = (self.sweep_at + share).min(end);
-        for slot in self.sweep_at..stop {
+        for slot in (first..end).step_by(parts) {
             if self.connections.contains(slot) {
                 self.check_life(slot);
             }
         }
-        self.sweep_at = stop;
         self.flush_dirty();
     }
 
@@ -342,7 +362,9 @@ impl Hub {
             // A WebSocket must answer a ping; what is sent to it says nothing about its being there.
             Format::Native | Format::Raw => !std::mem::take(&mut connection.heard),
             // A stream only has to see something now and then, and so have the proxies before it.
-            Format::Sse { .. } | Format::Stream { .. } => !std::mem::take(&mut connection.sent),
+            Format::Sse { .. } | Format::Stream { .. } => {
+                !std::mem::take(&mut self.lanes[slot].sent)
+            }
             Format::Object => false,
         };
         if !silent || connection.closing.is_some() {
@@ -371,6 +393,7 @@ impl Hub {
     }
 
     fn mark(&mut self, slot: usize) {
+        self.lanes[slot].open = false;
         let connection = &mut self.connections[slot];
         if !connection.dirty {
             connection.dirty = true;
@@ -411,9 +434,11 @@ pub async fn deliver(hub: SharedHub) {
         let mut cost = 0;
         {
             let mut hub = hub.borrow_mut();
+            // With more than one, each socket gets all that is for it in one write, at the end.
+            let alone = commands.len() == 1;
             for command in commands.drain(..) {
                 cost += command.cost();
-                hub.carry_out(command);
+                hub.carry_out(command, alone);
             }
             hub.flush_dirty();
         }
@@ -459,11 +484,5 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         self.hub.borrow_mut().remove(self.slot);
-    }
-}
-
-impl Replay {
-    fn is_empty(&self) -> bool {
-        self.publications.is_empty()
     }
 }

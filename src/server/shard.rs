@@ -85,6 +85,13 @@ async fn serve(shared: Rc<Shared>, mut accepted: Receiver<Accepted>, mut shutdow
             _ = shutdown.wait_for(|stop| *stop) => break,
         }
     }
+    // What PHP published or answered before it stopped the server comes before the farewell.
+    let handed_over = async {
+        while shared.hub.borrow().shard().waiting() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let _ = tokio::time::timeout(FAREWELL, handed_over).await;
     shared
         .hub
         .borrow_mut()
@@ -124,6 +131,8 @@ async fn deliver(hub: SharedHub) {
 async fn sweep(shared: Rc<Shared>) {
     let parts = shared.node.config().ping_interval.as_secs().max(1) as usize;
     let mut interval = tokio::time::interval(Duration::from_secs(1));
+    // After a pause of the whole process, sweeps in a row would leave nobody the time to answer.
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
         shared.hub.borrow_mut().sweep(parts);

@@ -6,7 +6,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -131,10 +130,13 @@ async fn plain(mut session: Session, query: &Query, timeout: Duration) -> Answer
         _ => {
             // Moves the cursor on over what other channels got, so that a quiet channel's cursor does not grow old.
             let caught = node.catch_up(&query.channels, Some(&answer.cursor));
+            let (short, oldest) = shortfall(&caught);
             let (messages, cursor) = merge(&node, caught);
             Answer {
                 messages: objects(messages),
                 cursor: cursor.to_string(),
+                recovered: if short { Some(false) } else { answer.recovered },
+                oldest: oldest.or(answer.oldest),
                 ..answer
             }
         }
@@ -143,11 +145,19 @@ async fn plain(mut session: Session, query: &Query, timeout: Duration) -> Answer
 
 async fn first_of_session(
     shared: &Rc<Shared>,
-    session: Session,
+    mut session: Session,
     query: &Query,
     timeout: Duration,
 ) -> Result<Answer, Refusal> {
     let (past, answer) = attach(&session, query);
+    if session.hub().borrow().subscriptions(session.slot()) == 0 {
+        session.ends(1000, "");
+        // Its past goes on: a session begins with the poll that has reached the present.
+        return Ok(Answer {
+            messages: objects(past),
+            ..answer
+        });
+    }
     let info = session.info().clone();
     let slot = Arc::new(Mailslot {
         key: info.key,
@@ -197,19 +207,21 @@ async fn keep(shared: Rc<Shared>, mut session: Session, slot: Arc<Mailslot>) {
         let deadline = lock(&slot.state).deadline;
         let collected = std::future::poll_fn(|cx| {
             let mut hub = hub.borrow_mut();
-            if hub.closing(place).is_some() {
-                return Poll::Ready(None);
-            }
-            hub.poll_collected(place, cx).map(Some)
+            // What waits when it is closed still goes to a poll that waits.
+            let collected = hub.poll_collected(place, cx);
+            collected.map(|(messages, newest)| (messages, newest, hub.closing(place).is_some()))
         });
         // While a poll waits, somebody else sets the deadline: look again when it could have passed.
         let look_again = deadline.unwrap_or_else(|| Instant::now() + BETWEEN_POLLS);
         match tokio::time::timeout_at(look_again, collected).await {
-            Ok(Some((messages, newest))) => {
+            Ok((messages, newest, closing)) => {
                 let mut state = lock(&slot.state);
                 state.bytes += messages.iter().map(Bytes::len).sum::<usize>();
                 state.messages.extend(messages);
                 state.cursor.seq = state.cursor.seq.max(newest);
+                if closing {
+                    break;
+                }
                 if state.bytes > limit {
                     session.ends(crate::hub::CLOSE_SLOW, "too slow");
                     break;
@@ -217,7 +229,6 @@ async fn keep(shared: Rc<Shared>, mut session: Session, slot: Arc<Mailslot>) {
                 drop(state);
                 slot.changed.notify_one();
             }
-            Ok(None) => break,
             Err(_) => {
                 let deadline = lock(&slot.state).deadline;
                 if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -285,17 +296,8 @@ fn attach(session: &Session, query: &Query) -> (Vec<Bytes>, Answer) {
     let node = session.node();
     let caught = node.catch_up(&query.channels, query.since.as_deref());
     let seq = caught.position.seq;
-    let recovered = query
-        .since
-        .as_ref()
-        .map(|_| caught.missed.iter().all(|m| m.recovered));
-    let oldest = caught
-        .missed
-        .iter()
-        .filter(|missed| !missed.recovered)
-        .filter_map(|missed| missed.oldest.as_ref())
-        .min_by_key(|publication| publication.position.seq)
-        .map(|publication| publication.public_id());
+    let (short, oldest) = shortfall(&caught);
+    let recovered = query.since.as_ref().map(|_| !short);
     let (messages, cursor) = merge(node, caught);
     // A past that did not fit into one answer is not followed by what comes live: the next poll gets both.
     if cursor.seq >= seq {
@@ -310,6 +312,16 @@ fn attach(session: &Session, query: &Query) -> (Vec<Bytes>, Answer) {
         key: None,
     };
     (messages, answer)
+}
+
+/// Whether the history no longer reaches back far enough in one of the channels, and the oldest that is left there.
+fn shortfall(caught: &CatchUp) -> (bool, Option<String>) {
+    let short = || caught.missed.iter().filter(|missed| !missed.recovered);
+    let oldest = short()
+        .filter_map(|missed| missed.oldest.as_ref())
+        .min_by_key(|publication| publication.position.seq)
+        .map(|publication| publication.public_id());
+    (short().next().is_some(), oldest)
 }
 
 fn subscribe(session: &Session, channels: &[Channel], after: u64) {

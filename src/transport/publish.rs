@@ -109,17 +109,18 @@ async fn send(
 
 async fn read(node: &Node, body: HttpBody) -> Result<Bytes, Refusal> {
     let limit = node.config().max_message_size + OVERHEAD;
+    let too_large = || {
+        let message = format!("the body may have at most {limit} bytes");
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    };
+    // What is announced too large is not waited for.
+    if hyper::body::Body::size_hint(&body).lower() > limit as u64 {
+        return Err(too_large());
+    }
     let collected = Limited::new(body, limit).collect();
     match tokio::time::timeout(node.config().handshake_timeout, collected).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let message = format!("the body may have at most {limit} bytes");
-            Err(Refusal::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too_large",
-                message,
-            ))
-        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(Refusal::bad("bad_body", error.to_string())),
         Err(_) => {
             let message = "the body did not arrive in time";

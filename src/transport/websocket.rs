@@ -75,6 +75,14 @@ pub async fn run(shared: Rc<Shared>, websocket: WebSocket, socket: Rc<Socket>, r
     };
     connection.greet(&kind);
     connection.serve(&kind).await;
+    let (socket, ended) = (connection.socket.clone(), connection.ended);
+    // The client is gone for everybody else; only its socket is seen off.
+    drop(connection);
+    if ended {
+        socket.abort();
+    } else {
+        linger(&socket).await;
+    }
 }
 
 struct Connection {
@@ -156,15 +164,12 @@ impl Connection {
                 Next::Ended(error) => {
                     let (code, reason) = match blame(&error) {
                         Some(blame) => blame,
-                        None => return self.flush_and_finish().await,
+                        None => return self.finish().await,
                     };
                     tracing::debug!(%error, "a client broke the WebSocket protocol");
                     let slot = self.session.slot();
-                    let mut hub = self.session.hub().borrow_mut();
-                    hub.close(slot, code, &reason);
-                    hub.flush_dirty();
-                    drop(hub);
-                    return self.flush_and_finish().await;
+                    self.session.hub().borrow_mut().close(slot, code, &reason);
+                    return self.finish().await;
                 }
             }
         }
@@ -390,14 +395,18 @@ impl Connection {
         });
         // A client that does not answer is closed all the same.
         let _ = tokio::time::timeout(CLOSE_WAIT, answered).await;
-        self.flush_and_finish().await;
+        self.finish().await;
     }
 
-    /// Waits until the outbox has left, and ends the connection.
-    async fn flush_and_finish(&mut self) {
+    /// Waits until the outbox has left. Nothing more comes into it: no data follows a close frame.
+    async fn finish(&mut self) {
         self.return_input();
         let (hub, slot) = (self.session.hub().clone(), self.session.slot());
-        hub.borrow_mut().flush_dirty();
+        {
+            let mut hub = hub.borrow_mut();
+            hub.seal(slot);
+            hub.flush_dirty();
+        }
         let flushed = std::future::poll_fn(|cx| {
             let mut hub = hub.borrow_mut();
             if hub.poll_task(slot, cx).is_ready() || hub.is_flushed(slot) {
@@ -408,11 +417,6 @@ impl Connection {
         });
         // A client that reads nothing does not get its last frame.
         let _ = tokio::time::timeout(CLOSE_WAIT, flushed).await;
-        if self.ended {
-            self.socket.abort();
-        } else {
-            linger(&self.socket).await;
-        }
     }
 }
 

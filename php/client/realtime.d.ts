@@ -1,0 +1,111 @@
+/**
+ * The client of the PHP extension "realtime": `import { Realtime } from '/realtime.js'`.
+ *
+ *     const rt = new Realtime('/');
+ *     const off = rt.subscribe('orders', (order, message) => …);
+ *     const reply = await rt.publish('chat', { text: 'hello' });   // PHP's rt_on_message() answers
+ *
+ * It connects at once: by WebSocket, else by Server-Sent Events, else by long polling. A transport that does not open is
+ * passed over for the next one, and tried again later. A lost connection comes back by itself, after 250 ms first and
+ * then ever longer; every channel resumes after the newest message it has, and none is delivered twice.
+ *
+ * Needs fetch() (browsers since 2020, Node 18) and WebSocket (browsers, Node 22; else give `options.WebSocket`).
+ */
+
+export type Transport = 'ws' | 'sse' | 'poll';
+
+export interface Options {
+	/** Which transports to use, best first. Default: all of them, `['ws', 'sse', 'poll']`. */
+	transports?: Transport[];
+	/** Added to the query of every request; PHP reads it as `$connection->query`. Default: nothing. */
+	params?: Record<string, string>;
+	/** How long a transport may take to open, in ms. Default: 8000. */
+	timeout?: number;
+	/** The first wait before reconnecting, in ms; it doubles with every failure, and each is cut by up to half at random.
+	 *  Default: 500. */
+	minDelay?: number;
+	/** The longest wait before reconnecting, in ms. Default: 30000. */
+	maxDelay?: number;
+	/** About how often a better transport is tried while a lesser one is in use, in ms. Default: 60000. */
+	upgrade?: number;
+	/** A WebSocket class where there is no global one (npm's `ws`). */
+	WebSocket?: new (url: string, protocol: string) => any;
+	/** In place of the global fetch(), for example to send cookies to another origin:
+	 *  `(url, init) => fetch(url, { ...init, credentials: 'include' })`. */
+	fetch?: (url: string, init?: any) => Promise<any>;
+}
+
+/** A message as it travelled. */
+export interface Message<T = any> {
+	/** Absent when PHP sent it to this connection alone, with rt_send(). */
+	channel?: string;
+	/** "message" unless PHP named it otherwise. */
+	event: string;
+	/** Its id: opaque, ascending in time. Absent when it was sent to this connection alone. */
+	id?: string;
+	/** The data as it travelled; a binary payload is base64 here and a Uint8Array as a handler's first argument. */
+	data: T;
+	encoding?: 'base64';
+}
+
+export type Handler<T = any> = (data: T, message: Message<T>) => void;
+
+/** Call it to unsubscribe this handler. */
+export interface Subscription {
+	(): void;
+	/** Settles when the server has answered: rejects when it refuses the channel. Need not be looked at. */
+	readonly ready: Promise<void>;
+}
+
+/** An error with the server's code (see the protocol's page) or one of the client's own: "unreachable" (a transport did
+ *  not open), "unsubscribed" (PHP ended the subscription), "lost" (the connection ended before the reply came), "timeout",
+ *  "busy" (100 publications wait for a connection already), "closed". */
+export interface RealtimeError extends Error {
+	code: string;
+	channel?: string;
+}
+
+export interface Events {
+	/** Connected, also again. `connection` is the id that PHP sees. */
+	open: (info: { transport: Transport; connection: string }) => void;
+	/** Disconnected. `reconnects` is false after close(), here or by rt_close() in PHP. */
+	close: (info: { code: number; reason: string; transport: Transport; reconnects: boolean }) => void;
+	/** Something was refused or failed. What can be tried again is being tried again. */
+	error: (error: RealtimeError) => void;
+	/** Another transport than before is in use. */
+	transport: (transport: Transport) => void;
+	/** The server's history no longer reached back to `since`: messages of this channel were missed. `oldest` is the
+	 *  oldest that is left. Load the state anew. */
+	gap: (gap: { channel: string; since: string; oldest?: string }) => void;
+	/** A message for this connection alone (rt_send()), or of a channel that PHP subscribed it to (rt_subscribe()). */
+	message: Handler;
+}
+
+export class Realtime {
+	/** @param base The server's address, also relative to the page and with a path: "/", "/realtime/", "https://…". */
+	constructor(base?: string, options?: Options);
+
+	readonly state: 'connecting' | 'open' | 'closed';
+	/** The transport in use, while open. */
+	readonly transport?: Transport;
+	/** The connection's id, while open: what rt_broadcast() takes as `except`. It changes when the connection does. */
+	readonly connection?: string;
+
+	/**
+	 * Calls `handler` for every message of `channel` from now on, or from after the id `since` on. Several handlers share
+	 * one subscription; `since` counts for the first of them.
+	 */
+	subscribe<T = any>(channel: string, handler: Handler<T>, options?: { since?: string }): Subscription;
+
+	/**
+	 * Sends `data` to PHP's rt_on_message() and resolves to what the handler returned (null for nothing). Waits for a
+	 * connection if there is none. Never sends twice: when the connection is lost before the reply came, it rejects.
+	 */
+	publish<R = any>(channel: string, data: unknown, options?: { event?: string; timeout?: number }): Promise<R>;
+
+	/** Listens to an event. Returns what ends that. */
+	on<E extends keyof Events>(event: E, handler: Events[E]): () => void;
+
+	/** Ends the connection, for good. */
+	close(code?: number, reason?: string): void;
+}
