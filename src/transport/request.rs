@@ -2,7 +2,6 @@
 //!
 //! Imports `ids` and `message`.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use hyper::header::HeaderMap;
@@ -73,7 +72,7 @@ impl Query {
         Ok(self)
     }
 
-    fn add_channel(&mut self, name: &Cow<'_, str>) -> Result<(), Refusal> {
+    fn add_channel(&mut self, name: &str) -> Result<(), Refusal> {
         let channel = channel(name)?;
         if !self.channels.contains(&channel) {
             if self.channels.len() == CHANNELS_MAX {

@@ -168,10 +168,7 @@ impl Connection {
                     };
                     tracing::debug!(%error, "a client broke the WebSocket protocol");
                     let slot = self.session.slot();
-                    let mut hub = self.session.hub().borrow_mut();
-                    hub.close(slot, code, &reason);
-                    hub.flush_dirty();
-                    drop(hub);
+                    self.session.hub().borrow_mut().close(slot, code, &reason);
                     return self.finish().await;
                 }
             }
