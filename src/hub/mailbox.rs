@@ -119,18 +119,13 @@ impl Shard {
     pub async fn take(&self, commands: &mut Vec<Command>) {
         loop {
             self.wake.notified().await;
-            self.try_take(commands);
+            let mut queue = lock(&self.queue);
+            queue.signalled = false;
+            std::mem::swap(&mut queue.commands, commands);
             if !commands.is_empty() {
                 return;
             }
         }
-    }
-
-    /// Swaps the work that waits, if any, into `commands`, which must be empty.
-    pub fn try_take(&self, commands: &mut Vec<Command>) {
-        let mut queue = lock(&self.queue);
-        queue.signalled = false;
-        std::mem::swap(&mut queue.commands, commands);
     }
 
     /// Says that taken work of `cost` bytes is done.

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use slab::Slab;
 
 use self::connection::{Closing, Connection, Replay, Subscription};
-use self::mailbox::{Command, Shard};
+use self::mailbox::Shard;
 use crate::ids::Channel;
 use crate::message::{ConnectionInfo, Publication};
 use crate::outbox::{Flushed, GATHER};
@@ -244,11 +244,8 @@ impl Hub {
         });
     }
 
-    /// Delivers what was put into the mailbox before, then closes every connection.
+    /// Closes every connection.
     pub fn close_all(&mut self, code: u16, reason: &str) {
-        let mut commands = Vec::new();
-        self.shard.try_take(&mut commands);
-        self.carry_out_all(&mut commands);
         let slots: Vec<usize> = self.connections.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             self.close(slot, code, reason);
@@ -347,16 +344,6 @@ impl Hub {
         self.flush_dirty();
     }
 
-    fn carry_out_all(&mut self, commands: &mut Vec<Command>) {
-        let mut cost = 0;
-        for command in commands.drain(..) {
-            cost += command.cost();
-            self.carry_out(command);
-        }
-        self.flush_dirty();
-        self.shard.done(cost);
-    }
-
     fn check_life(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
         let silent = match connection.format {
@@ -429,7 +416,16 @@ pub async fn deliver(hub: SharedHub) {
     let mut commands = Vec::new();
     loop {
         shard.take(&mut commands).await;
-        hub.borrow_mut().carry_out_all(&mut commands);
+        let mut cost = 0;
+        {
+            let mut hub = hub.borrow_mut();
+            for command in commands.drain(..) {
+                cost += command.cost();
+                hub.carry_out(command);
+            }
+            hub.flush_dirty();
+        }
+        shard.done(cost);
         // Reading goes on between two batches, however fast the publishers are.
         tokio::task::yield_now().await;
     }
