@@ -45,6 +45,13 @@ impl Outbox {
         self.pieces.push_back(piece);
     }
 
+    /// Puts in what is left of `piece`, of which `sent` bytes are on their way already. The outbox must be empty.
+    pub fn push_rest(&mut self, mut piece: Bytes, sent: usize) {
+        piece.advance(sent);
+        self.started = sent > 0;
+        self.push(piece);
+    }
+
     /// How many bytes wait.
     pub fn bytes(&self) -> usize {
         self.bytes

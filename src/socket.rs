@@ -6,6 +6,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
+use std::os::fd::{AsRawFd, RawFd};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
@@ -56,7 +57,12 @@ impl Socket {
 
     /// Sends what fits into the kernel's buffer, at once or not at all (`WouldBlock`).
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.fd.get_ref().send_with_flags(bytes, libc::MSG_NOSIGNAL)
+        send(self.fd.get_ref(), bytes)
+    }
+
+    /// The descriptor, valid for as long as this lives.
+    pub fn raw(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 
     /// Ready when [`Socket::send`] is worth another try after `WouldBlock`.
@@ -85,9 +91,13 @@ impl Socket {
     }
 }
 
+/// One system call, and no SIGPIPE when the peer has gone.
+pub fn send(socket: &socket2::Socket, bytes: &[u8]) -> io::Result<usize> {
+    socket.send_with_flags(bytes, libc::MSG_NOSIGNAL)
+}
+
 /// Asks the kernel whether `socket` takes bytes now (or is broken, which a send will tell).
 fn is_writable(socket: &socket2::Socket) -> bool {
-    use std::os::fd::AsRawFd;
     let mut poll = libc::pollfd {
         fd: socket.as_raw_fd(),
         events: libc::POLLOUT,

@@ -151,7 +151,7 @@ export function Realtime(base = '/', {
 			if (me.over) return;
 			if (answer) answer(frame, answers.delete(frame.ref));
 			else receive(me, frame);
-			me.expect(me.ping, () => me.expect(10000, send({ type: 'ping' })));
+			me.expect(me.ping, () => me.expect(timeout, send({ type: 'ping' })));
 		};
 		ws.onclose = ({ code, reason }) => me.end(code, reason);
 		ws.onerror = () => {}; // onclose follows
@@ -170,9 +170,9 @@ export function Realtime(base = '/', {
 			const body = await (await get('poll', query)).json();
 			if (signal.aborted) return;
 			if (body.key) welcome(me, body);
-			for (const [channel] of chosen) receive(me, { ...body, type: 'subscribed', channel, id: body.cursor });
+			if (me.key) for (const [channel] of chosen) receive(me, { ...body, type: 'subscribed', channel, id: body.cursor });
 			for (const frame of body.messages) receive(me, frame);
-			for (const [, sub] of chosen) sub.cursor = body.cursor;
+			for (const [, sub] of chosen) sub.last ??= body.cursor, sub.cursor = body.cursor;
 		};
 		// Not by an EventSource: that hides heartbeats, so that a dead connection looks like a silent one.
 		const stream = async (query, _, { signal }) => {
@@ -231,6 +231,7 @@ export function Realtime(base = '/', {
 				sub.ready = new Promise((done, fail) => Object.assign(sub, { done, fail }));
 				sub.ready.catch(() => {}); // who does not ask hears of it by "error"
 				changed(subs.set(channel, sub));
+				if (!/^[\w=@,.;:/-]{1,200}$/.test(channel)) refuse(fault('bad_channel', 'not a channel name', channel));
 			}
 			const entry = handler.bind(); // the same function may come twice
 			sub.handlers.add(entry);

@@ -35,8 +35,6 @@ pub struct Connection {
     pub(super) dirty: bool,
     /// Something came from the client since the last sweep.
     pub(super) heard: bool,
-    /// Something was sent since the last sweep.
-    pub(super) sent: bool,
     /// A ping is out, unanswered.
     pub(super) pinged: bool,
 }
@@ -130,7 +128,6 @@ impl Connection {
             blocked: false,
             dirty: false,
             heard: true,
-            sent: true,
             pinged: false,
         }
     }

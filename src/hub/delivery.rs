@@ -3,6 +3,7 @@
 //! Called by [`super::deliver`] with what the mailbox brought. Everything here is counted in nanoseconds a
 //! delivery: no allocation, no copy and no hash look-up per connection.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -19,10 +20,11 @@ use crate::wire::envelope::{self, ServerFrame};
 use crate::wire::{self, Format, Outgoing, websocket};
 
 impl Hub {
-    /// Does one piece of work. Bytes stay in the outboxes until [`Hub::flush_dirty`].
-    pub(super) fn carry_out(&mut self, command: Command) {
+    /// Does one piece of work. Bytes stay in the outboxes until [`Hub::flush_dirty`], but for a publication that is
+    /// `alone` in its batch: nothing could leave together with it.
+    pub(super) fn carry_out(&mut self, command: Command, alone: bool) {
         match command {
-            Command::Publication(publication) => self.publication(&publication),
+            Command::Publication(publication) => self.publication(&publication, alone),
             Command::Send { to, payload, event } => self.send(to, &payload, &event),
             Command::Reply {
                 to,
@@ -60,7 +62,7 @@ impl Hub {
             }
             return Flushed::All;
         };
-        connection.sent = true;
+        self.lanes[slot].sent = true;
         loop {
             if connection.replay.is_some() {
                 refill(
@@ -75,6 +77,8 @@ impl Hub {
                     connection.blocked = false;
                     if connection.closing.is_some() {
                         connection.wake();
+                    } else {
+                        self.lanes[slot].open = true;
                     }
                     return Flushed::All;
                 }
@@ -95,52 +99,85 @@ impl Hub {
         }
     }
 
-    fn publication(&mut self, publication: &Arc<Publication>) {
+    fn publication(&mut self, publication: &Arc<Publication>, alone: bool) {
         let Some(subscribers) = self.channels.get(publication.channel.as_str()) else {
             return;
         };
+        let except = publication
+            .except
+            .and_then(|except| self.shard.connection(except))
+            .map(|registered| registered.slot);
+        let seq = publication.position.seq;
         let mut encoded: [Option<Bytes>; Format::COUNT] = Default::default();
         let mut delivered = 0;
-        let mut too_slow = Vec::new();
+        let mut stuck = Vec::new();
         for subscriber in subscribers {
-            if publication.position.seq <= subscriber.after {
+            let slot = subscriber.slot;
+            if seq <= subscriber.after || except == Some(slot) {
                 continue;
             }
-            let connection = &mut self.connections[subscriber.slot];
-            if connection.closing.is_some()
-                || publication
-                    .except
-                    .is_some_and(|except| except == connection.info.id)
-            {
-                continue;
-            }
-            delivered += 1;
-            connection.newest = publication.position.seq;
-            if let Some(replay) = &mut connection.replay {
-                if !replay.push_live(publication, self.max_backlog) {
-                    too_slow.push(subscriber.slot);
+            let lane = &mut self.lanes[slot];
+            let bytes = encoded[lane.format.index()]
+                .get_or_insert_with(|| wire::encode_publication(publication, lane.format));
+            if alone && lane.open {
+                lane.sent = true;
+                delivered += 1;
+                match lane.send(bytes) {
+                    Ok(sent) if sent == bytes.len() => {}
+                    result => stuck.push((slot, Stuck::Send(result))),
                 }
                 continue;
             }
-            let bytes = encoded[connection.format.index()]
-                .get_or_insert_with(|| wire::encode_publication(publication, connection.format));
-            if connection.outbox.weight() + bytes.len() > self.max_backlog {
-                too_slow.push(subscriber.slot);
+            let connection = &mut self.connections[slot];
+            if connection.closing.is_some() {
                 continue;
             }
-            connection.outbox.push(bytes.clone());
-            if !connection.dirty {
-                connection.dirty = true;
-                self.dirty.push(subscriber.slot);
+            delivered += 1;
+            connection.newest = seq;
+            if let Some(replay) = &mut connection.replay {
+                if !replay.push_live(publication, self.max_backlog) {
+                    stuck.push((slot, Stuck::TooSlow));
+                }
+            } else if connection.outbox.weight() + bytes.len() > self.max_backlog {
+                stuck.push((slot, Stuck::TooSlow));
+            } else {
+                connection.outbox.push(bytes.clone());
+                lane.open = false;
+                if !connection.dirty {
+                    connection.dirty = true;
+                    self.dirty.push(slot);
+                }
             }
         }
         self.shard
             .stats
             .delivered
             .fetch_add(delivered, Ordering::Relaxed);
-        for slot in too_slow {
-            self.too_slow(slot);
+        for (slot, stuck) in stuck {
+            match stuck {
+                Stuck::TooSlow => self.too_slow(slot),
+                Stuck::Send(result) => {
+                    let bytes = encoded[self.lanes[slot].format.index()].clone();
+                    self.not_sent(slot, result, bytes.unwrap_or_default());
+                }
+            }
         }
+    }
+
+    /// A message that went straight to an idle connection's socket did not get through, or not all of it.
+    fn not_sent(&mut self, slot: usize, result: io::Result<usize>, bytes: Bytes) {
+        let sent = match result {
+            Ok(sent) => sent,
+            Err(error) if is_for_later(&error) => 0,
+            Err(_) => {
+                // Its task reads the same error from the socket, and ends.
+                self.lanes[slot].open = false;
+                return self.connections[slot].wake();
+            }
+        };
+        self.connections[slot].outbox.push_rest(bytes, sent);
+        // The flush finds out whether the socket is still full, and has the task wait for it.
+        self.mark(slot);
     }
 
     fn send(&mut self, to: ConnectionId, payload: &Payload, event: &EventName) {
@@ -183,6 +220,21 @@ impl Hub {
         };
         self.push(slot, bytes);
     }
+}
+
+/// Why a subscriber did not get a publication at once.
+enum Stuck {
+    /// Too much waits for it already.
+    TooSlow,
+    /// What the send said.
+    Send(io::Result<usize>),
+}
+
+fn is_for_later(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }
 
 /// Encodes the next of what is being replayed, up to [`REPLAY_AHEAD`] bytes.

@@ -5,6 +5,7 @@
 
 pub mod connection;
 mod delivery;
+mod lane;
 pub mod mailbox;
 
 use std::cell::RefCell;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use slab::Slab;
 
 use self::connection::{Closing, Connection, Replay, Subscription};
+use self::lane::Lane;
 use self::mailbox::Shard;
 use crate::ids::Channel;
 use crate::message::{ConnectionInfo, Publication};
@@ -41,6 +43,8 @@ const REPLAY_AHEAD: usize = GATHER;
 pub struct Hub {
     shard: Arc<Shard>,
     connections: Slab<Connection>,
+    /// By slot; what the broadcast path looks at.
+    lanes: Vec<Lane>,
     channels: HashMap<Channel, Vec<Subscriber>>,
     /// Connections with something to flush at the end of the batch.
     dirty: Vec<usize>,
@@ -66,6 +70,7 @@ impl Hub {
         Self {
             shard,
             connections: Slab::new(),
+            lanes: Vec::new(),
             channels: HashMap::new(),
             dirty: Vec::new(),
             gather: Vec::with_capacity(GATHER),
@@ -87,9 +92,15 @@ impl Hub {
         format: Format,
         socket: Option<Rc<Socket>>,
     ) -> usize {
+        let lane = Lane::new(format, socket.as_ref());
         let slot = self
             .connections
             .insert(Connection::new(info.clone(), format, socket));
+        if slot == self.lanes.len() {
+            self.lanes.push(lane);
+        } else {
+            self.lanes[slot] = lane;
+        }
         self.shard.register(info, slot);
         slot
     }
@@ -236,6 +247,7 @@ impl Hub {
 
     /// Ends the sending to `slot`: whatever is put in from here on is dropped. For a connection that its client ends.
     pub fn seal(&mut self, slot: usize) {
+        self.lanes[slot].open = false;
         self.connections[slot].closing.get_or_insert_with(|| {
             Box::new(Closing {
                 code: 1006,
@@ -350,7 +362,9 @@ impl Hub {
             // A WebSocket must answer a ping; what is sent to it says nothing about its being there.
             Format::Native | Format::Raw => !std::mem::take(&mut connection.heard),
             // A stream only has to see something now and then, and so have the proxies before it.
-            Format::Sse { .. } | Format::Stream { .. } => !std::mem::take(&mut connection.sent),
+            Format::Sse { .. } | Format::Stream { .. } => {
+                !std::mem::take(&mut self.lanes[slot].sent)
+            }
             Format::Object => false,
         };
         if !silent || connection.closing.is_some() {
@@ -379,6 +393,7 @@ impl Hub {
     }
 
     fn mark(&mut self, slot: usize) {
+        self.lanes[slot].open = false;
         let connection = &mut self.connections[slot];
         if !connection.dirty {
             connection.dirty = true;
@@ -419,9 +434,11 @@ pub async fn deliver(hub: SharedHub) {
         let mut cost = 0;
         {
             let mut hub = hub.borrow_mut();
+            // With more than one, each socket gets all that is for it in one write, at the end.
+            let alone = commands.len() == 1;
             for command in commands.drain(..) {
                 cost += command.cost();
-                hub.carry_out(command);
+                hub.carry_out(command, alone);
             }
             hub.flush_dirty();
         }

@@ -39,10 +39,10 @@ pub fn cached(info: &Arc<ConnectionInfo>) -> Zval {
         if let Some(object) = cache.objects.get(&info.id) {
             return object.shallow_clone();
         }
-        if cache.order.len() >= CACHED {
-            if let Some(oldest) = cache.order.pop_front() {
-                cache.objects.remove(&oldest);
-            }
+        if cache.order.len() >= CACHED
+            && let Some(oldest) = cache.order.pop_front()
+        {
+            cache.objects.remove(&oldest);
         }
         let object = make(info);
         cache.order.push_back(info.id);
@@ -193,12 +193,12 @@ fn headers(info: &ConnectionInfo) -> (Zval, Zval) {
     for (name, text) in joined {
         // A table that cannot take one more string is out of memory, which PHP ends itself.
         let _ = table.insert(name, value::string(&text));
-        if name == "cookie" {
-            if let Ok(line) = CString::new(text) {
-                let mut line = line.into_bytes_with_nul();
-                // SAFETY: a NUL-terminated buffer of our own that the parser may write into; the array is ours.
-                unsafe { zend::rt_add_cookies(line.as_mut_ptr().cast(), &raw mut cookies) };
-            }
+        if name == "cookie"
+            && let Ok(line) = CString::new(text)
+        {
+            let mut line = line.into_bytes_with_nul();
+            // SAFETY: a NUL-terminated buffer of our own that the parser may write into; the array is ours.
+            unsafe { zend::rt_add_cookies(line.as_mut_ptr().cast(), &raw mut cookies) };
         }
     }
     let mut headers = Zval::new();

@@ -37,9 +37,9 @@ pub fn register(module: c_int) {
 }
 
 /// Takes them back. For MSHUTDOWN.
-pub fn unregister(module: c_int) {
-    // SAFETY: in MSHUTDOWN, with the number that PHP gave this module.
-    unsafe { zend::zend_unregister_ini_entries(module) };
+pub fn unregister(kind: c_int, module: c_int) {
+    // SAFETY: in MSHUTDOWN, with the type and number that PHP gave this module.
+    unsafe { zend::rt_unregister_ini(kind, module) };
 }
 
 /// The settings. They cannot change after the start, so the first look is the last.

@@ -8,7 +8,9 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::Instant;
 
+use super::fault::contain;
 use super::ini;
 use crate::backend::queue::EventQueue;
 use crate::config::{Config, ListenAddress};
@@ -94,10 +96,16 @@ pub fn watch_forks() {
     extern "C" fn in_child() {
         FORKS.fetch_add(1, Ordering::Relaxed);
         CHANGES.fetch_add(1, Ordering::Relaxed);
+        // At once, or a child that never calls us would keep the port and the control socket from the next server.
+        // Held only when another PHP thread was just starting or stopping the server; then the next call does it.
+        if let Ok(mut running) = RUNNING.try_lock() {
+            contain((), || discard_inherited(&mut running));
+        }
     }
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: the handler only touches atomics, and stays loaded (the library is linked with nodelete).
+        // SAFETY: the handler stays loaded (the library is linked with nodelete). It takes no lock that it would have to
+        // wait for; it allocates, which glibc allows here, as PHP itself will right after.
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     });
 }
@@ -141,8 +149,7 @@ pub fn start(listen: Option<ListenAddress>) -> Result<Here, LinkError> {
         EventQueue::new(config.queue_bytes).map_err(|e| LinkError::NotStarted(e.to_string()))?,
     );
     let listen = config.listen.clone();
-    // PHP's signal handlers must run on PHP's threads: what the server spawns inherits this mask.
-    let server = without_signals(|| Server::start(config, queue.clone()))
+    let server = Server::start(config, queue.clone())
         .map_err(|error| LinkError::NotStarted(error.to_string()))?;
     let started = Running {
         server,
@@ -223,7 +230,8 @@ pub enum State {
     },
 }
 
-/// Calls the server, wherever it is. A link that broke (its process ended) is made anew, once.
+/// Calls the server, wherever it is. A link that broke (its process ended) is made anew, once; one on which no answer
+/// came in time is not, or what is published might be so twice.
 pub fn with<T>(mut call: impl FnMut(&mut Link<'_>) -> Result<T, Failure>) -> Result<T, LinkError> {
     LOCAL.with_borrow_mut(|local| {
         local.refresh();
@@ -231,8 +239,17 @@ pub fn with<T>(mut call: impl FnMut(&mut Link<'_>) -> Result<T, Failure>) -> Res
             return Ok(call(&mut Link::Here(&here.node))?);
         }
         if let Some(client) = &mut local.client {
+            let begun = Instant::now();
             match call(&mut Link::Remote(client)) {
-                Err(Failure::Link(_) | Failure::Stopped) => local.client = None,
+                Err(Failure::Link(_) | Failure::Stopped)
+                    if begun.elapsed() < ini::config()?.timeout =>
+                {
+                    local.client = None;
+                }
+                Err(error @ (Failure::Link(_) | Failure::Stopped)) => {
+                    local.client = None;
+                    return Err(error.into());
+                }
                 other => return Ok(other?),
             }
         }
@@ -404,26 +421,13 @@ fn connect() -> Result<Client, LinkError> {
 
 /// A server that a fork has copied here is the parent's: its threads are not in this process.
 fn discard_inherited(running: &mut Option<Running>) {
-    if running.as_ref().is_some_and(|r| r.forks != forks()) {
-        if let Some(running) = running.take() {
-            running.server.forget();
-        }
+    if running.as_ref().is_some_and(|r| r.forks != forks())
+        && let Some(running) = running.take()
+    {
+        running.server.forget();
     }
 }
 
 fn lock() -> std::sync::MutexGuard<'static, Option<Running>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn without_signals<T>(body: impl FnOnce() -> T) -> T {
-    // SAFETY: both sets are locals; changes and restores the mask of this thread only.
-    unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        let mut before: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-        let result = body();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
-        result
-    }
 }

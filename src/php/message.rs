@@ -121,12 +121,18 @@ pub extern "C" fn binary_construct(call: &mut ExecuteData, _: &mut Zval) {
         }
         .ok_or(Fault::ARGUMENTS)?;
         let object = call.This.object_mut().ok_or(Fault::ARGUMENTS)?;
-        // SAFETY: a Realtime\Binary has one property slot.
-        let slot = unsafe { &mut *zend::rt_object_slot(object, 0) };
-        if slot.is_string() {
-            return Err(Fault::realtime("a Realtime\\Binary cannot be changed"));
+        let mut value = value::string(bytes);
+        // Throws by itself when the constructor is called a second time: the property is readonly.
+        // SAFETY: on the PHP thread; class, object and value live during the call, and PHP takes its own reference.
+        unsafe {
+            zend::zend_update_property(
+                class::BINARY.entry(),
+                object,
+                c"bytes".as_ptr(),
+                5,
+                &raw mut value,
+            );
         }
-        *slot = value::string(bytes);
         Ok(())
     });
 }

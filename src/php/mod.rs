@@ -65,10 +65,10 @@ fn startup(_type: i32, module: i32) -> i32 {
 }
 
 /// MSHUTDOWN: the process ends. Clients are told, threads joined.
-unsafe extern "C" fn shutdown(_type: i32, module: i32) -> i32 {
+unsafe extern "C" fn shutdown(kind: i32, module: i32) -> i32 {
     contain(FAILURE, || {
         link::stop();
-        ini::unregister(module);
+        ini::unregister(kind, module);
         SUCCESS
     })
 }
@@ -76,10 +76,14 @@ unsafe extern "C" fn shutdown(_type: i32, module: i32) -> i32 {
 /// RINIT: `php -S` starts its server with the first request.
 unsafe extern "C" fn request_startup(_type: i32, _module: i32) -> i32 {
     contain(FAILURE, || {
-        if is_development_server() && ini::config().is_ok_and(|config| config.autostart) {
-            if let Some(why) = link::autostart() {
-                let _ = fault::warning(&format!("realtime cannot start its server: {why}"));
-            }
+        if is_development_server()
+            && ini::config().is_ok_and(|config| config.autostart)
+            && let Some(why) = link::autostart()
+        {
+            // Not a warning, which would stand in the page.
+            let line = zend::c_text(&format!("realtime cannot start its server: {why}"));
+            // SAFETY: on a PHP thread; PHP copies the line.
+            unsafe { zend::rt_log(line.as_ptr()) };
         }
         SUCCESS
     })

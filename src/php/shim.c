@@ -6,6 +6,7 @@
  * frame: it returns RT_BAILOUT, Rust drops what it holds, and the outermost function raises it again.
  */
 #include "php.h"
+#include "php_syslog.h"
 #include "php_variables.h"
 #include "SAPI.h"
 #include "zend_exceptions.h"
@@ -158,6 +159,19 @@ void rt_arg_takes_array(const char *function, uint32_t arg)
 	if (found) {
 		((zend_internal_arg_info *) found->internal_function.arg_info)[arg].type.type_mask |= MAY_BE_ARRAY;
 	}
+}
+
+/* The function without the type looks a dl()'s module up among those that are being freed. */
+void rt_unregister_ini(int type, int module_number)
+{
+	(void) type;
+	UNREGISTER_INI_ENTRIES();
+}
+
+/* One line in PHP's log, which is the terminal of php -S. Runs no PHP code. */
+void rt_log(const char *message)
+{
+	php_log_err_with_severity(message, LOG_WARNING);
 }
 
 static void rt_warn(const char *message)
@@ -334,11 +348,18 @@ int rt_json_encode(zval *value, zend_string **out, int *error)
 bool rt_json_decode(zval *out, const char *text, size_t length)
 {
 	php_json_error_code before = JSON_G(error_code);
+	char small[512];
 	bool ok;
+	/* The scanner wants a NUL after the last byte. */
+	char *copy = length < sizeof(small) ? small : emalloc(length + 1);
+	memcpy(copy, text, length);
+	copy[length] = '\0';
 	ZVAL_NULL(out);
-	ok = php_json_decode_ex(out, text, length, PHP_JSON_OBJECT_AS_ARRAY, PHP_JSON_PARSER_DEFAULT_DEPTH) == SUCCESS
-		&& JSON_G(error_code) == PHP_JSON_ERROR_NONE;
+	ok = php_json_decode_ex(out, copy, length, PHP_JSON_OBJECT_AS_ARRAY, PHP_JSON_PARSER_DEFAULT_DEPTH) == SUCCESS;
 	JSON_G(error_code) = before;
+	if (copy != small) {
+		efree(copy);
+	}
 	return ok;
 }
 

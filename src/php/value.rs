@@ -37,10 +37,10 @@ impl NotEncodable {
 /// A PHP value as a payload. A string that is not UTF-8 and a `Realtime\Binary` are binary, all else is JSON.
 pub fn encode(value: &mut Zval) -> Result<Payload, NotEncodable> {
     let value = value.dereference_mut();
-    if let Some(object) = value.object() {
-        if let Some(bytes) = binary_bytes(object) {
-            return Ok(Payload::Binary(Bytes::copy_from_slice(bytes)));
-        }
+    if let Some(object) = value.object()
+        && let Some(bytes) = binary_bytes(object)
+    {
+        return Ok(Payload::Binary(Bytes::copy_from_slice(bytes)));
     }
     let mut text: *mut ZendStr = std::ptr::null_mut();
     let mut error: c_int = 0;

@@ -46,9 +46,11 @@ unsafe extern "C" {
     ) -> c_int;
     pub fn rt_callable_free(callable: *mut RawCallable);
 
+    pub fn rt_unregister_ini(kind: c_int, module: c_int);
     pub fn rt_pending() -> c_int;
     pub fn rt_take_exception() -> *mut ZendObject;
     pub fn rt_release_object(object: *mut ZendObject);
+    pub fn rt_log(message: *const c_char);
     pub fn rt_warning(message: *const c_char) -> c_int;
     pub fn rt_warn_uncaught(exception: *mut ZendObject, whence: *const c_char) -> c_int;
     pub fn rt_bailout() -> !;
@@ -87,9 +89,15 @@ unsafe extern "C" {
     pub fn zend_parse_parameters(num_args: u32, spec: *const c_char, ...) -> c_int;
     pub fn zend_argument_value_error(arg: u32, format: *const c_char, ...);
     pub fn zend_argument_type_error(arg: u32, format: *const c_char, ...);
+    pub fn zend_update_property(
+        scope: *mut ClassEntry,
+        object: *mut ZendObject,
+        name: *const c_char,
+        length: usize,
+        value: *mut Zval,
+    );
     pub fn zend_value_error(format: *const c_char, ...);
     pub fn zend_ini_string(name: *const c_char, length: usize, original: c_int) -> *const c_char;
-    pub fn zend_unregister_ini_entries(module: c_int);
     pub fn display_ini_entries(module: *mut zend_module_entry);
 }
 

@@ -85,6 +85,13 @@ async fn serve(shared: Rc<Shared>, mut accepted: Receiver<Accepted>, mut shutdow
             _ = shutdown.wait_for(|stop| *stop) => break,
         }
     }
+    // What PHP published or answered before it stopped the server comes before the farewell.
+    let handed_over = async {
+        while shared.hub.borrow().shard().waiting() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let _ = tokio::time::timeout(FAREWELL, handed_over).await;
     shared
         .hub
         .borrow_mut()

@@ -1,12 +1,13 @@
 //! Responses: JSON, files and errors, with the client's fault or ours told by the status.
 //!
-//! Imports `session`'s refusals.
+//! Imports `ids` and `session`'s refusals.
 
 use bytes::Bytes;
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::body::Body;
+use crate::ids::Channel;
 use crate::session::Denied;
 
 /// An HTTP answer that says what was wrong.
@@ -18,6 +19,8 @@ pub struct Refusal {
     pub code: &'static str,
     /// In words.
     pub message: String,
+    /// The channel that it is about, when a request may name several.
+    pub channel: Option<Channel>,
 }
 
 impl Refusal {
@@ -27,6 +30,15 @@ impl Refusal {
             status,
             code,
             message: message.into(),
+            channel: None,
+        }
+    }
+
+    /// The same, saying which channel it is about.
+    pub fn about(self, channel: &Channel) -> Self {
+        Self {
+            channel: Some(channel.clone()),
+            ..self
         }
     }
 
@@ -51,9 +63,12 @@ impl From<Denied> for Refusal {
 
 impl From<Refusal> for Response<Body> {
     fn from(refusal: Refusal) -> Self {
-        let object = serde_json::json!({
+        let mut object = serde_json::json!({
             "error": { "code": refusal.code, "message": refusal.message },
         });
+        if let Some(channel) = &refusal.channel {
+            object["error"]["channel"] = channel.as_str().into();
+        }
         let mut response = json(refusal.status, object.to_string().into());
         match refusal.status {
             StatusCode::UPGRADE_REQUIRED => {

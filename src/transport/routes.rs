@@ -138,7 +138,9 @@ pub async fn authorize_all(
         return Err(session::Denied::TooManySubscriptions.into());
     }
     for channel in &query.channels {
-        session::authorize(node, info, channel).await?;
+        session::authorize(node, info, channel)
+            .await
+            .map_err(|denied| Refusal::from(denied).about(channel))?;
     }
     Ok(())
 }

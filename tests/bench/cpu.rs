@@ -168,6 +168,19 @@ pub fn machine() -> String {
     format!("{model}, kernel {}", kernel.trim())
 }
 
+/// How busy the machine is with other things: the load average, and what the hypervisor kept (`steal`), seconds.
+pub fn business() -> (String, f64) {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split_whitespace().next().unwrap_or("?").to_owned();
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    // cpu user nice system idle iowait irq softirq steal, in hundredths of a second.
+    let steal = stat
+        .split_whitespace()
+        .nth(8)
+        .and_then(|ticks| ticks.parse::<f64>().ok());
+    (load, steal.unwrap_or(0.0) / 100.0)
+}
+
 fn allowed() -> Vec<usize> {
     // SAFETY: cpu_set_t is plain bits; the kernel fills our own copy, and CPU_ISSET reads it within its size.
     unsafe {

@@ -20,7 +20,7 @@ pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
         &[],
     )?;
     let mut clients = process::clients(setup, &server, Kind::Raw, CONNECTIONS, "echo", false)?;
-    let each = plan.deliveries / 2 / CONNECTIONS;
+    let each = plan.deliveries / CONNECTIONS;
     let mut figures = Vec::new();
     for window in [16, 1] {
         let mut process = Vec::new();

@@ -51,6 +51,8 @@ pub struct Taking {
     pub p99: f64,
     /// Deliveries a second.
     pub rate: f64,
+    /// CPU per delivery of the floor just before, ns.
+    floor: f64,
 }
 
 /// A server and its clients.
@@ -75,7 +77,8 @@ impl Contestant {
             setup,
             &setup.cores.server,
             "publish.php",
-            &format!("{}-{count}.sock", kind.name()),
+            // A name that no other server of this run had.
+            &format!("{}-{}.sock", kind.name(), crate::cpu::now()),
             true,
             // Thousands that opened together would be pinged together, in the middle of one taking or another.
             &[("ping_interval", "3600")],
@@ -125,6 +128,7 @@ impl Contestant {
             p50: p50 / 1e3,
             p99: p99 / 1e3,
             rate: deliveries / wall * 1e9,
+            floor: 0.0,
         })
     }
 }
@@ -167,8 +171,11 @@ fn measure(setup: &Setup, plan: &Plan, size: usize, report: &mut Report) -> Outc
                 contestant.take(mode, warm_up, MESSAGE)?;
                 floor.take(Mode::Alone, warm_up, MESSAGE)?;
             } else {
-                floors.push(floor.take(Mode::Alone, messages, MESSAGE)?);
-                taken.push(contestant.take(mode, messages, MESSAGE)?);
+                let under = floor.take(Mode::Alone, messages, MESSAGE)?;
+                let mut taking = contestant.take(mode, messages, MESSAGE)?;
+                taking.floor = under.cpu;
+                floors.push(under);
+                taken.push(taking);
             }
         }
     }
@@ -176,7 +183,7 @@ fn measure(setup: &Setup, plan: &Plan, size: usize, report: &mut Report) -> Outc
     Ok(())
 }
 
-fn show(size: usize, floors: &[Taking], takings: &[Vec<Taking>], report: &mut Report) {
+fn show(size: usize, floors: &[Taking], all: &[Vec<Taking>], report: &mut Report) {
     let middle = |takings: &[Taking], of: fn(&Taking) -> f64| {
         median(&takings.iter().map(of).collect::<Vec<_>>())
     };
@@ -185,7 +192,7 @@ fn show(size: usize, floors: &[Taking], takings: &[Vec<Taking>], report: &mut Re
         / floors.iter().map(|t| t.cpu).fold(f64::MAX, f64::min);
     let mut cpu = vec![
         Figure::new("floor: one write(2) each, alone", floor, "ns")
-            .over_floor(floor)
+            .over_floor(1.0)
             .note(format!("highest/lowest taking {spread:.2}")),
     ];
     let mut hub = Vec::new();
@@ -193,13 +200,20 @@ fn show(size: usize, floors: &[Taking], takings: &[Vec<Taking>], report: &mut Re
         Figure::new("floor, alone, p50", middle(floors, |t| t.p50), "us"),
         Figure::new("floor, alone, p99", middle(floors, |t| t.p99), "us"),
     ];
-    let raw = |wanted: Mode| {
-        let index = TURNS
+    // Round by round, so that a change of the machine's mood between rounds does not count.
+    let over_raw = |wanted: Mode, takings: &[Taking]| {
+        let raw = TURNS
             .iter()
-            .position(|&(kind, mode)| kind == Kind::Raw && mode == wanted);
-        index.map_or(0.0, |index| middle(&takings[index], |t| t.cpu))
+            .zip(all)
+            .find(|(turn, _)| **turn == (Kind::Raw, wanted));
+        let pairs = raw.into_iter().flat_map(|(_, raw)| takings.iter().zip(raw));
+        median(
+            &pairs
+                .map(|(taking, raw)| taking.cpu / raw.cpu)
+                .collect::<Vec<_>>(),
+        )
     };
-    for ((kind, mode), takings) in TURNS.into_iter().zip(takings) {
+    for ((kind, mode), takings) in TURNS.into_iter().zip(all) {
         let label = match kind {
             Kind::Raw => "WebSocket /raw",
             Kind::Sse => "SSE",
@@ -207,18 +221,20 @@ fn show(size: usize, floors: &[Taking], takings: &[Vec<Taking>], report: &mut Re
         };
         let name = format!("{label}, {}", mode.name());
         let value = middle(takings, |t| t.cpu);
-        let figure = Figure::new(&name, value, "ns").over_floor(floor);
+        let figure =
+            Figure::new(&name, value, "ns").over_floor(middle(takings, |t| t.cpu / t.floor));
         let figure = match (kind, mode) {
-            (Kind::Raw, Mode::Alone) => figure.at_most_times(1.15, floor),
-            (Kind::Raw, _) => figure.at_most_times(0.35, floor),
-            (Kind::Sse, _) => figure
-                .at_most_times(1.2, raw(mode))
-                .note(format!("{:.2} x /raw", value / raw(mode))),
+            (Kind::Raw, Mode::Alone) => figure.at_most_floors(1.15),
+            (Kind::Raw, _) => figure.at_most_floors(0.35),
+            (Kind::Sse, _) => figure.at_most_times(over_raw(mode, takings), 1.2, "/raw"),
             _ => figure,
         };
         let rate = middle(takings, |t| t.rate);
         cpu.push(figure.note(format!("{:.2} M deliveries/s", rate / 1e6)));
-        hub.push(Figure::new(&name, middle(takings, |t| t.hub), "ns").over_floor(floor));
+        hub.push(
+            Figure::new(&name, middle(takings, |t| t.hub), "ns")
+                .over_floor(middle(takings, |t| t.hub / t.floor)),
+        );
         if mode == Mode::Alone {
             let of = |t: fn(&Taking) -> f64| middle(takings, t);
             latency.push(Figure::new(format!("{name}, p50"), of(|t| t.p50), "us"));

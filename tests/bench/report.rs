@@ -9,8 +9,19 @@ pub struct Figure {
     value: f64,
     unit: &'static str,
     ratio: Option<f64>,
-    limit: Option<f64>,
+    limit: Option<Limit>,
     note: String,
+}
+
+/// What a figure must not exceed.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    /// Its value, this.
+    Value(f64),
+    /// Its ratio to the floor, this.
+    Floor(f64),
+    /// A ratio of its own (first), this (second).
+    Ratio(f64, f64),
 }
 
 impl Figure {
@@ -27,21 +38,27 @@ impl Figure {
     }
 
     /// Adds its ratio to the floor of the same run.
-    pub fn over_floor(mut self, floor: f64) -> Self {
-        self.ratio = (floor > 0.0).then(|| self.value / floor);
+    pub fn over_floor(mut self, ratio: f64) -> Self {
+        self.ratio = Some(ratio);
         self
     }
 
     /// The value itself may be at most `limit`.
     pub fn at_most(mut self, limit: f64) -> Self {
-        self.limit = Some(limit);
+        self.limit = Some(Limit::Value(limit));
         self
     }
 
-    /// The value may be at most `limit` times the floor, or whatever else is `base`.
-    pub fn at_most_times(mut self, limit: f64, base: f64) -> Self {
-        self.limit = (base > 0.0).then_some(limit * base);
+    /// The ratio to the floor may be at most `limit`.
+    pub fn at_most_floors(mut self, limit: f64) -> Self {
+        self.limit = Some(Limit::Floor(limit));
         self
+    }
+
+    /// `ratio`, to something that is named `base`, may be at most `limit`.
+    pub fn at_most_times(mut self, ratio: f64, limit: f64, base: &str) -> Self {
+        self.limit = Some(Limit::Ratio(ratio, limit));
+        self.note(format!("{ratio:.2} x {base}"))
     }
 
     /// Adds a remark.
@@ -54,7 +71,12 @@ impl Figure {
     }
 
     fn missed(&self) -> bool {
-        self.limit.is_some_and(|limit| self.value > limit)
+        match self.limit {
+            None => false,
+            Some(Limit::Value(limit)) => self.value > limit,
+            Some(Limit::Floor(limit)) => self.ratio.is_none_or(|ratio| ratio > limit),
+            Some(Limit::Ratio(ratio, limit)) => ratio > limit,
+        }
     }
 }
 
@@ -74,7 +96,11 @@ impl Report {
         );
         for figure in figures {
             let ratio = figure.ratio.map_or(String::new(), |r| format!("{r:.2}"));
-            let limit = figure.limit.map_or(String::new(), number);
+            let limit = match figure.limit {
+                None => String::new(),
+                Some(Limit::Value(limit)) => number(limit),
+                Some(Limit::Floor(limit) | Limit::Ratio(_, limit)) => format!("{limit:.2} x"),
+            };
             let verdict = match figure.limit {
                 None => "",
                 Some(_) if figure.missed() => "MISSED",

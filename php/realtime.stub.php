@@ -1,0 +1,346 @@
+<?php
+
+/**
+ * What the extension `realtime` gives to PHP, for IDEs and static analysers.
+ *
+ * Every function can also throw what PHP itself throws for wrong arguments: a TypeError or an ArgumentCountError.
+ * "Server" is the one in this process, else the one that answers on the control socket (`realtime.socket`).
+ */
+
+namespace {
+
+    /**
+     * Pushes a message to every subscriber of one or several channels.
+     *
+     * $data is sent as json_encode() would write it (JsonSerializable, enums and floats as there); a Realtime\Binary, and
+     * a string that is not UTF-8, as binary.
+     *
+     * @param string|array<string> $channel a channel's name, or 1 to 1000 of them
+     * @param string $event what browsers listen for: 1 to 128 bytes without control characters
+     * @param string|null $except the id of a connection that does not get it, mostly its author
+     * @param string|null $id an id of your own, which makes a retry harmless: the same id is accepted once in a channel
+     * @param bool $store whether it is kept in history
+     * @return string the id of the message (with several channels, of the last one's), once the server has accepted it
+     * @throws ValueError if a channel, the event, $except or $id is not valid, or $data cannot be encoded as JSON
+     * @throws Realtime\Exception if there is no server, the message is over realtime.max_message_size, or more waits for the
+     *         server than realtime.queue_bytes and that did not change within realtime.timeout
+     * @throws Throwable what a jsonSerialize() in $data throws
+     */
+    function rt_broadcast(string|array $channel, mixed $data, string $event = 'message', ?string $except = null, ?string $id = null, bool $store = true): string {}
+
+    /**
+     * Sends a message to one connection.
+     *
+     * @param string $connection the id of a Realtime\Connection
+     * @return bool whether the connection is there
+     * @throws ValueError if $connection or $event is not valid, or $data cannot be encoded as JSON
+     * @throws Realtime\Exception as rt_broadcast()
+     */
+    function rt_send(string $connection, mixed $data, string $event = 'message'): bool {}
+
+    /**
+     * Subscribes a connection to a channel, without asking the rt_on_subscribe() handlers.
+     *
+     * @return bool whether the connection is there and may have one more subscription
+     * @throws ValueError if $connection or $channel is not valid
+     * @throws Realtime\Exception if there is no server, or it does not answer within realtime.timeout
+     */
+    function rt_subscribe(string $connection, string $channel): bool {}
+
+    /**
+     * Ends a connection's subscription.
+     *
+     * @return bool whether there was one
+     * @throws ValueError if $connection or $channel is not valid
+     * @throws Realtime\Exception if there is no server, or it does not answer within realtime.timeout
+     */
+    function rt_unsubscribe(string $connection, string $channel): bool {}
+
+    /**
+     * Closes a connection.
+     *
+     * @param int $code 1000, or 3000 to 4999 with a meaning of your own (RFC 6455, section 7.4)
+     * @param string $reason for the client, at most 123 bytes of UTF-8
+     * @return bool whether the connection is there
+     * @throws ValueError if $connection, $code or $reason is not valid
+     * @throws Realtime\Exception if there is no server, or it does not answer within realtime.timeout
+     */
+    function rt_close(string $connection, int $code = 1000, string $reason = ''): bool {}
+
+    /**
+     * Registers a handler for new connections: fn(Realtime\Connection $c). One that returns false refuses the connection,
+     * and so does one that throws. Handlers are called in the order in which they were registered.
+     *
+     * @throws TypeError if $handler is not callable
+     */
+    function rt_on_open(callable $handler): void {}
+
+    /**
+     * Registers a handler for what clients send: fn(Realtime\Message $m). The first value other than null that a handler
+     * returns is the reply to that message. What it throws goes to rt_on_error(), or becomes a warning with its trace.
+     *
+     * @param string $channel a pattern: `*` stands for any run of characters in a channel's name (`chat.*`)
+     * @throws ValueError if $channel is no such pattern
+     */
+    function rt_on_message(callable $handler, string $channel = '*'): void {}
+
+    /**
+     * Registers a handler for subscriptions: fn(Realtime\Connection $c, string $channel). One that returns false, or throws,
+     * refuses; `private-` and `presence-` channels open only if one returns true.
+     *
+     * @throws TypeError if $handler is not callable
+     */
+    function rt_on_subscribe(callable $handler): void {}
+
+    /**
+     * Registers a handler for connections that have ended: fn(Realtime\Connection $c, int $code, string $reason).
+     *
+     * @throws TypeError if $handler is not callable
+     */
+    function rt_on_close(callable $handler): void {}
+
+    /**
+     * Registers a handler for what other handlers throw: fn(Realtime\Connection $c, Throwable $e). Without one it becomes a
+     * warning.
+     *
+     * @throws TypeError if $handler is not callable
+     */
+    function rt_on_error(callable $handler): void {}
+
+    /**
+     * Starts the server in this process.
+     *
+     * @param string|null $address host:port, [ipv6]:port or unix:/path; null takes realtime.listen. Port 0 takes any free one
+     * @return string the address that it listens on
+     * @throws ValueError if $address is not of that form
+     * @throws Realtime\Exception if it cannot listen there (says who does, if that is known), if another server has the control
+     *         socket, or if this process listens on another address already
+     */
+    function rt_listen(?string $address = null): string {}
+
+    /**
+     * Calls the handlers for what clients do, and timers, until SIGINT or SIGTERM, rt_stop(), or the time is up. Starts the
+     * server if this process has none.
+     *
+     * Signals for which the script has a handler of its own (pcntl_signal()) do not end it.
+     *
+     * @param float|null $seconds null is for ever
+     * @return int the number of events handled
+     * @throws ValueError if $seconds is negative or not a number
+     * @throws Realtime\Exception as rt_listen(), or if it is running already
+     */
+    function rt_run(?float $seconds = null): int {}
+
+    /**
+     * Handles what waits, for a script with an event loop of its own; never waits.
+     *
+     * @param int $max at most so many events; 0 is all that wait now
+     * @return int the number of events handled
+     * @throws ValueError if $max is negative
+     */
+    function rt_dispatch(int $max = 0): int {}
+
+    /**
+     * A stream that stream_select() finds readable when an event or a timer waits for rt_dispatch(). Do not read from it.
+     *
+     * @return resource
+     * @throws Realtime\Exception if no server runs in this process, or it has no descriptors left
+     */
+    function rt_stream() {}
+
+    /**
+     * Ends rt_run() or rt_dispatch() after the handler that runs now. Throws nothing.
+     */
+    function rt_stop(): void {}
+
+    /**
+     * Calls a function again and again in rt_run() or rt_dispatch(), without drift. Turns that were missed are left out.
+     *
+     * @return int a number for rt_cancel()
+     * @throws ValueError if $seconds is not a number greater than 0
+     */
+    function rt_every(float $seconds, callable $callback): int {}
+
+    /**
+     * Calls a function once in rt_run() or rt_dispatch(), when the time has passed.
+     *
+     * @return int a number for rt_cancel()
+     * @throws ValueError if $seconds is negative or not a number
+     */
+    function rt_after(float $seconds, callable $callback): int {}
+
+    /**
+     * Ends a timer. Throws nothing.
+     *
+     * @return bool whether there was one with that number
+     */
+    function rt_cancel(int $timer): bool {}
+
+    /**
+     * The channels that have subscribers.
+     *
+     * @param string $pattern `*` stands for any run of characters
+     * @return array<string, int> the number of subscribers by channel
+     * @throws ValueError if $pattern is not valid
+     * @throws Realtime\Exception if there is no server, or it does not answer within realtime.timeout
+     */
+    function rt_channels(string $pattern = '*'): array {}
+
+    /**
+     * All connections, or those subscribed to a channel.
+     *
+     * @return list<Realtime\Connection>
+     * @throws ValueError if $channel is not valid
+     * @throws Realtime\Exception if there is no server, or it does not answer within realtime.timeout
+     */
+    function rt_connections(?string $channel = null): array {}
+
+    /**
+     * The newest messages that a channel's history keeps, or the first after $since; oldest first.
+     *
+     * @param int $limit 1 to 1000000
+     * @param string|null $since the id of a message
+     * @return list<array{id: string, event: string, data: mixed, age: float}> age in seconds
+     * @throws ValueError if $channel, $limit or $since is not valid
+     * @throws Realtime\Exception if the history does not reach back to $since any more (says how far it does), if there is no
+     *         server, or it does not answer within realtime.timeout
+     */
+    function rt_history(string $channel, int $limit = 100, ?string $since = null): array {}
+
+    /**
+     * The server's numbers.
+     *
+     * @return array{uptime: float, pid: int, address: string, connections: int, connections_total: int, by_transport: array<string, int>, channels: int, subscriptions: int, published: int, delivered: int, received: int, dropped_slow: int, history_messages: int, history_bytes: int, shards: int}
+     * @throws Realtime\Exception if there is no server, or it does not answer within realtime.timeout
+     */
+    function rt_stats(): array {}
+}
+
+namespace Realtime {
+
+    /**
+     * What could not be done though the call was right: no server, no room, an address taken. The message names the cause
+     * and the cure.
+     */
+    class Exception extends \Exception {}
+
+    /**
+     * Bytes that are sent as they are, not as JSON; and what a client sent as binary.
+     */
+    final class Binary implements \Stringable
+    {
+        /** The bytes. */
+        public readonly string $bytes;
+
+        /**
+         * @throws \Error if it is called a second time
+         */
+        public function __construct(string $bytes) {}
+
+        /** The bytes. Throws nothing. */
+        public function __toString(): string {}
+    }
+
+    /**
+     * A client's connection, as it was opened. Handlers and rt_connections() give it; it cannot be made, cloned or serialized.
+     */
+    final class Connection
+    {
+        /** 32 hexadecimal digits; what rt_send() and `except:` take. */
+        public readonly string $id;
+
+        /** websocket, raw, sse, stream, poll or http. */
+        public readonly string $transport;
+
+        /** The client's address, without the port; empty for a Unix socket. */
+        public readonly string $ip;
+
+        /** The path of the request, without the query. */
+        public readonly string $path;
+
+        /** The query, as in $_GET. */
+        public readonly array $query;
+
+        /** The headers by name in lower case; a repeated one joined with commas. */
+        public readonly array $headers;
+
+        /** The cookies, as in $_COOKIE. */
+        public readonly array $cookies;
+
+        /** Who it is; null until somebody says so. */
+        public readonly ?string $user;
+
+        /** Private: only the server makes one. Throws nothing. */
+        private function __construct() {}
+
+        /**
+         * Sends a message to this connection alone.
+         *
+         * @return bool whether the connection is still there
+         * @throws \ValueError if $event is not valid, or $data cannot be encoded as JSON
+         * @throws Exception as rt_broadcast()
+         */
+        public function send(mixed $data, string $event = 'message'): bool {}
+
+        /**
+         * Closes it.
+         *
+         * @param int $code 1000, or 3000 to 4999 with a meaning of your own
+         * @param string $reason at most 123 bytes of UTF-8
+         * @return bool whether the connection is still there
+         * @throws \ValueError if $code or $reason is not valid
+         * @throws Exception if there is no server, or it does not answer within realtime.timeout
+         */
+        public function close(int $code = 1000, string $reason = ''): bool {}
+
+        /**
+         * Subscribes it to a channel, without asking the rt_on_subscribe() handlers.
+         *
+         * @return bool whether the connection is still there and may have one more subscription
+         * @throws \ValueError if $channel is not valid
+         * @throws Exception if there is no server, or it does not answer within realtime.timeout
+         */
+        public function subscribe(string $channel): bool {}
+
+        /**
+         * Ends its subscription to a channel.
+         *
+         * @return bool whether there was one
+         * @throws \ValueError if $channel is not valid
+         * @throws Exception if there is no server, or it does not answer within realtime.timeout
+         */
+        public function unsubscribe(string $channel): bool {}
+    }
+
+    /**
+     * What a client sent. rt_on_message() handlers get it; it cannot be made, cloned or serialized.
+     */
+    final class Message
+    {
+        /** Where it was sent to. */
+        public readonly string $channel;
+
+        /** Its event name. */
+        public readonly string $event;
+
+        /** JSON decoded to arrays and scalars; a string for a text frame on /raw; a Realtime\Binary for a binary one. */
+        public readonly mixed $data;
+
+        /** A number among this server's client messages. */
+        public readonly string $id;
+
+        /** Who sent it. */
+        public readonly Connection $from;
+
+        /** Private: only the server makes one. Throws nothing. */
+        private function __construct() {}
+
+        /**
+         * Replies, instead of returning a value. Once, before the handlers have returned.
+         *
+         * @throws \ValueError if $data cannot be encoded as JSON
+         * @throws Exception if the message has been answered
+         */
+        public function reply(mixed $data): void {}
+    }
+}

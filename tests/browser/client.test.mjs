@@ -1,0 +1,369 @@
+// Our client (php/client/realtime.js) in node, against the real server over a wire that can be cut.
+
+import assert from 'node:assert/strict';
+import { after, afterEach, before, describe, test as run } from 'node:test';
+import WebSocket from 'ws';
+import { Realtime } from '../../php/client/realtime.js';
+import { Program, Wire, sleep, until } from './support.mjs';
+
+const test = (name, body) => run(name, { timeout: 30000 }, body);
+const KINDS = ['ws', 'sse', 'poll'];
+const range = (from, to) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
+
+let server;
+let wire;
+const open = [];
+
+/** A client over the wire that notes what happens to it. */
+function client(options = {}) {
+  const rt = new Realtime(options.base ?? wire.url, { WebSocket, minDelay: 50, maxDelay: 400, timeout: 1500, ...options });
+  rt.log = [];
+  for (const event of ['open', 'close', 'error', 'transport', 'gap']) {
+    rt.on(event, (info) => rt.log.push({ event, ...(typeof info === 'string' ? { kind: info } : info), code: info.code }));
+  }
+  rt.times = (event) => rt.log.filter((entry) => entry.event === event).length;
+  open.push(rt);
+  return rt;
+}
+
+/** Subscribes and collects the data. */
+async function collect(rt, channel, options) {
+  const got = [];
+  const subscription = rt.subscribe(channel, (data) => got.push(data), options);
+  await subscription.ready;
+  return Object.assign(got, { off: subscription });
+}
+
+const all = (got, expected) => until(() => got.length >= expected.length, `${expected.length} messages`, 8000, () => got)
+  .then(() => sleep(60)) // for one too many to show
+  .then(() => assert.deepEqual([...got], expected));
+
+before(async () => {
+  server = await new Program('tests/browser/server.php', { 'realtime.ping_interval': 1, 'realtime.history_size': 50 }).start();
+});
+after(() => server.end());
+afterEach(async () => {
+  assert.equal(server.output().stderr, '', 'the server has nothing to complain about');
+  for (const rt of open.splice(0)) rt.close();
+  await wire?.close();
+  wire = undefined;
+});
+const wired = async () => { wire = await new Wire(server.port).open(); };
+
+for (const kind of KINDS) {
+  describe(kind, () => {
+    const only = (options) => client({ transports: [kind], ...options });
+
+    test('receives what another process broadcasts, and publishes to PHP', async () => {
+      await wired();
+      const rt = only();
+      const got = await collect(rt, `${kind}.a`);
+      assert.equal(rt.transport, kind);
+      assert.match(await server.broadcast(`${kind}.a`, { text: 'é "quoted"\n', n: 1.5, list: [null, true] }), /^[\da-f]{8}-\d+$/);
+      await all(got, [{ text: 'é "quoted"\n', n: 1.5, list: [null, true] }]);
+      const reply = await rt.publish('x', [1, 'two'], { event: 'echo' });
+      assert.deepEqual(reply.data, [1, 'two']);
+      assert.equal(reply.connection, rt.connection, 'PHP knows which connection it comes from');
+      assert.equal(await rt.publish('x', 1, { event: 'nothing' }), null);
+      await assert.rejects(rt.publish('x', 1, { event: 'fail' }), { code: 'handler_failed' });
+    });
+
+    test('gets what is for it alone, also binary, and not what excepts it', async () => {
+      await wired();
+      const rt = only();
+      const direct = [];
+      rt.on('message', (data, { event }) => direct.push([event, data]));
+      const got = await collect(rt, `${kind}.b`);
+      const other = await collect(only(), `${kind}.b`);
+      assert.equal(await rt.publish('x', { for: 'you' }, { event: 'send' }), true);
+      await until(() => direct.length, 'a direct message');
+      assert.deepEqual(direct, [['direct', { for: 'you' }]]);
+      await rt.publish(`${kind}.b`, 'to the others', { event: 'say' });
+      await rt.publish(`${kind}.b`, null, { event: 'binary' });
+      await all(other, ['to the others', Uint8Array.of(0, 255, 128)]);
+      assert.deepEqual([...got], [Uint8Array.of(0, 255, 128)]);
+    });
+
+    test('resumes after a cut: nothing lost, nothing double', async () => {
+      await wired();
+      const rt = only();
+      const [a, b] = [await collect(rt, `${kind}.c`), await collect(rt, `${kind}.d`)];
+      await server.numbers(`${kind}.c`, 1, 3);
+      await all(a, [1, 2, 3]);
+      for (const round of [0, 1]) {
+        wire.down = true;
+        wire.cut();
+        await until(() => rt.times('close') === round + 1, 'a close');
+        assert.equal(rt.state, 'connecting');
+        await server.numbers(`${kind}.c`, 4 + round * 10, 10);
+        await server.numbers(`${kind}.d`, round, 1);
+        wire.down = false;
+        await until(() => rt.state === 'open', 'an open connection');
+      }
+      await server.numbers(`${kind}.c`, 24, 2);
+      await all(a, range(1, 25));
+      await all(b, [0, 1]);
+      assert.equal(rt.times('gap'), 0, JSON.stringify(rt.log));
+    });
+
+    test('resumes while messages keep coming, through many cuts', async () => {
+      await wired();
+      const rt = only();
+      const [a, b] = [await collect(rt, `${kind}.busy1`), await collect(rt, `${kind}.busy2`)];
+      const publishing = server.php(`for ($i = 0; $i < 400; $i++) {
+        rt_broadcast('${kind}.busy' . (1 + $i % 2), $i); usleep(4000); }`);
+      for (let i = 0; i < 6; i++) {
+        await sleep(250);
+        wire.cut();
+      }
+      await publishing;
+      await all(a, range(0, 199).map((i) => 2 * i));
+      await all(b, range(0, 199).map((i) => 2 * i + 1));
+      assert.ok(rt.times('close') >= 3, JSON.stringify(rt.log));
+      assert.equal(rt.times('gap'), 0);
+    });
+
+    test('adds and drops channels under load without losing or doubling', async () => {
+      await wired();
+      const rt = only();
+      const got = await collect(rt, `${kind}.steady`);
+      const publishing = server.php(`for ($i = 0; $i < 200; $i++) {
+        rt_broadcast(['${kind}.steady', '${kind}.extra'], $i); usleep(4000); }`);
+      const extras = [];
+      for (let i = 0; i < 5; i++) {
+        await sleep(100);
+        const extra = await collect(rt, `${kind}.extra`);
+        await sleep(80);
+        extra.off();
+        extras.push([...extra]);
+      }
+      await publishing;
+      await all(got, range(0, 199));
+      for (const extra of extras) {
+        assert.ok(extra.length > 3, `a channel added later gets its messages: ${extra}`);
+        assert.deepEqual(extra, range(extra[0], extra[0] + extra.length - 1));
+      }
+      assert.ok(extras[0][0] > 5, 'a new subscription does not get old messages');
+    });
+
+    test('says so when the history does not reach back', async () => {
+      await wired();
+      const rt = only();
+      const got = await collect(rt, `${kind}.gap`);
+      await server.numbers(`${kind}.gap`, 0, 1);
+      await all(got, [0]);
+      wire.down = true;
+      wire.cut();
+      await server.numbers(`${kind}.gap`, 1, 60); // 50 are kept
+      wire.down = false;
+      await all(got, [0, ...range(11, 60)]);
+      const gap = rt.log.find((entry) => entry.event === 'gap');
+      assert.equal(gap?.channel, `${kind}.gap`, JSON.stringify(rt.log));
+      // And not again when nothing more was missed.
+      wire.cut();
+      await until(() => rt.times('open') === 3, 'a third connection', 8000, () => rt.log);
+      await server.numbers(`${kind}.gap`, 61, 1);
+      await until(() => got.at(-1) === 61, 'the next message');
+      assert.equal(rt.times('gap'), 1, JSON.stringify(rt.log));
+    });
+
+    test("a publisher's own ids resume and do not double", async () => {
+      await wired();
+      const rt = only();
+      const [a, b] = [await collect(rt, `${kind}.own`), await collect(rt, `${kind}.own2`)];
+      const own = (n, channel = 'own') => server.php(`rt_broadcast('${kind}.${channel}', ${n}, id: '${kind}-order-${n}');`);
+      await own(1);
+      await own(1);
+      await all(a, [1]);
+      wire.down = true;
+      wire.cut();
+      await own(2);
+      await own(7, 'own2');
+      await server.numbers(`${kind}.own`, 3, 1);
+      wire.down = false;
+      await all(a, [1, 2, 3]);
+      await all(b, [7]);
+      await collect(rt, `${kind}.later`); // reopens a stream
+      await own(4);
+      await all(a, [1, 2, 3, 4]);
+      await all(b, [7]);
+    });
+
+    test('starts after a given id', async () => {
+      await wired();
+      const first = await server.broadcast(`${kind}.since`, 'before');
+      await server.broadcast(`${kind}.since`, 'after');
+      const rt = only();
+      await all(await collect(rt, `${kind}.since`, { since: first }), ['after']);
+    });
+
+    test('hears that a channel is refused, and keeps the others', async () => {
+      await wired();
+      const rt = only();
+      const got = await collect(rt, `${kind}.open`);
+      await assert.rejects(rt.subscribe('private-x', () => {}).ready, { code: 'forbidden', channel: 'private-x' });
+      await assert.rejects(rt.subscribe('no good', () => {}).ready, { code: 'bad_channel' });
+      await server.broadcast(`${kind}.open`, 1);
+      await all(got, [1]);
+      assert.equal(rt.times('error'), 2, JSON.stringify(rt.log));
+    });
+
+    test('finds out that a connection is dead', async () => {
+      await wired();
+      const rt = only({ timeout: 600 });
+      const got = await collect(rt, `${kind}.dead`);
+      wire.frozen = true;
+      if (kind === 'poll') wire.cut(); // else the test would wait for the 25 s of a poll
+      await until(() => rt.times('close'), 'a close', 6000, () => rt.log);
+      await server.broadcast(`${kind}.dead`, 'while it was dead');
+      wire.frozen = false;
+      await all(got, ['while it was dead']);
+    });
+
+    test('reconnects after the server is restarted, and resumes by the new history', async () => {
+      const own = await new Program('tests/browser/server.php').start();
+      try {
+        const rt = only({ base: own.url });
+        const got = await collect(rt, 'r');
+        await own.broadcast('r', 1);
+        await all(got, [1]);
+        await own.stop();
+        await until(() => rt.times('close'), 'a close');
+        await sleep(300);
+        await own.start();
+        await own.broadcast('r', 2); // before or after it is back: it gets it
+        await all(got, [1, 2]);
+        assert.deepEqual((await rt.publish('r', 3, { event: 'echo' })).data, 3);
+      } finally {
+        await own.end();
+      }
+    });
+  });
+}
+
+test('a lost connection fails what was sent and sends what was not', async () => {
+  await wired();
+  const rt = client({ transports: ['ws'] });
+  await until(() => rt.state === 'open', 'a connection');
+  const slow = rt.publish('x', 1, { event: 'slow' });
+  await sleep(50);
+  wire.down = true;
+  wire.cut();
+  await assert.rejects(slow, { code: 'lost' });
+  const waiting = rt.publish('x', 'later', { event: 'echo' });
+  await assert.rejects(rt.publish('x', 'never', { timeout: 100 }), { code: 'timeout' });
+  wire.down = false;
+  assert.equal((await waiting).data, 'later');
+});
+
+test('falls back where a proxy stops WebSockets, then where it keeps streams back; and upgrades again', async () => {
+  await wired();
+  wire.block = (head) => /upgrade: websocket/i.test(head) || (/^GET \/sse/.test(head) && 'hang');
+  const rt = client({ upgrade: 400, timeout: 500 });
+  const got = await collect(rt, 'fallback');
+  assert.equal(rt.transport, 'poll');
+  await server.broadcast('fallback', 1);
+  wire.block = () => false;
+  const publishing = server.php("for ($i = 2; $i <= 300; $i++) { rt_broadcast('fallback', $i); usleep(4000); }");
+  await until(() => rt.transport === 'ws', 'WebSocket again', 8000, () => rt.log);
+  await publishing;
+  await all(got, range(1, 300));
+});
+
+test('works without any channel, over each transport', async () => {
+  await wired();
+  for (const kind of KINDS) {
+    const rt = client({ transports: [kind] });
+    assert.equal((await rt.publish('x', kind, { event: 'echo' })).data, kind);
+  }
+});
+
+test('a base with a path, and parameters for PHP', async () => {
+  const seen = [];
+  const fetch = (url, init) => {
+    seen.push(url);
+    return globalThis.fetch(url.replace('/some/path/', '/'), init);
+  };
+  await wired();
+  const rt = client({ base: `${wire.url}some/path`, transports: ['sse'], fetch, params: { token: 'a b' } });
+  await collect(rt, 'p');
+  assert.equal(new URL(seen[0]).pathname, '/some/path/sse');
+  assert.equal(new URL(seen[0]).searchParams.get('token'), 'a b');
+});
+
+test('PHP closes it: 1000 for good, anything else reconnects', async () => {
+  await wired();
+  const rt = client({ transports: ['ws'] });
+  await until(() => rt.state === 'open', 'a connection');
+  rt.publish('x', { code: 4321 }, { event: 'close' }).catch(() => {});
+  await until(() => rt.times('open') === 2, 'a second connection', 8000, () => rt.log);
+  assert.equal(rt.log.find(({ event }) => event === 'close').code, 4321);
+  rt.publish('x', { code: 1000 }, { event: 'close' }).catch(() => {});
+  await until(() => rt.state === 'closed', 'the end', 8000, () => rt.log);
+  await assert.rejects(rt.publish('x', 1), { code: 'closed' });
+});
+
+test('PHP ends a subscription', async () => {
+  await wired();
+  const rt = client({ transports: ['ws'] });
+  const got = await collect(rt, 'taken');
+  assert.equal(await rt.publish('taken', null, { event: 'take' }), true);
+  await until(() => rt.log.some(({ code }) => code === 'unsubscribed'), 'the word of it', 3000, () => rt.log);
+  await server.broadcast('taken', 1);
+  await sleep(100);
+  assert.deepEqual([...got], []);
+});
+
+test('handlers: an exception in one does not harm the others, and each ends by itself', async () => {
+  await wired();
+  const thrown = [];
+  const listeners = process.listeners('uncaughtException');
+  process.removeAllListeners('uncaughtException').on('uncaughtException', (error) => thrown.push(error.message));
+  try {
+    const rt = client();
+    const got = [];
+    const handler = (data) => got.push(data);
+    rt.subscribe('h', () => { throw new Error('in a handler'); });
+    const [one, two] = [rt.subscribe('h', handler), rt.subscribe('h', handler)];
+    await two.ready;
+    await server.broadcast('h', 1);
+    await until(() => got.length === 2, 'both');
+    one();
+    await server.broadcast('h', 2);
+    await until(() => got.length === 3, 'the other');
+    two();
+    await server.broadcast('h', 3);
+    await sleep(60);
+    assert.deepEqual(got, [1, 1, 2]);
+    assert.equal(thrown.length, 3);
+  } finally {
+    process.removeAllListeners('uncaughtException');
+    for (const listener of listeners) process.on('uncaughtException', listener);
+  }
+});
+
+test('keeps nothing alive after close()', async () => {
+  await wired();
+  const rt = client();
+  await collect(rt, 'x');
+  await rt.publish('x', 1, { event: 'echo' });
+  rt.close();
+  await until(() => wire.connections === 0, 'no connection left', 3000);
+  const timers = process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
+  await sleep(20);
+  assert.ok(timers <= 2, `timers are left: ${process.getActiveResourcesInfo()}`);
+});
+
+test('one that is lost waits longer each time, at random', async () => {
+  await wired();
+  wire.down = true;
+  const times = [];
+  const rt = client({ transports: ['poll'], fetch: () => { times.push(Date.now()); return Promise.reject(new TypeError('no')); }, minDelay: 40, maxDelay: 200 });
+  await until(() => times.length > 6, 'seven tries');
+  rt.close();
+  const waits = times.slice(1).map((time, i) => time - times[i]);
+  waits.forEach((wait, i) => {
+    const most = Math.min(200, 40 * 2 ** i);
+    assert.ok(wait >= most / 2 - 2 && wait < most + 60, `wait ${i} of ${waits}`);
+  });
+});

@@ -1,0 +1,34 @@
+--TEST--
+rt_after() calls once, in the order of time
+--EXTENSIONS--
+realtime
+--INI--
+realtime.listen=127.0.0.1:0
+realtime.socket={TMP}/realtime-phpt-rt_after_basic/hub.sock
+realtime.threads=1
+--FILE--
+<?php
+rt_after(0.04, fn() => print("third\n"));
+rt_after(0, fn() => print("first\n"));
+rt_after(0.02, function () {
+    echo "second\n";
+    rt_after(0.01, fn() => print("added meanwhile\n"));
+});
+rt_after(0.06, 'rt_stop');
+rt_run(5);
+rt_run(0.05);
+rt_after(0, fn() => print("in rt_dispatch()\n"));
+var_dump(rt_dispatch());
+?>
+--EXPECTF--
+first
+second
+added meanwhile
+third
+in rt_dispatch()
+int(0)
+--CLEAN--
+<?php
+require __DIR__ . '/clean.inc';
+clean('rt_after_basic');
+?>

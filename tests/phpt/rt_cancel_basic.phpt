@@ -1,0 +1,42 @@
+--TEST--
+rt_cancel() ends a timer, also from its own callback
+--EXTENSIONS--
+realtime
+--INI--
+realtime.listen=127.0.0.1:0
+realtime.socket={TMP}/realtime-phpt-rt_cancel_basic/hub.sock
+realtime.threads=1
+--FILE--
+<?php
+$timer = rt_every(0.01, function () use (&$timer) {
+    static $count = 0;
+    echo ++$count, "\n";
+    if ($count === 2) {
+        var_dump(rt_cancel($timer));
+    }
+});
+$never = rt_after(0.02, fn() => print("never\n"));
+var_dump(rt_cancel($never), rt_cancel($never), rt_cancel(12345));
+rt_run(0.1);
+// What a callback held is let go while others come and go.
+final class Witness { public function __destruct() { echo "released\n"; rt_after(0, fn() => print("by destructor\n")); } }
+$witness = new Witness;
+$held = rt_after(5, fn() => $witness);
+unset($witness);
+rt_cancel($held);
+rt_run(0.02);
+?>
+--EXPECTF--
+bool(true)
+bool(false)
+bool(false)
+1
+2
+bool(true)
+released
+by destructor
+--CLEAN--
+<?php
+require __DIR__ . '/clean.inc';
+clean('rt_cancel_basic');
+?>

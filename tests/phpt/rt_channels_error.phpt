@@ -1,0 +1,32 @@
+--TEST--
+rt_channels() says what is wrong with a pattern
+--EXTENSIONS--
+realtime
+--INI--
+realtime.listen=127.0.0.1:0
+realtime.socket={TMP}/realtime-phpt-rt_channels_error/hub.sock
+realtime.threads=1
+--FILE--
+<?php
+function attempt(callable $call): void
+{
+    try {
+        echo json_encode($call()), "\n";
+    } catch (Throwable $e) {
+        echo get_class($e), ': ', $e->getMessage(), "\n";
+    }
+}
+
+attempt(fn() => rt_channels(''));
+attempt(fn() => rt_channels('a b'));
+attempt(fn() => rt_channels());
+?>
+--EXPECTF--
+ValueError: rt_channels(): Argument #1 ($pattern) must be a channel name of 1 to 200 bytes, 0 given
+ValueError: rt_channels(): Argument #1 ($pattern) must be a channel name of letters, digits and _ - = @ , . ; : /, found ' '
+Realtime\Exception: no realtime server is running%s
+--CLEAN--
+<?php
+require __DIR__ . '/clean.inc';
+clean('rt_channels_error');
+?>

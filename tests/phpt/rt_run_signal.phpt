@@ -1,0 +1,36 @@
+--TEST--
+SIGINT and SIGTERM end rt_run() and nothing else, and are the script's again after it
+--EXTENSIONS--
+realtime
+pcntl
+posix
+--INI--
+realtime.listen=127.0.0.1:0
+realtime.socket={TMP}/realtime-phpt-rt_run_signal/hub.sock
+realtime.threads=1
+--FILE--
+<?php
+foreach ([SIGINT, SIGTERM] as $signal) {
+    rt_after(0.05, fn() => posix_kill(getmypid(), $signal));
+    rt_run(5);
+    echo "still here\n";
+}
+$pid = pcntl_fork();
+if ($pid === 0) {
+    posix_kill(getmypid(), SIGTERM);
+    sleep(5);
+    exit;
+}
+pcntl_waitpid($pid, $status);
+var_dump(pcntl_wifsignaled($status), pcntl_wtermsig($status) === SIGTERM);
+?>
+--EXPECTF--
+still here
+still here
+bool(true)
+bool(true)
+--CLEAN--
+<?php
+require __DIR__ . '/clean.inc';
+clean('rt_run_signal');
+?>

@@ -1,0 +1,31 @@
+--TEST--
+rt_stop() ends rt_run() after the handler that runs, and only that run
+--EXTENSIONS--
+realtime
+--INI--
+realtime.listen=127.0.0.1:0
+realtime.socket={TMP}/realtime-phpt-rt_stop_basic/hub.sock
+realtime.threads=1
+--FILE--
+<?php
+rt_stop();
+rt_every(0.01, function () {
+    static $count = 0;
+    echo ++$count, "\n";
+    rt_stop();
+    echo "to its end\n";
+});
+rt_run(5);
+rt_run(5);
+rt_run(0);
+?>
+--EXPECTF--
+1
+to its end
+2
+to its end
+--CLEAN--
+<?php
+require __DIR__ . '/clean.inc';
+clean('rt_stop_basic');
+?>
