@@ -243,6 +243,65 @@ fn a_session_loses_nothing_under_load() {
 }
 
 #[test]
+fn an_answer_that_was_lost_comes_again() {
+    let hub = Hub::start();
+    let mut client = Client::connect(hub.address());
+    let (first, next) = session(&mut client, "&timeout=0");
+    let publish = |text: &str| {
+        let passing = Publish {
+            store: false,
+            ..message("a", text)
+        };
+        hub.node().publish(passing).unwrap();
+    };
+    publish("1");
+    let since = |answer: &Value| format!("{next}&since={}", cursor(answer));
+    let lost = client.get(&since(&first)).json();
+    assert_eq!(data(&lost), [1]);
+    let again = client.get(&since(&first)).json();
+    assert_eq!(data(&again), [1]);
+    publish("2");
+    let more = client.get(&since(&again)).json();
+    assert_eq!(data(&more), [2], "what has arrived does not");
+    publish("3");
+    let id = first["connection"].as_str().unwrap().parse().unwrap();
+    crate::harness::eventually("the third", || {
+        hub.node().send(id, json("4"), EventName::Message).unwrap()
+    });
+    let mut rest = Vec::new();
+    while rest.len() < 2 {
+        let answer = client.get(&since(&more)).json();
+        rest = data(&answer);
+    }
+    assert_eq!(rest, [3, 4], "with what came meanwhile, in order");
+}
+
+#[test]
+fn a_newer_poll_takes_the_place_of_an_older_one() {
+    let hub = Hub::start();
+    let mut old = Client::connect(hub.address());
+    let (_, next) = session(&mut old, "&timeout=0");
+    let poll = format!("GET {next}&timeout=60 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut new = Client::connect(hub.address());
+    // Whichever of the two comes first, the other one waits for the message.
+    old.send(poll.as_bytes());
+    new.send(poll.as_bytes());
+    hub.await_subscribers("a", 1);
+    let (early, late) = std::thread::scope(|scope| {
+        let answers =
+            [&mut old, &mut new].map(|client| scope.spawn(|| data(&client.response(true).json())));
+        crate::harness::eventually("one that gave way", || {
+            answers.iter().any(|answer| answer.is_finished())
+        });
+        hub.publish("a", "1");
+        let mut all = answers.map(|answer| answer.join().unwrap());
+        all.sort();
+        (all[0].clone(), all[1].clone())
+    });
+    assert_eq!((early, late), (vec![], vec![1]));
+}
+
+#[test]
 fn a_session_takes_its_own_key_only() {
     let hub = Hub::start();
     let mut client = Client::connect(hub.address());

@@ -183,6 +183,45 @@ fn no_data_follows_the_close_frame() {
 }
 
 #[test]
+fn no_data_follows_a_close_frame_that_has_to_wait() {
+    let hub = Hub::with(&[("realtime.max_backlog", "64M")]);
+    let mut slow = Client::with_receive_buffer(hub.address(), Some(4096));
+    slow.send(handshake("/raw/a", "").as_bytes());
+    slow.head();
+    hub.await_subscribers("a", 1);
+    // More than the kernel takes: the answer to the close has to wait behind it.
+    let text = format!("\"{}\"", "x".repeat(60_000));
+    for _ in 0..200 {
+        hub.publish("a", &text);
+    }
+    slow.send(&masked(0x88, b"\x0f\xa0bye"));
+    // Each question is answered by the thread that reads the close, between two looks at its sockets.
+    for _ in 0..200 {
+        hub.stats();
+        hub.publish("a", "1");
+    }
+    // Read to the end first: how much of it the server still got rid of in time is not the question.
+    let bytes = slow.rest();
+    let (mut at, mut frames) = (0, 0);
+    while at + 4 <= bytes.len() && bytes[at] != 0x88 {
+        assert_eq!(bytes[at], 0x81);
+        at += match bytes[at + 1] {
+            126 => 4 + usize::from(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]])),
+            short => 2 + usize::from(short),
+        };
+        frames += 1;
+    }
+    assert!(frames > 0);
+    if at < bytes.len() {
+        assert_eq!(
+            &bytes[at..],
+            b"\x88\x05\x0f\xa0bye",
+            "the close frame, and no more"
+        );
+    }
+}
+
+#[test]
 fn raw_without_a_handler_says_so() {
     let hub = Hub::start();
     let mut client = Client::websocket(hub.address(), "/raw/a");
