@@ -112,14 +112,22 @@ fn a_past_larger_than_an_answer_comes_in_parts() {
     for with_session in ["", "&session=1"] {
         let mut client = Client::connect(hub.address());
         let (mut since, mut seen, mut answers) = (start.clone(), Vec::new(), 0);
+        let mut next: Option<String> = None;
         while seen.len() < 20 {
-            let path = format!("/poll?channel=a&timeout=5&since={since}{with_session}");
+            let path = match &next {
+                Some(next) => format!("{next}&timeout=5&since={since}"),
+                None => format!("/poll?channel=a&timeout=5&since={since}{with_session}"),
+            };
             let answer = client.get(&path).json();
             assert_eq!(answer["recovered"], true);
             let messages = answer["messages"].as_array().unwrap();
             assert!(!messages.is_empty());
             seen.extend(messages.iter().map(|m| m["data"][0].as_i64().unwrap()));
             since = cursor(&answer).to_owned();
+            if let Some(key) = answer["key"].as_str() {
+                let connection = answer["connection"].as_str().unwrap();
+                next = Some(format!("/poll?connection={connection}&key={key}"));
+            }
             answers += 1;
             if seen.len() == 20 && !with_session.is_empty() {
                 assert!(
@@ -131,6 +139,18 @@ fn a_past_larger_than_an_answer_comes_in_parts() {
         assert_eq!(seen, (1..=20).collect::<Vec<_>>());
         assert!(answers > 4, "{answers}");
     }
+}
+
+#[test]
+fn a_message_that_no_backlog_holds_is_fetched_from_the_history() {
+    let hub = Hub::with(&[("realtime.max_backlog", "4K")]);
+    let mut client = Client::connect(hub.address());
+    client.send(b"GET /poll?channel=a HTTP/1.1\r\nHost: a\r\n\r\n");
+    hub.await_subscribers("a", 1);
+    let id = hub.publish("a", &format!("\"{}\"", "x".repeat(5000)));
+    let answer = client.response(true).json();
+    assert_eq!(answer["messages"][0]["id"], id);
+    assert_eq!(cursor(&answer), id);
 }
 
 #[test]

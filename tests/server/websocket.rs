@@ -3,7 +3,7 @@
 use realtime::message::Incoming;
 
 use crate::client::{Client, handshake, header, masked};
-use crate::harness::{Hub, MESSAGES, NONE, Seen, json};
+use crate::harness::{Hub, MESSAGES, NONE, Seen, eventually, json};
 
 #[test]
 fn raw_frames_are_the_payload() {
@@ -194,6 +194,7 @@ fn no_data_follows_a_close_frame_that_has_to_wait() {
     for _ in 0..200 {
         hub.publish("a", &text);
     }
+    eventually("the backlog", || hub.stats().delivered == 200);
     slow.send(&masked(0x88, b"\x0f\xa0bye"));
     // Each question is answered by the thread that reads the close, between two looks at its sockets.
     for _ in 0..200 {
