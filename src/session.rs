@@ -305,7 +305,7 @@ fn attach(
     // Nothing is delivered between here and `subscribe`: delivery runs on this thread, and what the broker
     // accepts meanwhile has a number above `position`.
     let caught = node.catch_up(&new, since);
-    let id = caught.position.to_string();
+    let id = caught.position.text();
     let mut missed = caught.missed.into_iter();
     let mut past: Vec<Arc<Publication>> = Vec::new();
     for channel in channels {
