@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::backend::{Answer, Event, Refused, ReplyTo};
 use crate::hub::{Hub, Membership, SharedHub};
-use crate::ids::Channel;
+use crate::ids::{Channel, Position};
 use crate::message::{ClientMessage, ConnectionInfo, EventName, Incoming, Publication};
 use crate::node::Node;
 use crate::socket::Socket;
@@ -236,13 +236,13 @@ impl Session {
 
     /// Subscribes to all `channels` in one moment, with what they have after `since`, in order over all of them.
     ///
-    /// The client is told of each, then gets what it missed, then what comes live.
+    /// The client is told of each, then gets what it missed, then what comes live. Returns where the past ends.
     pub fn attach(
         &self,
         channels: &[Channel],
         since: Option<&str>,
         reference: Option<&RawValue>,
-    ) -> Result<(), Denied> {
+    ) -> Result<Position, Denied> {
         let mut hub = self.hub().borrow_mut();
         attach(
             self.node(),
@@ -293,7 +293,7 @@ fn attach(
     channels: &[Channel],
     since: Option<&str>,
     reference: Option<&RawValue>,
-) -> Result<(), Denied> {
+) -> Result<Position, Denied> {
     let new: Vec<Channel> = channels
         .iter()
         .filter(|channel| !hub.is_subscribed(slot, channel))
@@ -334,7 +334,7 @@ fn attach(
         past.sort_unstable_by_key(|publication| publication.position.seq);
     }
     hub.replay(slot, past);
-    Ok(())
+    Ok(caught.position)
 }
 
 fn tell(hub: &mut Hub, slot: usize, frame: &ServerFrame<'_>) {

@@ -12,8 +12,8 @@ use super::http::linger;
 use super::request::Query;
 use crate::session::{Admitted, Session};
 use crate::socket::Socket;
-use crate::wire::Format;
 use crate::wire::envelope::ServerFrame;
+use crate::wire::{Format, sse};
 
 /// How long the rest of the outbox may take to leave when the stream is closed.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
@@ -97,6 +97,11 @@ fn begin(shared: &Shared, stream: Stream, socket: &Rc<Socket>) -> Session {
     // Allowed before the head was written, and within realtime.max_subscriptions.
     let attached = session.attach(&query.channels, query.since.as_deref(), None);
     debug_assert!(attached.is_ok());
+    if let (Ok(position), None, Format::Sse { body, .. }) = (attached, &query.since, format) {
+        // An EventSource resumes after the newest id it has seen: it needs one before the first message, too.
+        let cursor = body.frame(sse::cursor(position));
+        session.hub().borrow_mut().push(session.slot(), cursor);
+    }
     session.hub().borrow_mut().flush_dirty();
     session
 }

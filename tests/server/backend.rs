@@ -140,8 +140,12 @@ fn while_a_verdict_is_awaited_messages_flow() {
     let (mut client, _) = Client::native(hub.address());
     client.subscribe("a", None);
     let (_php, answers) = undecided(&hub, SUBSCRIBE);
-    client.say(r#"{"type":"subscribe","channel":"b"}"#);
+    // In one packet: what is answered before the question does not wait for the verdict.
+    let mut packet = masked(0x81, br#"{"type":"ping"}"#);
+    packet.extend(masked(0x81, br#"{"type":"subscribe","channel":"b"}"#));
+    client.send(&packet);
     let answer = answers.recv().unwrap();
+    assert_eq!(client.json()["type"], "pong");
     hub.publish("a", "1");
     assert_eq!(client.json()["data"], 1);
     hub.publish("b", "2");

@@ -20,6 +20,11 @@ fn the_bytes_of_a_stream() {
     );
     assert_eq!(header(&head, "X-Accel-Buffering"), Some("no"));
     assert_eq!(client.chunk().unwrap(), "retry: 1500\n\n");
+    let cursor = client.chunk().unwrap();
+    assert!(
+        cursor.starts_with("id: ") && cursor.ends_with("-0\n\n"),
+        "{cursor:?}"
+    );
     hub.await_subscribers("a", 1);
     let id = hub.publish("a", "{\"a\":\n1}");
     assert_eq!(
@@ -53,6 +58,7 @@ fn http_1_0_gets_a_stream_without_chunks() {
     assert_eq!(header(&head, "Transfer-Encoding"), None, "{head}");
     assert_eq!(header(&head, "Content-Length"), None, "{head}");
     assert_eq!(client.until(b"\n\n"), "retry: 2000\n\n");
+    assert!(client.until(b"\n\n").starts_with("id: "));
     hub.await_subscribers("a", 1);
     hub.publish("a", "1");
     assert!(client.until(b"data: 1\n\n").contains("id: "));
@@ -83,6 +89,7 @@ fn meta_tells_the_channel_and_who_one_is() {
         assert_eq!(subscribed["channel"], channel);
         assert_eq!(subscribed["type"], "subscribed");
     }
+    assert!(client.chunk().unwrap().starts_with("id: "));
     let id = hub.publish("b", "[1]");
     let data =
         format!(r#"{{"type":"message","channel":"b","event":"message","id":"{id}","data":[1]}}"#);
@@ -122,6 +129,24 @@ fn one_last_event_id_resumes_several_channels() {
 }
 
 #[test]
+fn a_stream_that_breaks_before_its_first_message_resumes() {
+    let hub = Hub::start();
+    hub.publish("a", "1");
+    let mut client = Client::stream(hub.address(), "/sse?channel=a", "");
+    client.chunk();
+    let cursor = client.chunk().unwrap();
+    drop(client);
+    hub.publish("a", "2");
+    let more = format!(
+        "Last-Event-ID: {}\r\n",
+        cursor.trim_start_matches("id: ").trim_end()
+    );
+    let mut client = Client::stream(hub.address(), "/sse?channel=a", &more);
+    client.chunk();
+    assert!(client.chunk().unwrap().ends_with("data: 2\n\n"));
+}
+
+#[test]
 fn a_resume_that_falls_short_says_so() {
     let hub = Hub::with(&[("realtime.history_size", "2")]);
     let ids: Vec<String> = (1..=4).map(|n| hub.publish("a", &n.to_string())).collect();
@@ -143,8 +168,9 @@ fn a_silent_stream_has_a_heartbeat() {
     let hub = Hub::with(&[("realtime.ping_interval", "1")]);
     let mut client = Client::stream(hub.address(), "/sse?channel=a", "");
     client.chunk();
+    client.chunk();
     for _ in 0..2 {
-        assert_eq!(client.chunk_with(":"), ":\n\n");
+        assert_eq!(client.chunk().unwrap(), ":\n\n");
     }
     let mut lines = Client::stream(hub.address(), "/stream?channel=a", "");
     lines.chunk();
