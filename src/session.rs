@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use serde_json::value::RawValue;
 
 use crate::backend::{Answer, Event, Refused, ReplyTo};
+use crate::hub::mailbox::Opening;
 use crate::hub::{Hub, Membership, SharedHub};
 use crate::ids::{Channel, Position};
 use crate::message::{ClientMessage, ConnectionInfo, EventName, Incoming, Publication};
@@ -65,7 +66,9 @@ impl From<Refused> for Denied {
 
 /// Asks PHP whether a client may connect.
 pub async fn admit(node: &Arc<Node>, info: Arc<ConnectionInfo>) -> Result<Admitted, Denied> {
+    let mut opening = None;
     if node.interest().open {
+        opening = Some(node.shard(info.id.shard()).begin_opening(info.id));
         let (answer, verdict) = Answer::channel();
         node.dispatch(Event::Open {
             connection: info.clone(),
@@ -80,6 +83,7 @@ pub async fn admit(node: &Arc<Node>, info: Arc<ConnectionInfo>) -> Result<Admitt
     Ok(Admitted {
         node: node.clone(),
         info,
+        opening,
         code: 1006,
         reason: String::new(),
     })
@@ -90,6 +94,8 @@ pub async fn admit(node: &Arc<Node>, info: Arc<ConnectionInfo>) -> Result<Admitt
 pub struct Admitted {
     node: Arc<Node>,
     info: Arc<ConnectionInfo>,
+    /// Until the connection is in the hub.
+    opening: Option<Opening>,
     code: u16,
     reason: String,
 }
@@ -220,6 +226,13 @@ impl Session {
     /// See [`Admitted::ends`].
     pub fn ends(&mut self, code: u16, reason: &str) {
         self.admitted.ends(code, reason);
+    }
+
+    /// Does what `rt_on_open()` has asked for. To be called when the client has been told that it is connected.
+    pub fn opened(&mut self) {
+        if let Some(opening) = self.admitted.opening.take() {
+            self.hub().borrow_mut().catch_up(opening.finish());
+        }
     }
 
     /// Counts a message from the client and notes that it lives.

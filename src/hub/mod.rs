@@ -256,6 +256,13 @@ impl Hub {
         });
     }
 
+    /// Does what was put off until a connection was open.
+    pub fn catch_up(&mut self, deferred: Vec<mailbox::Command>) {
+        for command in deferred {
+            self.carry_out(command, false);
+        }
+    }
+
     /// Closes every connection.
     pub fn close_all(&mut self, code: u16, reason: &str) {
         let slots: Vec<usize> = self.connections.iter().map(|(slot, _)| slot).collect();

@@ -86,9 +86,12 @@ pub async fn answer(requests: &Requests, parts: &Parts) -> Result<Response<Body>
 
 async fn plain(mut session: Session, query: &Query, timeout: Duration) -> Answer {
     let node = session.node().clone();
-    let (past, answer) = attach(&session, query);
+    let (mut past, answer) = attach(&session, query);
+    session.opened();
     session.ends(1000, "");
     if !past.is_empty() {
+        let slot = session.slot();
+        past.extend(session.hub().borrow_mut().collected(slot).0);
         return Answer {
             messages: objects(past),
             ..answer
@@ -128,6 +131,7 @@ async fn first_of_session(
     timeout: Duration,
 ) -> Result<Answer, Refusal> {
     let (past, answer) = attach(&session, query);
+    session.opened();
     if session.hub().borrow().subscriptions(session.slot()) == 0 {
         session.ends(1000, "");
         // Its past goes on: a session begins with the poll that has reached the present.

@@ -79,7 +79,7 @@ fn begin(shared: &Shared, stream: Stream, socket: &Rc<Socket>) -> Session {
         query,
         first,
     } = stream;
-    let session = Session::new(admitted, &shared.hub, format, Some(socket.clone()));
+    let mut session = Session::new(admitted, &shared.hub, format, Some(socket.clone()));
     if let Format::Sse { body, .. } = format {
         let slot = session.slot();
         session.hub().borrow_mut().push(slot, body.frame(first));
@@ -102,6 +102,7 @@ fn begin(shared: &Shared, stream: Stream, socket: &Rc<Socket>) -> Session {
         let cursor = body.frame(sse::cursor(position));
         session.hub().borrow_mut().push(session.slot(), cursor);
     }
+    session.opened();
     session.hub().borrow_mut().flush_dirty();
     session
 }
