@@ -133,9 +133,13 @@ impl Shard {
         }
     }
 
-    /// Says that taken work of `cost` bytes is done.
-    pub fn done(&self, cost: usize) {
-        self.waiting.fetch_sub(cost, Ordering::Relaxed);
+    /// Counts `commands`, which were taken, as done when the value is dropped: also by a panic, or publishers would find
+    /// the shard busy for ever.
+    pub fn working(&self, commands: &[Command]) -> Working<'_> {
+        Working {
+            shard: self,
+            cost: commands.iter().map(Command::cost).sum(),
+        }
     }
 
     /// Looks a connection up.
@@ -221,6 +225,19 @@ impl std::fmt::Debug for Command {
             Self::Reply { .. } => "Reply",
             Self::Run(_) => "Run",
         })
+    }
+}
+
+/// Work that a shard is doing.
+#[derive(Debug)]
+pub struct Working<'a> {
+    shard: &'a Shard,
+    cost: usize,
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.shard.waiting.fetch_sub(self.cost, Ordering::Relaxed);
     }
 }
 

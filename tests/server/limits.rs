@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::sync::Arc;
 
-use realtime::hub::mailbox::Shard;
+use realtime::hub::mailbox::{Command, Shard};
 use realtime::ids::ConnectionId;
 use realtime::message::{ConnectionInfo, Transport};
 use realtime::node::Failure;
@@ -222,6 +222,18 @@ fn the_history_is_bounded_in_bytes_over_all_channels() {
         assert!(hub.stats().history_bytes <= 100 << 10);
     }
     assert!(hub.stats().history_messages > 50);
+}
+
+#[test]
+fn a_panic_in_a_shard_silences_nobody() {
+    let hub = Hub::start();
+    let (mut client, welcome) = Client::native(hub.address());
+    client.subscribe("a", None);
+    let shard = hub.node().shard(welcome.id().shard());
+    shard.put(Command::Run(Box::new(|_| panic!("as a bug would"))));
+    eventually("the end of the work", || shard.waiting() == 0);
+    hub.publish("a", "1");
+    assert_eq!(client.json()["data"], 1);
 }
 
 #[test]
