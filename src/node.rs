@@ -436,7 +436,8 @@ impl Node {
             .all(|shard| shard.waiting() <= self.config.queue_bytes)
     }
 
-    fn check_size(&self, size: usize) -> Result<(), Failure> {
+    /// Whether a message of `size` bytes is within `realtime.max_message_size`.
+    pub fn check_size(&self, size: usize) -> Result<(), Failure> {
         let limit = self.config.max_message_size;
         if size > limit {
             Err(Failure::TooLarge { size, limit })
