@@ -262,3 +262,24 @@ fn the_end_of_the_server_is_said_to_everybody() {
     stopping.join().unwrap();
     TcpListener::bind(&address).expect("the address is free again");
 }
+
+#[test]
+fn an_answer_that_nobody_reads_is_given_up() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(root.path().join("large.txt"), vec![b'x'; 15 << 20]).unwrap();
+    let hub = Hub::with(&[
+        ("realtime.docroot", root.path().to_str().unwrap()),
+        ("realtime.handshake_timeout", "0.3"),
+    ]);
+    let mut lazy = Client::with_receive_buffer(hub.address(), Some(4096));
+    lazy.send(b"GET /large.txt HTTP/1.1\r\nHost: a\r\n\r\n");
+    // Nothing tells this side when the other gives up: its end comes behind what was not read.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let read = lazy.rest().len();
+    assert!(
+        read < 15 << 20,
+        "{read} bytes of an answer that was to be cut"
+    );
+    let mut prompt = Client::connect(hub.address());
+    assert_eq!(prompt.get("/large.txt").body.len(), 15 << 20);
+}
