@@ -1,11 +1,14 @@
-//! Builds the C shim of the PHP binding, and only that; without the feature `php` there is nothing to do.
+//! Builds the C part of the PHP binding, and only that; without the feature `php` there is nothing to do.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     if std::env::var_os("CARGO_FEATURE_PHP").is_none() {
         return;
     }
-    println!("cargo:rerun-if-changed=src/php/shim.c");
+    let sources = ["src/php/shim.c", "src/php/objects.c"];
+    for source in sources {
+        println!("cargo:rerun-if-changed={source}");
+    }
     println!("cargo:rerun-if-env-changed=PHP_CONFIG");
     // The same php-config that a user would give to phpize; a name without a path is looked up in PATH.
     let php_config = std::env::var("PHP_CONFIG").unwrap_or_else(|_| "php-config".into());
@@ -22,7 +25,7 @@ fn main() {
         // As system headers: PHP's own are not written for our warnings.
         shim.flag("-isystem").flag(path);
     }
-    shim.file("src/php/shim.c")
+    shim.files(sources)
         .warnings(true)
         .std("gnu11")
         .compile("realtime_shim");

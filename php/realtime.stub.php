@@ -69,7 +69,8 @@ namespace {
 
     /**
      * Registers a handler for new connections: fn(Realtime\Connection $c). One that returns false refuses the connection,
-     * and so does one that throws. Handlers are called in the order in which they were registered.
+     * and so does one that throws. Handlers are called in the order in which they were registered. What they do with $c
+     * (send, subscribe, close) happens once it is let in.
      *
      * @throws TypeError if $handler is not callable
      */

@@ -13,6 +13,9 @@ use crate::message::Publication;
 /// What a kept message costs beside its content, in bytes.
 const ENTRY_COST: usize = 192;
 
+/// What a channel costs beside its name and its messages, in bytes: its maps and queues.
+const CHANNEL_COST: usize = 320;
+
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -108,9 +111,12 @@ impl History {
         let log = self
             .channels
             .entry(publication.channel.clone())
-            .or_insert_with(|| Log {
-                forgotten,
-                ..Log::default()
+            .or_insert_with(|| {
+                self.bytes += channel_cost(&publication.channel);
+                Log {
+                    forgotten,
+                    ..Log::default()
+                }
             });
         let mut freed = 0;
         if let Some(id) = &publication.id {
@@ -213,6 +219,7 @@ impl History {
         if log.entries.is_empty() && log.ids_order.is_empty() {
             self.forgotten = self.forgotten.max(log.forgotten);
             self.channels.remove(channel.as_str());
+            self.bytes -= channel_cost(&channel);
         }
         true
     }
@@ -248,6 +255,10 @@ impl Log {
 
 fn cost(publication: &Publication) -> usize {
     ENTRY_COST + publication.payload.len() + publication.event.as_str().len()
+}
+
+fn channel_cost(channel: &Channel) -> usize {
+    CHANNEL_COST + channel.as_str().len()
 }
 
 fn id_cost(id: &str) -> usize {
@@ -355,7 +366,7 @@ mod tests {
     #[test]
     fn bytes_push_out_the_oldest_of_all_channels() {
         let now = Instant::now();
-        let mut history = history(100, 3 * (ENTRY_COST + 8));
+        let mut history = history(100, 3 * (CHANNEL_COST + 1 + ENTRY_COST + 8));
         for (seq, channel) in ["a", "b", "c", "d"].into_iter().enumerate() {
             history.add(&publication(channel, seq as u64 + 1, now), true);
         }

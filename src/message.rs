@@ -101,7 +101,7 @@ impl Publication {
     pub fn public_id(&self) -> String {
         match &self.id {
             Some(id) => id.to_string(),
-            None => self.position.to_string(),
+            None => self.position.text(),
         }
     }
 }

@@ -196,7 +196,10 @@ impl Node {
     ) -> Result<bool, Failure> {
         self.check_size(payload.len())?;
         let Some(shard) = self.shard_of(to) else {
-            return Ok(false);
+            let Some(shard) = self.shards.get(to.shard()) else {
+                return Ok(false);
+            };
+            return Ok(shard.defer(to, Command::Send { to, payload, event }));
         };
         if shard.waiting() > self.config.queue_bytes {
             let deadline = Instant::now() + self.config.timeout;
@@ -232,14 +235,18 @@ impl Node {
 
     /// Begins to close a connection. `false` when it is not there.
     pub fn close(&self, who: ConnectionId, code: u16, reason: String) -> Result<bool, Failure> {
-        let Some(shard) = self.shard_of(who) else {
+        let Some(shard) = self.shards.get(who.shard()) else {
             return Ok(false);
         };
-        shard.put(Command::Run(Box::new(move |hub| {
+        let close = Command::Run(Box::new(move |hub| {
             if let Some(registered) = hub.shard().connection(who) {
                 hub.close(registered.slot, code, &reason);
             }
-        })));
+        }));
+        if !shard.has(who) {
+            return Ok(shard.defer(who, close));
+        }
+        shard.put(close);
         Ok(true)
     }
 
@@ -429,7 +436,8 @@ impl Node {
             .all(|shard| shard.waiting() <= self.config.queue_bytes)
     }
 
-    fn check_size(&self, size: usize) -> Result<(), Failure> {
+    /// Whether a message of `size` bytes is within `realtime.max_message_size`.
+    pub fn check_size(&self, size: usize) -> Result<(), Failure> {
         let limit = self.config.max_message_size;
         if size > limit {
             Err(Failure::TooLarge { size, limit })
@@ -438,18 +446,27 @@ impl Node {
         }
     }
 
-    fn ask_about<R: Send + Default + 'static>(
+    /// Has a shard do something about one of its connections, or put it off while `rt_on_open()` decides about it:
+    /// then the answer is `true`.
+    fn ask_about(
         &self,
         who: ConnectionId,
-        question: impl FnOnce(&mut Hub, usize) -> R + Send + 'static,
-    ) -> Result<R, Failure> {
-        let Some(shard) = self.shard_of(who) else {
-            return Ok(R::default());
+        question: impl FnOnce(&mut Hub, usize) -> bool + Send + 'static,
+    ) -> Result<bool, Failure> {
+        let Some(shard) = self.shards.get(who.shard()) else {
+            return Ok(false);
         };
-        self.ask(shard, move |hub| match hub.shard().connection(who) {
+        let work = move |hub: &mut Hub| match hub.shard().connection(who) {
             Some(registered) => question(hub, registered.slot),
-            None => R::default(),
-        })
+            None => false,
+        };
+        if shard.has(who) {
+            return self.ask(shard, work);
+        }
+        let deferred = Box::new(move |hub: &mut Hub| {
+            work(hub);
+        });
+        Ok(shard.defer(who, Command::Run(deferred)))
     }
 
     /// Has a shard answer a question, from any other thread.

@@ -9,8 +9,9 @@ use std::sync::atomic::Ordering;
 use serde_json::value::RawValue;
 
 use crate::backend::{Answer, Event, Refused, ReplyTo};
+use crate::hub::mailbox::Opening;
 use crate::hub::{Hub, Membership, SharedHub};
-use crate::ids::Channel;
+use crate::ids::{Channel, Position};
 use crate::message::{ClientMessage, ConnectionInfo, EventName, Incoming, Publication};
 use crate::node::Node;
 use crate::socket::Socket;
@@ -65,7 +66,9 @@ impl From<Refused> for Denied {
 
 /// Asks PHP whether a client may connect.
 pub async fn admit(node: &Arc<Node>, info: Arc<ConnectionInfo>) -> Result<Admitted, Denied> {
+    let mut opening = None;
     if node.interest().open {
+        opening = Some(node.shard(info.id.shard()).begin_opening(info.id));
         let (answer, verdict) = Answer::channel();
         node.dispatch(Event::Open {
             connection: info.clone(),
@@ -80,6 +83,7 @@ pub async fn admit(node: &Arc<Node>, info: Arc<ConnectionInfo>) -> Result<Admitt
     Ok(Admitted {
         node: node.clone(),
         info,
+        opening,
         code: 1006,
         reason: String::new(),
     })
@@ -90,6 +94,8 @@ pub async fn admit(node: &Arc<Node>, info: Arc<ConnectionInfo>) -> Result<Admitt
 pub struct Admitted {
     node: Arc<Node>,
     info: Arc<ConnectionInfo>,
+    /// Until the connection is in the hub.
+    opening: Option<Opening>,
     code: u16,
     reason: String,
 }
@@ -222,6 +228,13 @@ impl Session {
         self.admitted.ends(code, reason);
     }
 
+    /// Does what `rt_on_open()` has asked for. To be called when the client has been told that it is connected.
+    pub fn opened(&mut self) {
+        if let Some(opening) = self.admitted.opening.take() {
+            self.hub().borrow_mut().catch_up(opening.finish());
+        }
+    }
+
     /// Counts a message from the client and notes that it lives.
     pub fn heard(&self) {
         let mut hub = self.hub().borrow_mut();
@@ -236,13 +249,13 @@ impl Session {
 
     /// Subscribes to all `channels` in one moment, with what they have after `since`, in order over all of them.
     ///
-    /// The client is told of each, then gets what it missed, then what comes live.
+    /// The client is told of each, then gets what it missed, then what comes live. Returns where the past ends.
     pub fn attach(
         &self,
         channels: &[Channel],
         since: Option<&str>,
         reference: Option<&RawValue>,
-    ) -> Result<(), Denied> {
+    ) -> Result<Position, Denied> {
         let mut hub = self.hub().borrow_mut();
         attach(
             self.node(),
@@ -293,7 +306,7 @@ fn attach(
     channels: &[Channel],
     since: Option<&str>,
     reference: Option<&RawValue>,
-) -> Result<(), Denied> {
+) -> Result<Position, Denied> {
     let new: Vec<Channel> = channels
         .iter()
         .filter(|channel| !hub.is_subscribed(slot, channel))
@@ -305,7 +318,7 @@ fn attach(
     // Nothing is delivered between here and `subscribe`: delivery runs on this thread, and what the broker
     // accepts meanwhile has a number above `position`.
     let caught = node.catch_up(&new, since);
-    let id = caught.position.to_string();
+    let id = caught.position.text();
     let mut missed = caught.missed.into_iter();
     let mut past: Vec<Arc<Publication>> = Vec::new();
     for channel in channels {
@@ -334,7 +347,7 @@ fn attach(
         past.sort_unstable_by_key(|publication| publication.position.seq);
     }
     hub.replay(slot, past);
-    Ok(())
+    Ok(caught.position)
 }
 
 fn tell(hub: &mut Hub, slot: usize, frame: &ServerFrame<'_>) {

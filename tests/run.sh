@@ -11,8 +11,8 @@ ALL=(format licences lint cargo-test build phpt readme browser bench)
 # These load the extension: without it they have nothing to say.
 LOADING=(phpt readme browser bench)
 export PHP=${PHP:-php}
-export REALTIME_EXTENSION=$PWD/modules/realtime.so
-export REALTIME_ARTIFACTS=$PWD/build/artifacts
+export REALTIME_SO=$PWD/modules/realtime.so
+export ARTIFACTS=$PWD/build/artifacts
 
 passed=0 failed=0 skipped=0 broken=()
 
@@ -38,7 +38,7 @@ stage_phpt() {
     local config extensions=$PWD/build/extensions file
     config=$(tests/setup.sh php-config)
     rm -rf "$extensions" && mkdir -p "$extensions"
-    for file in "$("$config" --extension-dir)"/*.so "$REALTIME_EXTENSION"; do
+    for file in "$("$config" --extension-dir)"/*.so "$REALTIME_SO"; do
         ln -sf "$file" "$extensions/"
     done
     # Debian has a directory for each API version, a PHP built from source has one.
@@ -50,7 +50,7 @@ stage_phpt() {
     NO_INTERACTION=1 "$php" -n build/run-tests.php -p "$php" -n -q -j2 -d extension_dir="$extensions" \
         --no-color --show-diff -g FAIL,LEAK,WARN,BORK --no-progress tests/phpt
     status=$?
-    find tests/phpt \( -name '*.diff' -o -name '*.out' \) -exec cp -t "$REALTIME_ARTIFACTS" {} +
+    find tests/phpt \( -name '*.diff' -o -name '*.out' \) -exec cp -t "$ARTIFACTS" {} +
     return $status
 }
 
@@ -59,7 +59,7 @@ stage_readme() { "$PHP" -n tests/readme/run.php; }
 stage_browser() { npm test --prefix tests/browser; }
 
 stage_bench() {
-    cargo bench --locked --bench fanout -- --quick --extension "$REALTIME_EXTENSION" --php "$(command -v "$PHP")"
+    cargo bench --locked --bench fanout -- --quick --extension "$REALTIME_SO" --php "$(command -v "$PHP")"
 }
 
 # Prints "passed failed skipped" as the runner of the stage counted them, or nothing when it does not count.
@@ -77,7 +77,7 @@ count() {
             sed -nE 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2 0/p' "$log" | sum ;;
         browser)
             # node --test, in its own words and in TAP's.
-            awk '/^(#|ℹ) pass / { p += $3 } /^(#|ℹ) fail / { f += $3 } /^(#|ℹ) skipped / { s += $3 }
+            awk '/^(#|ℹ) pass / { p += $3 } /^(#|ℹ) (fail|cancelled) / { f += $3 } /^(#|ℹ) skipped / { s += $3 }
                  END { print p + 0, f + 0, s + 0 }' "$log" ;;
     esac
 }

@@ -103,7 +103,7 @@ impl<E: BrokerEvents> Broker for Memory<E> {
         drop(state);
         match (id, last) {
             (Some(id), _) => id.into(),
-            (None, Some(position)) => position.to_string(),
+            (None, Some(position)) => position.text(),
             (None, None) => String::new(),
         }
     }

@@ -6,7 +6,7 @@
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -104,10 +104,11 @@ pub fn stand(config: &Config) -> Result<Elected, NotElected> {
             system(error)
         });
     }
-    // Whoever had the socket is dead: only the holder of the lock binds it.
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(system(error)),
-        _ => {}
+    // Whoever had the socket is dead: only the holder of the lock binds it. Anything that is no socket stays, and
+    // the bind says that it is in the way.
+    let stale = std::fs::symlink_metadata(socket).is_ok_and(|m| m.file_type().is_socket());
+    if stale {
+        std::fs::remove_file(socket).map_err(system)?;
     }
     let listener = UnixListener::bind(socket).map_err(system)?;
     let mode = Permissions::from_mode(config.socket_mode);

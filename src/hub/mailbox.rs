@@ -52,9 +52,14 @@ pub struct Shard {
     wake: Notify,
     // Touched when a connection comes or goes, and to see whether one is still there.
     connections: Mutex<HashMap<ConnectionId, Registered>>,
+    // Touched when a client is admitted, and by what `rt_on_open()` does with it.
+    opening: Mutex<HashMap<ConnectionId, Vec<Command>>>,
     /// Counters for rt_stats().
     pub stats: ShardStats,
 }
+
+/// Work that may be put off for one connection until it is open.
+const DEFERRED_MAX: usize = 1000;
 
 #[derive(Default)]
 struct Queue {
@@ -128,9 +133,13 @@ impl Shard {
         }
     }
 
-    /// Says that taken work of `cost` bytes is done.
-    pub fn done(&self, cost: usize) {
-        self.waiting.fetch_sub(cost, Ordering::Relaxed);
+    /// Counts `commands`, which were taken, as done when the value is dropped: also by a panic, or publishers would find
+    /// the shard busy for ever.
+    pub fn working(&self, commands: &[Command]) -> Working<'_> {
+        Working {
+            shard: self,
+            cost: commands.iter().map(Command::cost).sum(),
+        }
     }
 
     /// Looks a connection up.
@@ -151,6 +160,25 @@ impl Shard {
             .collect()
     }
 
+    /// From here on what PHP does with `id` is put off until the connection is there: its `rt_on_open()` handler may
+    /// greet it or subscribe it before it is let in.
+    pub fn begin_opening(self: &Arc<Self>, id: ConnectionId) -> Opening {
+        lock(&self.opening).insert(id, Vec::new());
+        Opening {
+            shard: self.clone(),
+            id,
+        }
+    }
+
+    /// Puts work off. `false` when the connection is not about to open, or too much is put off already.
+    pub fn defer(&self, id: ConnectionId, work: Command) -> bool {
+        let mut opening = lock(&self.opening);
+        let deferred = opening
+            .get_mut(&id)
+            .filter(|list| list.len() < DEFERRED_MAX);
+        deferred.map(|list| list.push(work)).is_some()
+    }
+
     pub(super) fn register(&self, info: Arc<ConnectionInfo>, slot: usize) {
         self.stats.connections.fetch_add(1, Ordering::Relaxed);
         self.stats.connections_total.fetch_add(1, Ordering::Relaxed);
@@ -164,6 +192,52 @@ impl Shard {
         if connections.capacity() > 64 && connections.len() < connections.capacity() / 8 {
             connections.shrink_to_fit();
         }
+    }
+}
+
+/// A connection that is about to open. When it is dropped, what was put off for it is forgotten.
+#[derive(Debug)]
+pub struct Opening {
+    shard: Arc<Shard>,
+    id: ConnectionId,
+}
+
+impl Opening {
+    /// Takes what was put off; nothing more will be.
+    pub fn finish(self) -> Vec<Command> {
+        lock(&self.shard.opening)
+            .remove(&self.id)
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        lock(&self.shard.opening).remove(&self.id);
+    }
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Publication(_) => "Publication",
+            Self::Send { .. } => "Send",
+            Self::Reply { .. } => "Reply",
+            Self::Run(_) => "Run",
+        })
+    }
+}
+
+/// Work that a shard is doing.
+#[derive(Debug)]
+pub struct Working<'a> {
+    shard: &'a Shard,
+    cost: usize,
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.shard.waiting.fetch_sub(self.cost, Ordering::Relaxed);
     }
 }
 

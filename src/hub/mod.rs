@@ -256,6 +256,13 @@ impl Hub {
         });
     }
 
+    /// Does what was put off until a connection was open.
+    pub fn catch_up(&mut self, deferred: Vec<mailbox::Command>) {
+        for command in deferred {
+            self.carry_out(command, false);
+        }
+    }
+
     /// Closes every connection.
     pub fn close_all(&mut self, code: u16, reason: &str) {
         let slots: Vec<usize> = self.connections.iter().map(|(slot, _)| slot).collect();
@@ -431,18 +438,16 @@ pub async fn deliver(hub: SharedHub) {
     let mut commands = Vec::new();
     loop {
         shard.take(&mut commands).await;
-        let mut cost = 0;
         {
+            let _working = shard.working(&commands);
             let mut hub = hub.borrow_mut();
             // With more than one, each socket gets all that is for it in one write, at the end.
             let alone = commands.len() == 1;
             for command in commands.drain(..) {
-                cost += command.cost();
                 hub.carry_out(command, alone);
             }
             hub.flush_dirty();
         }
-        shard.done(cost);
         // Reading goes on between two batches, however fast the publishers are.
         tokio::task::yield_now().await;
     }

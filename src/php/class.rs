@@ -15,7 +15,11 @@ use super::{connection, message, zend};
 
 /// One of our classes, known from MINIT on.
 #[derive(Debug)]
-pub struct Class(AtomicPtr<ClassEntry>);
+pub struct Class {
+    entry: AtomicPtr<ClassEntry>,
+    /// PHP keeps pointers into these for the life of the process; kept where a leak checker finds them.
+    tables: AtomicPtr<ArgInfoTables>,
+}
 
 /// `Realtime\Exception`
 pub static EXCEPTION: Class = Class::unknown();
@@ -28,12 +32,15 @@ pub static BINARY: Class = Class::unknown();
 
 impl Class {
     const fn unknown() -> Self {
-        Self(AtomicPtr::new(std::ptr::null_mut()))
+        Self {
+            entry: AtomicPtr::new(std::ptr::null_mut()),
+            tables: AtomicPtr::new(std::ptr::null_mut()),
+        }
     }
 
     /// PHP's entry for it.
     pub fn entry(&self) -> *mut ClassEntry {
-        self.0.load(Ordering::Relaxed)
+        self.entry.load(Ordering::Relaxed)
     }
 
     /// Whether `object` is of this class. All but the exception are final, so there are no subclasses.
@@ -42,9 +49,9 @@ impl Class {
     }
 
     fn found(&self, entry: &'static mut ClassEntry, tables: ArgInfoTables) {
-        // PHP keeps pointers into them for the life of the process.
-        Box::leak(tables);
-        self.0.store(entry, Ordering::Relaxed);
+        let tables = Box::into_raw(Box::new(tables));
+        self.tables.store(tables, Ordering::Relaxed);
+        self.entry.store(entry, Ordering::Relaxed);
     }
 }
 

@@ -112,7 +112,7 @@ fn client_message(here: &Here, sent: &ClientMessage, reply_to: ReplyTo) -> Resul
         let whence = c"an rt_on_message() handler";
         match called(&handler, &mut arguments, &who, whence)? {
             Some(mut returned) if reply.is_none() && !returned.is_null() => {
-                match encoded(&mut returned, &who, whence)? {
+                match encoded(here, &mut returned, &who, whence)? {
                     Some(payload) => reply = Some(payload),
                     None => failed = true,
                 }
@@ -181,9 +181,17 @@ fn called(
 }
 
 /// What a handler returned, as a reply. `None`: it is no possible reply, and that has been reported.
-fn encoded(returned: &mut Zval, who: &Zval, whence: &CStr) -> Result<Option<Payload>, Unwinding> {
+fn encoded(
+    here: &Here,
+    returned: &mut Zval,
+    who: &Zval,
+    whence: &CStr,
+) -> Result<Option<Payload>, Unwinding> {
     match value::encode(returned) {
-        Ok(payload) => return Ok(Some(payload)),
+        Ok(payload) => match here.node.check_size(payload.len()) {
+            Ok(()) => return Ok(Some(payload)),
+            Err(failure) => Fault::realtime(failure).raise(),
+        },
         Err(NotEncodable::Unwinding(Unwinding::Bailout)) => return Err(Unwinding::Bailout),
         Err(NotEncodable::Unwinding(Unwinding::Pending)) => {}
         Err(NotEncodable::Json(why)) => {

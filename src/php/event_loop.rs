@@ -133,7 +133,9 @@ pub extern "C" fn rt_dispatch(call: &mut ExecuteData, ret: &mut Zval) {
             }
         }
         let handled = handled?;
-        timers::run()?;
+        if !stopped() {
+            timers::run()?;
+        }
         wait::rearm();
         *ret = value::int(handled);
         Ok(())

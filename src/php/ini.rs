@@ -4,6 +4,7 @@
 
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use ext_php_rs::ffi::zend_string;
 use ext_php_rs::flags::IniEntryPermission;
@@ -32,8 +33,11 @@ pub fn register(module: c_int) {
         })
         .collect();
     entries.push(IniEntryDef::end());
-    // PHP 8.5 keeps the table itself.
-    IniEntryDef::register(Box::leak(entries.into_boxed_slice()), module);
+    // PHP 8.5 keeps the table itself; the static is for leak checkers.
+    static TABLE: AtomicPtr<IniEntryDef> = AtomicPtr::new(std::ptr::null_mut());
+    let table = Box::leak(entries.into_boxed_slice());
+    TABLE.store(table.as_mut_ptr(), Ordering::Relaxed);
+    IniEntryDef::register(table, module);
 }
 
 /// Takes them back. For MSHUTDOWN.

@@ -90,6 +90,12 @@ pub extern "C" fn reply(call: &mut ExecuteData, _: &mut Zval) {
             // SAFETY: methods of this final class are called on its objects only, whose native pointer is null or
             // an Rc's, which the object holds while it is being called.
             .and_then(|object| unsafe { zend::rt_native(object).cast::<Right>().as_ref() });
+        if let Some(right) = right
+            && !right.here.is_inherited()
+        {
+            let allowed = right.here.node.check_size(payload.len());
+            allowed.map_err(Fault::realtime)?;
+        }
         if right.is_some_and(|right| right.use_up(Ok(Some(payload)))) {
             Ok(())
         } else {

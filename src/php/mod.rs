@@ -19,6 +19,7 @@ mod link;
 mod look;
 mod message;
 mod publish;
+mod server_link;
 mod signature;
 mod timers;
 mod value;

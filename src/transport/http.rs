@@ -64,6 +64,8 @@ pub async fn serve(
     let io = Io {
         socket: socket.clone(),
         blocked: blocked.clone(),
+        patience: shared.node.config().handshake_timeout,
+        late: None,
     };
     // Boxed, so that the memory of HTTP is free as soon as a WebSocket or a stream has taken over.
     let mut connection = Box::new(
@@ -123,6 +125,10 @@ struct Io {
     socket: Rc<Socket>,
     /// Whether the last write found the kernel's buffer full.
     blocked: Rc<Cell<bool>>,
+    /// How long a client may read nothing of an answer.
+    patience: Duration,
+    /// When that is over; only while it reads nothing.
+    late: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl hyper::rt::Read for Io {
@@ -145,7 +151,7 @@ impl hyper::rt::Read for Io {
 
 impl hyper::rt::Write for Io {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
@@ -153,11 +159,19 @@ impl hyper::rt::Write for Io {
             match self.socket.send(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.blocked.set(true);
+                    let patience = self.patience;
+                    let late = self
+                        .late
+                        .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+                    if late.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                    }
                     ready!(self.socket.poll_writable(cx))?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => {
                     self.blocked.set(false);
+                    self.late = None;
                     return Poll::Ready(result);
                 }
             }

@@ -3,7 +3,7 @@
 //! A plain poll is a connection for as long as it waits. With `session=1` the connection lives on between polls: its
 //! [`Mailslot`] keeps what comes meanwhile, and any shard may serve the next poll. Imports `session` and `wire`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,11 +13,11 @@ use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Shared;
 use super::body::Body;
+use super::mailslot::{BETWEEN_POLLS, Mailslot};
 use super::request::Query;
 use super::response::{self, Refusal};
 use super::routes::{self, Requests};
@@ -32,34 +32,12 @@ use crate::wire::{Format, encode_publication};
 const TIMEOUT: Duration = Duration::from_secs(25);
 /// The longest that a poll may ask for, in seconds.
 const TIMEOUT_MAX: f64 = 60.0;
-/// How long a session waits for its next poll.
-const BETWEEN_POLLS: Duration = Duration::from_secs(10);
 
 /// The sessions of all shards.
 #[derive(Debug, Default)]
 pub struct Polls {
     // Locked to look a session up, and when one begins or ends: never while waiting.
     slots: Mutex<HashMap<ConnectionId, Arc<Mailslot>>>,
-}
-
-/// What waits for a session's next poll.
-#[derive(Debug)]
-struct Mailslot {
-    key: u64,
-    // Locked by the session's shard to put in, and by the shard of a poll to take out.
-    state: Mutex<Waiting>,
-    /// Something has come, or the session has ended.
-    changed: Notify,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    messages: VecDeque<Bytes>,
-    bytes: usize,
-    cursor: Position,
-    /// When it ends if no poll comes; none while one waits.
-    deadline: Option<Instant>,
-    ended: bool,
 }
 
 #[derive(Serialize)]
@@ -82,7 +60,7 @@ pub async fn answer(requests: &Requests, parts: &Parts) -> Result<Response<Body>
     let timeout = timeout(query.timeout.as_deref())?;
     let answer = match (&query.connection, &query.key) {
         (Some(connection), Some(key)) => {
-            next_of_session(&requests.shared.polls, connection, key, timeout).await?
+            next_of_session(&requests.shared.polls, connection, key, &query, timeout).await?
         }
         (None, None) => {
             let query = query.with_channels()?;
@@ -108,9 +86,12 @@ pub async fn answer(requests: &Requests, parts: &Parts) -> Result<Response<Body>
 
 async fn plain(mut session: Session, query: &Query, timeout: Duration) -> Answer {
     let node = session.node().clone();
-    let (past, answer) = attach(&session, query);
+    let (mut past, answer) = attach(&session, query);
+    session.opened();
     session.ends(1000, "");
     if !past.is_empty() {
+        let slot = session.slot();
+        past.extend(session.hub().borrow_mut().collected(slot).0);
         return Answer {
             messages: objects(past),
             ..answer
@@ -150,6 +131,7 @@ async fn first_of_session(
     timeout: Duration,
 ) -> Result<Answer, Refusal> {
     let (past, answer) = attach(&session, query);
+    session.opened();
     if session.hub().borrow().subscriptions(session.slot()) == 0 {
         session.ends(1000, "");
         // Its past goes on: a session begins with the poll that has reached the present.
@@ -159,26 +141,18 @@ async fn first_of_session(
         });
     }
     let info = session.info().clone();
-    let slot = Arc::new(Mailslot {
-        key: info.key,
-        state: Mutex::new(Waiting {
-            bytes: past.iter().map(Bytes::len).sum(),
-            messages: past.into(),
-            cursor: answer.cursor.parse().expect("a cursor of our own"),
-            deadline: Some(Instant::now() + BETWEEN_POLLS),
-            ended: false,
-        }),
-        changed: Notify::new(),
-    });
+    let cursor: Position = answer.cursor.parse().expect("a cursor of our own");
+    let since = position(query).unwrap_or(cursor);
+    let slot = Arc::new(Mailslot::new(info.key, past, since, cursor));
     lock(&shared.polls.slots).insert(info.id, slot.clone());
     tokio::task::spawn_local(keep(shared.clone(), session, slot.clone()));
-    let next = slot.next(timeout).await?;
+    let taken = slot.next(None, timeout).await.ok_or_else(gone)?;
     Ok(Answer {
         connection: Some(info.id.to_string()),
         key: Some(format!("{:016x}", info.key)),
-        recovered: answer.recovered,
-        oldest: answer.oldest,
-        ..next
+        messages: objects(taken.messages),
+        cursor: taken.cursor.to_string(),
+        ..answer
     })
 }
 
@@ -186,17 +160,32 @@ async fn next_of_session(
     polls: &Polls,
     connection: &str,
     key: &str,
+    query: &Query,
     timeout: Duration,
 ) -> Result<Answer, Refusal> {
-    let gone = || {
-        let message = "this session has ended, begin anew with since=";
-        Refusal::new(StatusCode::NOT_FOUND, "no_session", message)
-    };
     let id: ConnectionId = connection.parse().map_err(|_| gone())?;
     let key = u64::from_str_radix(key, 16).map_err(|_| gone())?;
     let slot = lock(&polls.slots).get(&id).cloned();
     let slot = slot.filter(|slot| slot.key == key).ok_or_else(gone)?;
-    slot.next(timeout).await
+    let taken = slot.next(position(query), timeout).await.ok_or_else(gone)?;
+    Ok(Answer {
+        messages: objects(taken.messages),
+        cursor: taken.cursor.to_string(),
+        recovered: None,
+        oldest: None,
+        connection: None,
+        key: None,
+    })
+}
+
+fn gone() -> Refusal {
+    let message = "this session has ended, begin anew with since=";
+    Refusal::new(StatusCode::NOT_FOUND, "no_session", message)
+}
+
+/// Where a client says that it stands.
+fn position(query: &Query) -> Option<Position> {
+    query.since.as_deref()?.parse().ok()
 }
 
 /// Lives as long as the session, on its shard: brings what the hub has for it to the mailslot.
@@ -204,7 +193,7 @@ async fn keep(shared: Rc<Shared>, mut session: Session, slot: Arc<Mailslot>) {
     let (hub, place) = (session.hub().clone(), session.slot());
     let limit = shared.node.config().max_backlog;
     loop {
-        let deadline = lock(&slot.state).deadline;
+        let deadline = slot.deadline();
         let collected = std::future::poll_fn(|cx| {
             let mut hub = hub.borrow_mut();
             // What waits when it is closed still goes to a poll that waits.
@@ -215,22 +204,17 @@ async fn keep(shared: Rc<Shared>, mut session: Session, slot: Arc<Mailslot>) {
         let look_again = deadline.unwrap_or_else(|| Instant::now() + BETWEEN_POLLS);
         match tokio::time::timeout_at(look_again, collected).await {
             Ok((messages, newest, closing)) => {
-                let mut state = lock(&slot.state);
-                state.bytes += messages.iter().map(Bytes::len).sum::<usize>();
-                state.messages.extend(messages);
-                state.cursor.seq = state.cursor.seq.max(newest);
+                let waiting = slot.put(messages, newest);
                 if closing {
                     break;
                 }
-                if state.bytes > limit {
+                if waiting > limit {
                     session.ends(crate::hub::CLOSE_SLOW, "too slow");
                     break;
                 }
-                drop(state);
-                slot.changed.notify_one();
             }
             Err(_) => {
-                let deadline = lock(&slot.state).deadline;
+                let deadline = slot.deadline();
                 if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                     session.ends(1001, "");
                     break;
@@ -238,57 +222,8 @@ async fn keep(shared: Rc<Shared>, mut session: Session, slot: Arc<Mailslot>) {
             }
         }
     }
-    lock(&slot.state).ended = true;
-    slot.changed.notify_one();
+    slot.end();
     lock(&shared.polls.slots).remove(&session.info().id);
-}
-
-impl Mailslot {
-    /// Waits for messages and takes them.
-    async fn next(&self, timeout: Duration) -> Result<Answer, Refusal> {
-        // Whatever becomes of this request, the session waits for another from then on.
-        let _waiting = Polling::new(self);
-        let deadline = Instant::now() + timeout;
-        loop {
-            {
-                let mut state = lock(&self.state);
-                let late = Instant::now() >= deadline;
-                if !state.messages.is_empty() || late || state.ended {
-                    if state.messages.is_empty() && state.ended {
-                        let message = "this session was closed";
-                        return Err(Refusal::new(StatusCode::NOT_FOUND, "no_session", message));
-                    }
-                    state.bytes = 0;
-                    return Ok(Answer {
-                        messages: objects(std::mem::take(&mut state.messages)),
-                        cursor: state.cursor.to_string(),
-                        recovered: None,
-                        oldest: None,
-                        connection: None,
-                        key: None,
-                    });
-                }
-            }
-            // Late is seen at the top of the loop.
-            let _ = tokio::time::timeout_at(deadline, self.changed.notified()).await;
-        }
-    }
-}
-
-/// Stops a session's clock while a poll waits.
-struct Polling<'a>(&'a Mailslot);
-
-impl<'a> Polling<'a> {
-    fn new(slot: &'a Mailslot) -> Self {
-        lock(&slot.state).deadline = None;
-        Self(slot)
-    }
-}
-
-impl Drop for Polling<'_> {
-    fn drop(&mut self) {
-        lock(&self.0.state).deadline = Some(Instant::now() + BETWEEN_POLLS);
-    }
 }
 
 /// Subscribes, and takes what was missed.

@@ -9,6 +9,7 @@ pub mod http;
 mod body;
 mod files;
 mod long_poll;
+mod mailslot;
 mod origin;
 mod publish;
 mod request;

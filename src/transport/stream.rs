@@ -12,8 +12,8 @@ use super::http::linger;
 use super::request::Query;
 use crate::session::{Admitted, Session};
 use crate::socket::Socket;
-use crate::wire::Format;
 use crate::wire::envelope::ServerFrame;
+use crate::wire::{Format, sse};
 
 /// How long the rest of the outbox may take to leave when the stream is closed.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
@@ -79,7 +79,7 @@ fn begin(shared: &Shared, stream: Stream, socket: &Rc<Socket>) -> Session {
         query,
         first,
     } = stream;
-    let session = Session::new(admitted, &shared.hub, format, Some(socket.clone()));
+    let mut session = Session::new(admitted, &shared.hub, format, Some(socket.clone()));
     if let Format::Sse { body, .. } = format {
         let slot = session.slot();
         session.hub().borrow_mut().push(slot, body.frame(first));
@@ -97,6 +97,12 @@ fn begin(shared: &Shared, stream: Stream, socket: &Rc<Socket>) -> Session {
     // Allowed before the head was written, and within realtime.max_subscriptions.
     let attached = session.attach(&query.channels, query.since.as_deref(), None);
     debug_assert!(attached.is_ok());
+    if let (Ok(position), None, Format::Sse { body, .. }) = (attached, &query.since, format) {
+        // An EventSource resumes after the newest id it has seen: it needs one before the first message, too.
+        let cursor = body.frame(sse::cursor(position));
+        session.hub().borrow_mut().push(session.slot(), cursor);
+    }
+    session.opened();
     session.hub().borrow_mut().flush_dirty();
     session
 }

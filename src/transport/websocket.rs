@@ -104,7 +104,7 @@ enum Next {
 }
 
 impl Connection {
-    fn greet(&self, kind: &Kind) {
+    fn greet(&mut self, kind: &Kind) {
         match kind {
             Kind::Native => {
                 let config = self.session.node().config();
@@ -125,6 +125,7 @@ impl Connection {
                 debug_assert!(attached.is_ok());
             }
         }
+        self.session.opened();
         self.session.hub().borrow_mut().flush_dirty();
     }
 

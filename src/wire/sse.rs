@@ -1,16 +1,22 @@
 //! Server-Sent Events (HTML standard, section 9.2.6, "interpreting an event stream").
 //!
-//! Imports `message`.
+//! Imports `ids` and `message`.
 
 use std::time::Duration;
 
 use super::envelope::{self, ServerFrame};
 use super::{Outgoing, base64_json};
+use crate::ids::Position;
 use crate::message::{EventName, Payload};
 
 /// The first lines of a stream: how long to wait before reconnecting.
 pub fn retry(wait: Duration) -> Vec<u8> {
     format!("retry: {}\n\n", wait.as_millis()).into_bytes()
+}
+
+/// Where a client stands that has seen no event yet: an id alone, which it notes and shows nobody.
+pub fn cursor(position: Position) -> Vec<u8> {
+    format!("id: {position}\n\n").into_bytes()
 }
 
 /// One event.

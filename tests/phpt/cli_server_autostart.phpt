@@ -2,6 +2,8 @@
 php -S starts the server with the first request, once for all of its workers
 --EXTENSIONS--
 realtime
+pcntl
+posix
 --INI--
 realtime.listen=127.0.0.1:0
 realtime.socket={TMP}/realtime-phpt-cli_server_autostart/hub.sock
@@ -22,7 +24,8 @@ file_put_contents("$root/index.php", '<?php
     $pid = getmypid();
     rt_broadcast("chat", "from a request");
     echo json_encode([rt_stats()["address"], rt_stats()["pid"] === $pid]);');
-$command = [PHP_BINARY, '-n', '-d', 'extension_dir=' . ini_get('extension_dir'), '-d', 'extension=realtime',
+// In a session of its own, so that its workers end with it.
+$command = ['setsid', PHP_BINARY, '-n', '-d', 'extension_dir=' . ini_get('extension_dir'), '-d', 'extension=realtime',
     '-d', "realtime.listen=$live", '-d', "realtime.socket=$root/web.sock", '-S', $web, '-t', $root];
 $server = proc_open($command, [1 => ['file', '/dev/null', 'w'], 2 => ['file', '/dev/null', 'w']], $pipes, null,
     ['PHP_CLI_SERVER_WORKERS' => '3']);
@@ -38,7 +41,7 @@ for ($i = 0; $i < 20; $i++) {
 }
 // Not all of them were answered by the worker that has the server.
 var_dump($here < 20);
-proc_terminate($server);
+posix_kill(-proc_get_status($server)['pid'], SIGKILL);
 proc_close($server);
 foreach (glob("$root/*") as $file) {
     unlink($file);

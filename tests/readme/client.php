@@ -96,7 +96,7 @@ final class Socket
                 case 2:
                     return $payload;
                 case 8:
-                    throw new Exception('closed with ' . ($payload === '' ? 'no code' : unpack('n', $payload)[1] . substr($payload, 2)));
+                    throw new Exception('closed with ' . ($payload === '' ? 'no code' : unpack('n', $payload)[1] . ': ' . substr($payload, 2)));
                 case 9:
                     $this->send($payload, 10);
             }

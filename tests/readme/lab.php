@@ -200,11 +200,15 @@ final class Program
 /** kill(2) without ext-posix, which `php -n` does not have. */
 function posixKill(int $pid, int $signal): void
 {
-    exec("kill -$signal -- $pid 2>/dev/null");
+    // bash and not sh: the kill of dash knows no groups.
+    exec("bash -c 'kill -$signal -- $pid' 2>/dev/null");
 }
 
+/** Below the ports that the system gives to clients: one of those could be taken again before the server has it. */
 function freePort(): int
 {
-    $server = stream_socket_server('tcp://127.0.0.1:0');
-    return (int) substr(strrchr(stream_socket_get_name($server, false), ':'), 1);
+    do {
+        $port = random_int(20_000, 30_000);
+    } while (!@stream_socket_server("tcp://127.0.0.1:$port"));
+    return $port;
 }

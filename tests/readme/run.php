@@ -20,7 +20,7 @@ function main(string $only): int
     $root = dirname(__DIR__, 2);
     $php = getenv('PHP') ?: PHP_BINARY;
     $php = str_contains($php, '/') ? $php : trim((string) shell_exec('command -v ' . escapeshellarg($php)));
-    $extension = getenv('REALTIME_EXTENSION') ?: "$root/modules/realtime.so";
+    $extension = getenv('REALTIME_SO') ?: "$root/modules/realtime.so";
     is_file($extension) || throw new Exception("$extension is missing: run make first");
 
     $tests = [];

@@ -1,19 +1,42 @@
-//! Starts a server for one test, with a socket directory and a port of its own.
+//! Starts a server for one test, with a socket directory and a port of its own, and plays PHP's part in it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use realtime::backend::queue::EventQueue;
+use realtime::backend::{Event, Interest};
 use realtime::config::Config;
-use realtime::ids::Channel;
+use realtime::ids::{Channel, Pattern};
 use realtime::message::{EventName, Payload, Publish};
+use realtime::node::{Node, Stats};
 use realtime::server::Server;
 use tempfile::TempDir;
+
+/// Longer than anything takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// No handler at all.
+pub const NONE: Interest = Interest {
+    open: false,
+    subscribe: false,
+    message: false,
+    close: false,
+};
+/// `rt_on_message()` alone.
+pub const MESSAGES: Interest = Interest {
+    message: true,
+    ..NONE
+};
 
 /// A running server and PHP's end of it.
 pub struct Hub {
     pub server: Server,
     pub queue: Arc<EventQueue>,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Hub {
@@ -24,45 +47,188 @@ impl Hub {
 
     /// With these settings, written as in php.ini.
     pub fn with(settings: &[(&str, &str)]) -> Self {
-        let directory = tempfile::Builder::new()
-            .prefix("realtime")
-            .tempdir()
-            .unwrap();
-        let socket = directory.path().join("hub.sock").display().to_string();
-        let config = Config::load(|name| {
-            let given = settings.iter().find(|(given, _)| *given == name);
-            match name {
-                _ if given.is_some() => given.map(|(_, value)| (*value).to_owned()),
-                "realtime.listen" => Some("127.0.0.1:0".to_owned()),
-                "realtime.socket" => Some(socket.clone()),
-                "realtime.threads" => Some("2".to_owned()),
-                _ => None,
-            }
-        })
-        .unwrap();
+        let directory = directory();
+        let config = config(&directory, settings);
         let queue = Arc::new(EventQueue::new(config.queue_bytes).unwrap());
         let server = Server::start(config, queue.clone()).unwrap();
         Self {
             server,
             queue,
-            _directory: directory,
+            directory,
         }
     }
 
+    pub fn address(&self) -> &str {
+        self.server.address()
+    }
+
+    pub fn node(&self) -> &Arc<Node> {
+        self.server.node()
+    }
+
+    /// The control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("hub.sock")
+    }
+
     /// Publishes JSON.
-    pub fn publish(&self, channel: &str, json: &'static str) -> String {
-        self.server.node().publish(message(channel, json)).unwrap()
+    pub fn publish(&self, channel: &str, json: &str) -> String {
+        self.node().publish(message(channel, json)).unwrap()
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.node().stats().unwrap()
+    }
+
+    /// Waits until `channel` has so many subscribers.
+    pub fn await_subscribers(&self, channel: &str, count: usize) {
+        let pattern = Pattern::parse(channel).unwrap();
+        eventually(&format!("{count} subscribers of {channel}"), || {
+            let channels = self.node().channels(&pattern).unwrap();
+            channels.first().map_or(0, |c| c.subscribers) == count
+        });
+    }
+
+    /// A PHP process that has these handlers; `handle` is all of them.
+    pub fn php(
+        &self,
+        interest: Interest,
+        mut handle: impl FnMut(&Arc<Node>, Event) + Send + 'static,
+    ) -> Php {
+        let stop = Arc::new(AtomicBool::new(false));
+        self.queue.set_interest(interest);
+        let (queue, node, stopped) = (self.queue.clone(), self.node().clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::SeqCst) {
+                await_readable(queue.fd());
+                queue.clear();
+                while let Some(event) = queue.pop() {
+                    handle(&node, event);
+                }
+            }
+        });
+        Php {
+            stop,
+            queue: self.queue.clone(),
+            thread: Some(thread),
+        }
+    }
+
+    /// A PHP process that says yes to everything and tells what it saw.
+    pub fn recording(&self, interest: Interest) -> (Php, Receiver<Seen>) {
+        let (sender, receiver) = channel();
+        let php = self.php(interest, move |_, event| {
+            // The test may have seen enough.
+            let _ = sender.send(match event {
+                Event::Open { connection, answer } => {
+                    answer.decide(true);
+                    Seen::Open(connection.transport.as_str(), connection.id.to_string())
+                }
+                Event::Subscribe {
+                    channel, answer, ..
+                } => {
+                    answer.decide(true);
+                    Seen::Subscribe(channel.to_string())
+                }
+                Event::Message { message, .. } => {
+                    Seen::Message(message.channel.to_string(), message.data)
+                }
+                Event::Close { code, reason, .. } => Seen::Close(code, reason),
+            });
+        });
+        (php, receiver)
     }
 }
 
+/// What a recording PHP process saw.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// The transport and the connection's id.
+    Open(&'static str, String),
+    Subscribe(String),
+    Message(String, realtime::message::Incoming),
+    Close(u16, String),
+}
+
+/// The PHP process of a test; ends with it.
+pub struct Php {
+    stop: Arc<AtomicBool>,
+    queue: Arc<EventQueue>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Php {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.queue.signal();
+        let ended = self.thread.take().unwrap().join();
+        if !std::thread::panicking() {
+            ended.expect("the handlers do not panic");
+        }
+    }
+}
+
+/// A directory that only its owner can write.
+pub fn directory() -> TempDir {
+    tempfile::Builder::new()
+        .prefix("realtime")
+        .tempdir()
+        .unwrap()
+}
+
+/// The settings of a server whose control socket is in `directory`.
+pub fn config(directory: &TempDir, settings: &[(&str, &str)]) -> Config {
+    let socket = directory.path().join("hub.sock").display().to_string();
+    Config::load(|name| {
+        let given = settings.iter().find(|(given, _)| *given == name);
+        match name {
+            _ if given.is_some() => given.map(|(_, value)| (*value).to_owned()),
+            "realtime.listen" => Some("127.0.0.1:0".to_owned()),
+            "realtime.socket" => Some(socket.clone()),
+            "realtime.threads" => Some("2".to_owned()),
+            "realtime.log_level" => Some("off".to_owned()),
+            _ => None,
+        }
+    })
+    .unwrap()
+}
+
 /// A publication with every default.
-pub fn message(channel: &str, json: &'static str) -> Publish {
+pub fn message(channel: &str, json: &str) -> Publish {
     Publish {
         channels: vec![Channel::parse(channel).unwrap()],
-        payload: Payload::Json(json.as_bytes().into()),
+        payload: Payload::Json(json.as_bytes().to_vec().into()),
         event: EventName::Message,
         except: None,
         id: None,
         store: true,
     }
+}
+
+pub fn channel_named(name: &str) -> Channel {
+    Channel::parse(name).unwrap()
+}
+
+pub fn json(text: &str) -> Payload {
+    Payload::Json(text.as_bytes().to_vec().into())
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn await_readable(fd: i32) {
+    let mut poll = libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one pollfd on this stack; the descriptor is open for as long as the queue lives.
+    unsafe { libc::poll(&raw mut poll, 1, -1) };
 }
