@@ -169,7 +169,7 @@ export function Realtime(base = '/', {
 		const poll = async (query, chosen) => {
 			const body = await get('poll', [...query, ...Object.entries(me.proof ?? {})]);
 			if (body.key) receive(me, { ...body, type: 'welcome' });
-			for (const [channel] of me.proof ? chosen : []) receive(me, { ...body, type: 'subscribed', channel, id: body.cursor });
+			for (const [channel, { cursor }] of chosen) cursor && receive(me, { ...body, type: 'subscribed', channel, id: body.cursor });
 			for (const frame of body.messages) receive(me, frame);
 			for (const [, sub] of chosen) sub.last ??= body.cursor, sub.cursor = body.cursor;
 		};

@@ -269,6 +269,27 @@ test('falls back where a proxy stops WebSockets, then where it keeps streams bac
   await all(got, range(1, 300));
 });
 
+test('a past that takes several polls, with a gap before it', async () => {
+  const own = await new Program('tests/browser/server.php', { 'realtime.max_backlog': '1K', 'realtime.history_size': 50 }).start();
+  wire = await new Wire(own.port).open();
+  try {
+    const rt = client({ transports: ['poll'] });
+    const got = await collect(rt, 'long');
+    await own.numbers('long', 0, 1);
+    await all(got, [0]);
+    wire.down = true;
+    wire.cut();
+    await own.numbers('long', 1, 60);
+    wire.down = false;
+    await all(got, [0, ...range(11, 60)]);
+    await own.numbers('long', 61, 1);
+    await all(got, [0, ...range(11, 61)]);
+    assert.equal(rt.times('gap'), 1, JSON.stringify(rt.log));
+  } finally {
+    await own.end();
+  }
+});
+
 test('works without any channel, over each transport', async () => {
   await wired();
   for (const kind of KINDS) {
