@@ -1,5 +1,6 @@
 //! What one `rt_broadcast()` call costs its caller.
 
+use crate::client::Manner;
 use crate::fanout::numbers;
 use crate::process::{self, Process, Server, Setup};
 use crate::report::{Figure, Report};
@@ -29,7 +30,7 @@ pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
         taking(&mut server.process, "nobody", calls, None)?,
         Some(1.0),
     ));
-    let mut reader = process::clients(setup, &server, Kind::Raw, 1, "busy", false)?;
+    let mut reader = process::clients(setup, &server, Kind::Raw, 1, "busy", Manner::Plain)?;
     figures.extend(awake(
         "in process, awake, one busy subscriber",
         taking(&mut server.process, "busy", calls, Some(&mut reader))?,

@@ -37,8 +37,38 @@ pub struct Options {
     pub connections: usize,
     /// The channel to subscribe to.
     pub channel: String,
-    /// Tiny socket buffers, for a client that is to be slow.
-    pub small: bool,
+    /// How it waits and reads.
+    pub manner: Manner,
+}
+
+/// How a client behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Sleeps until something arrives.
+    Plain,
+    /// Never sleeps while it waits for messages. A sleeping client has to be woken by the server's write, which costs the
+    /// writer as much again as the write: whether it slept would decide the figure.
+    Awake,
+    /// Has tiny socket buffers, for a client that is to be slow.
+    Small,
+}
+
+impl Manner {
+    const ALL: [Self; 3] = [Self::Plain, Self::Awake, Self::Small];
+
+    /// Its word on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Awake => "awake",
+            Self::Small => "small",
+        }
+    }
+
+    /// The manner of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|manner| manner.name() == name)
+    }
 }
 
 /// Runs the role: connects all, says `OPEN`, then obeys until standard input ends.
@@ -66,6 +96,7 @@ pub fn run(options: &Options) -> Outcome<()> {
 
 struct Client {
     kind: Kind,
+    awake: bool,
     epoll: Epoll,
     connections: Vec<Connection>,
     buffer: Box<[u8]>,
@@ -136,6 +167,7 @@ impl Client {
         let signal = unsafe { OwnedFd::from_raw_fd(SIGNAL_FD) };
         let mut client = Self {
             kind: options.kind,
+            awake: options.manner == Manner::Awake,
             epoll: Epoll::new()?,
             connections: Vec::with_capacity(options.connections),
             buffer: vec![0; 256 << 10].into(),
@@ -148,10 +180,7 @@ impl Client {
             {
                 client.connect(options)?;
             }
-            opened = match options.kind {
-                Kind::Floor => client.connections.len(),
-                _ => opened + client.advance_handshakes(options)?,
-            };
+            opened += client.advance_handshakes(options)?;
         }
         Ok(client)
     }
@@ -160,7 +189,7 @@ impl Client {
         let fail = |error: io::Error| format!("connect to {}: {error}", options.address);
         let socket =
             Socket::new(Domain::for_address(options.address), Type::STREAM, None).map_err(fail)?;
-        if options.small {
+        if options.manner == Manner::Small {
             socket.set_recv_buffer_size(2048).map_err(fail)?;
             socket.set_tcp_mss(536).map_err(fail)?;
         }
@@ -240,7 +269,11 @@ impl Client {
         while complete < messages {
             let before = complete;
             let mut any = false;
-            for token in self.epoll.wait(PATIENCE)? {
+            let ready = match self.awake {
+                true => self.epoll.spin(PATIENCE)?,
+                false => self.epoll.wait(PATIENCE)?,
+            };
+            for token in ready {
                 any = true;
                 let mut clock = 0;
                 let connection = &mut self.connections[token as usize];

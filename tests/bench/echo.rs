@@ -1,5 +1,6 @@
 //! Echo through PHP: `rt_on_message()` -> `$m->from->send()`, CPU per echo of all threads.
 
+use crate::client::Manner;
 use crate::fanout::numbers;
 use crate::process::{self, Server, Setup};
 use crate::report::{Figure, Report};
@@ -19,7 +20,14 @@ pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
         true,
         &[],
     )?;
-    let mut clients = process::clients(setup, &server, Kind::Raw, CONNECTIONS, "echo", false)?;
+    let mut clients = process::clients(
+        setup,
+        &server,
+        Kind::Raw,
+        CONNECTIONS,
+        "echo",
+        Manner::Plain,
+    )?;
     let each = plan.deliveries / CONNECTIONS;
     let mut figures = Vec::new();
     for window in [16, 1] {

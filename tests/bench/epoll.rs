@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Outcome;
 
@@ -40,8 +40,24 @@ impl Epoll {
         }
     }
 
+    /// Waits for events without ever sleeping.
+    pub fn spin(&mut self, timeout: Duration) -> Outcome<Ready<'_>> {
+        let end = Instant::now() + timeout;
+        loop {
+            let count = self.poll(Duration::ZERO)?;
+            if count > 0 || Instant::now() >= end {
+                return Ok(Ready(self.events[..count].iter()));
+            }
+        }
+    }
+
     /// Waits for events; returns their tokens, none when time is up.
-    pub fn wait(&mut self, timeout: Duration) -> Outcome<impl Iterator<Item = u64> + use<'_>> {
+    pub fn wait(&mut self, timeout: Duration) -> Outcome<Ready<'_>> {
+        let count = self.poll(timeout)?;
+        Ok(Ready(self.events[..count].iter()))
+    }
+
+    fn poll(&mut self, timeout: Duration) -> Outcome<usize> {
         let room = self.events.len() as i32;
         let milliseconds = timeout.as_millis() as i32;
         // SAFETY: the kernel writes at most `room` events to our vector, which is that long and borrowed mutably.
@@ -53,10 +69,18 @@ impl Epoll {
                 milliseconds,
             )
         };
-        if count < 0 {
-            return Err(format!("epoll_wait: {}", io::Error::last_os_error()));
-        }
-        Ok(self.events[..count as usize].iter().map(|event| event.u64))
+        usize::try_from(count).map_err(|_| format!("epoll_wait: {}", io::Error::last_os_error()))
+    }
+}
+
+/// The tokens of what is ready.
+pub struct Ready<'a>(std::slice::Iter<'a, libc::epoll_event>);
+
+impl Iterator for Ready<'_> {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        self.0.next().map(|event| event.u64)
     }
 }
 

@@ -3,11 +3,16 @@
 //! All contestants of a size are alive at once and take turns, the floor before each, so that what drifts on the machine
 //! drifts for all. The median over the rounds counts.
 
+use crate::client::Manner;
 use crate::process::{self, Process, Server, Setup};
 use crate::report::{Figure, Report};
 use crate::stats::median;
 use crate::wire::Kind;
 use crate::{MESSAGE, Outcome, Plan};
+
+/// Messages before each taking that are not counted. After a pause longer than its retransmission time-out TCP
+/// acknowledges the next 16 segments at once, which the writer pays for: whoever had paused longer would look slower.
+const SETTLE: usize = 24;
 
 /// How messages follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +93,12 @@ impl Contestant {
 
     fn open(setup: &Setup, server: Server, kind: Kind, count: usize) -> Outcome<Self> {
         let channel = "bench";
-        let clients = process::clients(setup, &server, kind, count, channel, false)?;
+        // Only with a core of its own: else it would take the server's.
+        let manner = match setup.cores.server == setup.cores.client {
+            true => Manner::Plain,
+            false => Manner::Awake,
+        };
+        let clients = process::clients(setup, &server, kind, count, channel, manner)?;
         // The last subscriptions may stand a moment after their handshakes' answers.
         std::thread::sleep(std::time::Duration::from_millis(100));
         Ok(Self {
@@ -99,8 +109,14 @@ impl Contestant {
         })
     }
 
-    /// Publishes `messages` of `bytes` and waits until all clients have all of them.
+    /// Publishes `messages` of `bytes`, after some that are not counted, and waits until all clients have all of them.
     pub fn take(&mut self, mode: Mode, messages: usize, bytes: usize) -> Outcome<Taking> {
+        self.take_at_once(mode, SETTLE, bytes)?;
+        self.take_at_once(mode, messages, bytes)
+    }
+
+    /// The same, of exactly these messages.
+    pub fn take_at_once(&mut self, mode: Mode, messages: usize, bytes: usize) -> Outcome<Taking> {
         self.clients.tell(&format!("expect {messages} {bytes}"))?;
         self.clients.hear("ARMED")?;
         let before = self.server.cpu()?;

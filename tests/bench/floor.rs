@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 
 use crate::cpu;
@@ -19,9 +19,10 @@ pub fn run(connections: usize) -> Outcome<()> {
     say(&format!("LISTEN {address}"));
     let mut sockets = Vec::with_capacity(connections);
     while sockets.len() < connections {
-        let (socket, _) = listener
+        let (mut socket, _) = listener
             .accept()
             .map_err(|e| format!("floor: accept: {e}"))?;
+        shake_hands(&mut socket).map_err(|e| format!("floor: handshake: {e}"))?;
         socket
             .set_nodelay(true)
             .map_err(|e| format!("floor: {e}"))?;
@@ -29,6 +30,19 @@ pub fn run(connections: usize) -> Outcome<()> {
         sockets.push(File::from(OwnedFd::from(socket)));
     }
     obey(&mut sockets)
+}
+
+/// Takes a handshake without looking at it, and gives the ready-made answer.
+fn shake_hands(socket: &mut TcpStream) -> io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut more = [0; 1024];
+        match socket.read(&mut more)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => head.extend_from_slice(&more[..count]),
+        }
+    }
+    socket.write_all(wire::SWITCHING.as_bytes())
 }
 
 fn listen() -> io::Result<TcpListener> {

@@ -92,11 +92,7 @@ fn main() -> ExitCode {
 }
 
 fn client_options(arguments: &[&str]) -> Option<client::Options> {
-    let (options, small) = match arguments {
-        [options @ .., "small"] => (options, true),
-        options => (options, false),
-    };
-    let [kind, address, connections, channel] = *options else {
+    let [kind, address, connections, channel, manner] = *arguments else {
         return None;
     };
     Some(client::Options {
@@ -104,7 +100,7 @@ fn client_options(arguments: &[&str]) -> Option<client::Options> {
         address: address.parse().ok()?,
         connections: connections.parse().ok()?,
         channel: channel.to_owned(),
-        small,
+        manner: client::Manner::parse(manner)?,
     })
 }
 
@@ -142,7 +138,7 @@ fn drive(arguments: &[OsString]) -> Outcome<()> {
         Plan {
             sizes: vec![1000, 5000],
             idle: 5000,
-            rounds: 5,
+            rounds: 7,
             deliveries: 60_000,
         }
     };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::client::Manner;
 use crate::cpu;
 use crate::process::{self, Server, Setup};
 use crate::report::{Figure, Report};
@@ -29,10 +30,10 @@ pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
             &[],
         )?;
         let pid = server.process.pid();
-        let _warm = process::clients(setup, &server, kind, WARM_UP, "idle", false)?;
+        let _warm = process::clients(setup, &server, kind, WARM_UP, "idle", Manner::Plain)?;
         std::thread::sleep(Duration::from_millis(300));
         let before = cpu::pss(pid)?;
-        let _idle = process::clients(setup, &server, kind, plan.idle, "idle", false)?;
+        let _idle = process::clients(setup, &server, kind, plan.idle, "idle", Manner::Plain)?;
         std::thread::sleep(Duration::from_secs(1));
         let growth = cpu::pss(pid)?.saturating_sub(before);
         figures.push(

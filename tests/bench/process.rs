@@ -12,6 +12,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Outcome;
+use crate::client::Manner;
 use crate::client::SIGNAL_FD;
 use crate::cpu::{self, Cores, CpuTime, Mask};
 use crate::epoll;
@@ -237,7 +238,7 @@ pub fn clients(
     kind: Kind,
     count: usize,
     channel: &str,
-    small: bool,
+    manner: Manner,
 ) -> Outcome<Process> {
     let address = server
         .address
@@ -245,10 +246,7 @@ pub fn clients(
         .to_string();
     let mut command = myself()?;
     command.args(["--role", "client", kind.name(), &address]);
-    command.args([&count.to_string(), channel]);
-    if small {
-        command.arg("small");
-    }
+    command.args([&count.to_string(), channel, manner.name()]);
     let mut clients = Process::start(
         &format!("{} clients", kind.name()),
         &mut command,

@@ -83,7 +83,8 @@ fn count(
         .stderr(Stdio::null())
         .spawn()
         .map_err(|e| format!("strace: {e}"))?;
-    let taken = attached(pid, &mut strace).and_then(|()| contestant.take(mode, messages, MESSAGE));
+    let taken =
+        attached(pid, &mut strace).and_then(|()| contestant.take_at_once(mode, messages, MESSAGE));
     // SAFETY: sends a signal to a child that we started and have not waited for, so that its id is still its own.
     unsafe { libc::kill(strace.id().cast_signed(), libc::SIGINT) };
     strace.wait().map_err(|e| format!("strace: {e}"))?;

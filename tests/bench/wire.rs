@@ -37,12 +37,12 @@ impl Kind {
             .find(|kind| kind.name() == name)
     }
 
-    /// The request that opens a connection; empty for the floor.
+    /// The request that opens a connection.
     pub fn request(self, channel: &str) -> Vec<u8> {
         let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
         let (path, headers) = match self {
-            Self::Floor => return Vec::new(),
-            Self::Raw => (
+            // The floor's sockets have to be in the same state: with a request behind them TCP acknowledges otherwise.
+            Self::Floor | Self::Raw => (
                 format!("/raw/{channel}"),
                 format!("{upgrade}Sec-WebSocket-Key: {KEY}\r\n"),
             ),
@@ -64,6 +64,10 @@ impl Kind {
 /// The sample key of RFC 6455 and its answer, so that no SHA-1 is needed here.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// A server's whole answer to it.
+pub const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// Any mask will do here; not zero, so that the server really has to unmask.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -170,10 +174,7 @@ impl Decoder {
     /// For a connection on which nothing was read yet.
     pub fn new(kind: Kind) -> Self {
         Self {
-            stage: match kind {
-                Kind::Floor => Stage::Frames,
-                _ => Stage::Head(kind),
-            },
+            stage: Stage::Head(kind),
             pending: Vec::new(),
         }
     }
