@@ -62,6 +62,12 @@ impl Outbox {
         self.bytes + self.pieces.len() * PIECE_COST
     }
 
+    /// Whether a piece of `more` bytes may be put in, when `limit` bytes may wait. A single piece always may: its size
+    /// says nothing about how fast the client reads.
+    pub fn has_room(&self, more: usize, limit: usize) -> bool {
+        self.is_empty() || self.weight() + more <= limit
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()

@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
+use bytes::Bytes;
+
 use crate::ids::Channel;
 use crate::message::{ConnectionInfo, Publication};
 use crate::outbox::Outbox;
@@ -78,10 +80,10 @@ impl Replay {
             .extend(missed.map(|publication| (publication, 0)));
     }
 
-    /// Puts in a live message, unless more than `limit` bytes of them would wait.
+    /// Puts in a live message, unless others wait and it would make them more than `limit` bytes.
     pub(super) fn push_live(&mut self, publication: &Arc<Publication>, limit: usize) -> bool {
         let weight = WAITING_COST + publication.payload.len();
-        if self.backlog + weight > limit {
+        if self.backlog > 0 && self.backlog + weight > limit {
             return false;
         }
         self.backlog += weight;
@@ -132,6 +134,25 @@ impl Connection {
         }
     }
 
+    /// Puts a live message behind what waits, encoded already or to be encoded in its turn. `false` if it has no room.
+    pub(super) fn put(
+        &mut self,
+        publication: &Arc<Publication>,
+        bytes: &Bytes,
+        max_backlog: usize,
+    ) -> bool {
+        match &mut self.replay {
+            Some(replay) => replay.push_live(publication, max_backlog),
+            None => {
+                let room = self.outbox.has_room(bytes.len(), max_backlog);
+                if room {
+                    self.outbox.push(bytes.clone());
+                }
+                room
+            }
+        }
+    }
+
     /// Makes the connection's task run.
     pub(super) fn wake(&self) {
         if let Some(waker) = &self.waker {
@@ -148,5 +169,32 @@ impl Connection {
         {
             self.waker = Some(cx.waker().clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Position;
+    use crate::message::{EventName, Payload};
+
+    #[test]
+    fn one_live_message_may_be_larger_than_the_backlog_of_a_replay() {
+        let publication = Arc::new(Publication {
+            channel: Channel::parse("a").unwrap(),
+            position: Position { epoch: 1, seq: 1 },
+            id: None,
+            event: EventName::Message,
+            payload: Payload::Json(Bytes::from_static(&[b'1'; 2000])),
+            except: None,
+            at: std::time::Instant::now(),
+        });
+        let mut replay = Replay::default();
+        replay.push_past([publication.clone()].into_iter());
+        assert!(replay.push_live(&publication, 1000));
+        assert!(!replay.push_live(&publication, 1000));
+        replay.pop();
+        replay.pop();
+        assert!(replay.push_live(&publication, 1000));
     }
 }

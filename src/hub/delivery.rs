@@ -134,19 +134,14 @@ impl Hub {
             }
             delivered += 1;
             connection.newest = seq;
-            if let Some(replay) = &mut connection.replay {
-                if !replay.push_live(publication, self.max_backlog) {
-                    stuck.push((slot, Stuck::TooSlow));
-                }
-            } else if connection.outbox.weight() + bytes.len() > self.max_backlog {
-                stuck.push((slot, Stuck::TooSlow));
-            } else {
-                connection.outbox.push(bytes.clone());
-                lane.open = false;
-                if !connection.dirty {
-                    connection.dirty = true;
-                    self.dirty.push(slot);
-                }
+            if !connection.put(publication, bytes, self.max_backlog) {
+                stuck.push((slot, Stuck::Full));
+                continue;
+            }
+            lane.open = false;
+            if !connection.dirty {
+                connection.dirty = true;
+                self.dirty.push(slot);
             }
         }
         self.shard
@@ -154,12 +149,18 @@ impl Hub {
             .delivered
             .fetch_add(delivered, Ordering::Relaxed);
         for (slot, stuck) in stuck {
+            let bytes = encoded[self.lanes[slot].format.index()].clone();
+            let bytes = bytes.unwrap_or_default();
             match stuck {
-                Stuck::TooSlow => self.too_slow(slot),
-                Stuck::Send(result) => {
-                    let bytes = encoded[self.lanes[slot].format.index()].clone();
-                    self.not_sent(slot, result, bytes.unwrap_or_default());
+                Stuck::Full => {
+                    self.make_room(slot);
+                    if self.connections[slot].put(publication, &bytes, self.max_backlog) {
+                        self.mark(slot);
+                    } else {
+                        self.too_slow(slot);
+                    }
                 }
+                Stuck::Send(result) => self.not_sent(slot, result, bytes),
             }
         }
     }
@@ -224,8 +225,8 @@ impl Hub {
 
 /// Why a subscriber did not get a publication at once.
 enum Stuck {
-    /// Too much waits for it already.
-    TooSlow,
+    /// Too much waits for it.
+    Full,
     /// What the send said.
     Send(io::Result<usize>),
 }

@@ -278,12 +278,25 @@ impl Hub {
         if connection.closing.is_some() || bytes.is_empty() {
             return;
         }
-        if connection.outbox.weight() + bytes.len() > self.max_backlog {
-            self.too_slow(slot);
-            return;
+        if !connection.outbox.has_room(bytes.len(), self.max_backlog) {
+            self.make_room(slot);
         }
-        connection.outbox.push(bytes);
-        self.mark(slot);
+        let connection = &mut self.connections[slot];
+        if connection.outbox.has_room(bytes.len(), self.max_backlog) {
+            connection.outbox.push(bytes);
+            self.mark(slot);
+        } else {
+            self.too_slow(slot);
+        }
+    }
+
+    /// Sends what waits, before the end of the batch: a client that reads is not too slow only because much came for it
+    /// at once.
+    fn make_room(&mut self, slot: usize) {
+        if let Flushed::Broken(_) = self.flush(slot) {
+            // Its task reads the same error from the socket, and ends.
+            self.connections[slot].wake();
+        }
     }
 
     /// Gives `slot` what it missed; live messages queue behind it.

@@ -290,7 +290,8 @@ bool rt_signal_take(int signo, void (*handler)(int), struct sigaction *before)
 {
 	struct sigaction act;
 	zend_sigaction(signo, NULL, before);
-	if ((before->sa_flags & SA_SIGINFO) || before->sa_handler != SIG_DFL) {
+	/* Both kinds of handler are one field. pcntl_signal() sets SA_SIGINFO even with SIG_DFL. */
+	if (before->sa_handler != SIG_DFL) {
 		return false;
 	}
 	memset(&act, 0, sizeof(act));

@@ -157,6 +157,10 @@ fn publish(frame: &Frame<'_>) -> Result<ClientPublish, Mistake> {
     let event = frame.event.as_deref().unwrap_or("message");
     ids::check_event(event).map_err(|e| mistake("bad_event", format!("\"event\" must {e}")))?;
     let data = frame.data.map_or("null", RawValue::get);
+    if has_half_a_pair(data.as_bytes()) {
+        let text = "a \\u escape is half of a surrogate pair, which is no character";
+        return Err(mistake("bad_json", text.into()));
+    }
     Ok(ClientPublish {
         channel,
         event: EventName::new(event),
@@ -212,6 +216,31 @@ fn too_deep(json: &[u8]) -> bool {
     false
 }
 
+/// Whether well-formed JSON has a `\ud83d` without its other half. PHP's decoder refuses that, and serde_json does not
+/// look into what it skips.
+fn has_half_a_pair(mut json: &[u8]) -> bool {
+    while let Some(at) = json.iter().position(|&byte| byte == b'\\') {
+        let escape = &json[at..];
+        let length = match escaped_unit(escape) {
+            None => 2,
+            Some(0xD800..=0xDBFF) => match escaped_unit(&escape[6..]) {
+                Some(0xDC00..=0xDFFF) => 12,
+                _ => return true,
+            },
+            Some(0xDC00..=0xDFFF) => return true,
+            Some(_) => 6,
+        };
+        json = escape.get(length..).unwrap_or_default();
+    }
+    false
+}
+
+/// The UTF-16 unit of a `\uXXXX` at the start of `json`.
+fn escaped_unit(json: &[u8]) -> Option<u16> {
+    let digits = json.strip_prefix(b"\\u")?.get(..4)?;
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,6 +269,34 @@ mod tests {
         assert_eq!(code(r#"{"type":"ping","ref":[1]}"#), "bad_frame");
         let deep = format!(r#"{{"type":"ping","data":{}}}"#, "[".repeat(100_000));
         assert_eq!(code(&deep), "bad_json");
+    }
+
+    #[test]
+    fn text_that_php_cannot_decode_is_refused() {
+        let publish = |data: &str| {
+            let text = format!(r#"{{"type":"publish","channel":"a","data":{data},"ref":1}}"#);
+            parse(&text).map_err(|mistake| {
+                assert_eq!(mistake.reference.unwrap().get(), "1");
+                mistake.code
+            })
+        };
+        for bad in [
+            r#""\ud83d""#,
+            r#""\ud83d and more""#,
+            r#""\ud83d\n\ude00""#,
+            r#""\ud83d\ud83d""#,
+            r#""\uDE00""#,
+            r#"{"\\\ude00":1}"#,
+        ] {
+            assert_eq!(publish(bad).unwrap_err(), "bad_json", "{bad}");
+        }
+        for good in [
+            r#""\ud83d\ude00 \u00e9\u0000""#,
+            r#""\\ud83d""#,
+            r#"["\\", "\"", "\uFFFF", "x\\"]"#,
+        ] {
+            assert!(publish(good).is_ok(), "{good}");
+        }
     }
 
     #[test]

@@ -15,6 +15,12 @@ foreach ([SIGINT, SIGTERM] as $signal) {
     rt_run(5);
     echo "still here\n";
 }
+// Also when the script had a handler of its own before.
+pcntl_signal(SIGINT, fn() => print("never\n"));
+pcntl_signal(SIGINT, SIG_DFL);
+rt_after(0.05, fn() => posix_kill(getmypid(), SIGINT));
+rt_run(5);
+echo "still here\n";
 $pid = pcntl_fork();
 if ($pid === 0) {
     posix_kill(getmypid(), SIGTERM);
@@ -25,6 +31,7 @@ pcntl_waitpid($pid, $status);
 var_dump(pcntl_wifsignaled($status), pcntl_wtermsig($status) === SIGTERM);
 ?>
 --EXPECTF--
+still here
 still here
 still here
 bool(true)

@@ -71,6 +71,24 @@ impl Hub {
         self.directory.path().join("hub.sock")
     }
 
+    /// Does `work` while no shard takes anything up: what it publishes arrives as one batch.
+    pub fn stall(&self, work: impl FnOnce()) {
+        let (end, ended) = crossbeam_channel::bounded::<()>(0);
+        let (begun, begin) = crossbeam_channel::bounded::<()>(64);
+        for index in 0..self.stats().shards {
+            let (begun, ended) = (begun.clone(), ended.clone());
+            let wait = move |_: &mut realtime::hub::Hub| {
+                begun.send(()).unwrap();
+                let _ = ended.recv();
+            };
+            let stalled = realtime::hub::mailbox::Command::Run(Box::new(wait));
+            self.node().shard(index).put(stalled);
+            begin.recv().unwrap();
+        }
+        work();
+        drop(end);
+    }
+
     /// Publishes JSON.
     pub fn publish(&self, channel: &str, json: &str) -> String {
         self.node().publish(message(channel, json)).unwrap()

@@ -141,6 +141,52 @@ fn a_slow_event_stream_ends_properly_and_can_resume() {
 }
 
 #[test]
+fn a_burst_over_the_limit_does_not_close_a_client_that_reads() {
+    let hub = Hub::with(&[("realtime.max_backlog", "64K")]);
+    let (mut native, _) = Client::native(hub.address());
+    native.subscribe("a", None);
+    let mut stream = Client::stream(hub.address(), "/sse?channel=a", "");
+    hub.await_subscribers("a", 2);
+    let text = "x".repeat(12_000);
+    hub.stall(|| {
+        for n in 1..=10 {
+            hub.publish("a", &format!("[{n},\"{text}\"]"));
+        }
+    });
+    for n in 1..=10 {
+        assert_eq!(native.json()["data"][0], n);
+        stream.chunk_with(&format!("data: [{n},"));
+    }
+    assert_eq!(hub.stats().dropped_slow, 0);
+}
+
+#[test]
+fn one_message_may_be_larger_than_the_backlog() {
+    let hub = Hub::with(&[("realtime.max_backlog", "16K")]);
+    let (mut native, welcome) = Client::native(hub.address());
+    native.subscribe("a", None);
+    let large = format!("\"{}\"", "x".repeat(50_000));
+    let send = |json: &str| {
+        let message = message("a", json);
+        let sent = hub
+            .node()
+            .send(welcome.id(), message.payload, message.event);
+        assert!(sent.unwrap());
+    };
+    hub.stall(|| {
+        hub.publish("a", "1");
+        hub.publish("a", &large);
+        send(&large);
+        hub.publish("a", "2");
+    });
+    for length in [1, 51, 51, 1] {
+        let data = native.json()["data"].to_string();
+        assert_eq!(data.len().div_ceil(1000), length);
+    }
+    assert_eq!(hub.stats().dropped_slow, 0);
+}
+
+#[test]
 fn pongs_that_nobody_reads_are_a_backlog_too() {
     let hub = Hub::with(&[("realtime.max_backlog", "64K")]);
     let mut slow = Client::with_receive_buffer(hub.address(), Some(4096));

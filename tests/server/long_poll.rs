@@ -147,8 +147,15 @@ fn a_message_that_no_backlog_holds_is_fetched_from_the_history() {
     let mut client = Client::connect(hub.address());
     client.send(b"GET /poll?channel=a HTTP/1.1\r\nHost: a\r\n\r\n");
     hub.await_subscribers("a", 1);
-    let id = hub.publish("a", &format!("\"{}\"", "x".repeat(5000)));
-    let answer = client.response(true).json();
+    let mut id = String::new();
+    hub.stall(|| {
+        hub.publish("a", "1");
+        id = hub.publish("a", &format!("\"{}\"", "x".repeat(5000)));
+    });
+    let first = client.response(true).json();
+    assert_eq!(data(&first), [1]);
+    let since = cursor(&first);
+    let answer = client.get(&format!("/poll?channel=a&since={since}")).json();
     assert_eq!(answer["messages"][0]["id"], id);
     assert_eq!(cursor(&answer), id);
 }
