@@ -15,7 +15,9 @@ if (!extension_loaded('realtime')) {
     exit(1);
 }
 if (ini_get('realtime.docroot') === '') {
-    ini_set('realtime.docroot', __DIR__ . '/public');
+    // Not settable from here: the settings are the whole process's.
+    fwrite(STDERR, "The page has no place. Run: php -d realtime.docroot=" . __DIR__ . "/public … {$argv[0]}\n");
+    exit(1);
 }
 try {
     $address = rt_listen($argv[1] ?? null);
