@@ -16,7 +16,7 @@ if (!extension_loaded('realtime')) {
 }
 if (ini_get('realtime.docroot') === '') {
     // A setting of the server's start, which ini_set() cannot change.
-    fwrite(STDERR, "The server does not know where the page is. Add: -d realtime.docroot=" . __DIR__ . "/public\n");
+    fwrite(STDERR, "The server does not know where the page is. Run: php -d realtime.docroot=" . __DIR__ . "/public … {$argv[0]}\n");
     exit(1);
 }
 try {

@@ -48,6 +48,12 @@ after(async () => {
   await demo?.end();
 });
 
+test('without a directory for its page the demo says so', async () => {
+  const { code, stderr } = await run([path.join(root, 'php/demo/demo.php'), '127.0.0.1:0']);
+  assert.equal(code, 1);
+  assert.match(stderr, /php -d realtime\.docroot=\S+\/php\/demo\/public/);
+});
+
 test('two tabs talk to each other, by name, and nothing is HTML', async () => {
   await a.fill('#name', 'Ada');
   await a.press('#name', 'Tab');
