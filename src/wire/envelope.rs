@@ -72,6 +72,10 @@ pub fn message(message: &Outgoing<'_>) -> Vec<u8> {
         out.extend_from_slice(b",\"id\":");
         string(id, &mut out);
     }
+    if let Some(cursor) = message.cursor {
+        out.extend_from_slice(b",\"cursor\":");
+        string(cursor, &mut out);
+    }
     data(message.payload, &mut out);
     out.push(b'}');
     out
@@ -124,6 +128,7 @@ mod tests {
         let full = Outgoing {
             channel: Some("c"),
             id: Some("00000001-2"),
+            cursor: None,
             event: &event,
             payload: &payload,
         };
@@ -131,10 +136,21 @@ mod tests {
             String::from_utf8(message(&full)).unwrap(),
             r#"{"type":"message","channel":"c","event":"it's \"x\"","id":"00000001-2","data":{"a":1}}"#
         );
+        let own = Outgoing {
+            id: Some("own"),
+            cursor: Some("00000001-2"),
+            event: &EventName::Message,
+            ..full
+        };
+        assert_eq!(
+            String::from_utf8(message(&own)).unwrap(),
+            r#"{"type":"message","channel":"c","event":"message","id":"own","cursor":"00000001-2","data":{"a":1}}"#
+        );
         let binary = Payload::Binary(Bytes::from_static(&[0, 255]));
         let direct = Outgoing {
             channel: None,
             id: None,
+            cursor: None,
             event: &EventName::Message,
             payload: &binary,
         };

@@ -101,6 +101,8 @@ pub struct Outgoing<'a> {
     pub channel: Option<&'a str>,
     /// The id; none when it is for one connection alone.
     pub id: Option<&'a str>,
+    /// The position, when the id is the publisher's own and does not tell it.
+    pub cursor: Option<&'a str>,
     /// The event's name.
     pub event: &'a EventName,
     /// The content.
@@ -110,10 +112,12 @@ pub struct Outgoing<'a> {
 /// Encodes a publication for subscribers with `format`.
 pub fn encode_publication(publication: &Publication, format: Format) -> Bytes {
     let id = publication.public_id();
+    let cursor = publication.id.as_ref().map(|_| publication.position.text());
     encode(
         &Outgoing {
             channel: Some(publication.channel.as_str()),
             id: Some(&id),
+            cursor: cursor.as_deref(),
             event: &publication.event,
             payload: &publication.payload,
         },

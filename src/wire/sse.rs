@@ -98,6 +98,7 @@ mod tests {
         let outgoing = Outgoing {
             channel: Some("c"),
             id: Some("i"),
+            cursor: None,
             event: &event,
             payload: &payload,
         };
