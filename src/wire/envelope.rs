@@ -81,6 +81,17 @@ pub fn message(message: &Outgoing<'_>) -> Vec<u8> {
     out
 }
 
+/// The JSON of a `message` on one line: pretty-printed data has line ends, though never inside a string.
+pub fn message_line(outgoing: &Outgoing<'_>) -> Vec<u8> {
+    let mut line = message(outgoing);
+    for byte in &mut line {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+    line
+}
+
 /// The JSON of a `reply`; `reference` is the client's own `ref`, JSON already.
 pub fn reply(reference: Option<&str>, payload: Option<&Payload>) -> Vec<u8> {
     let mut out = Vec::with_capacity(payload.map_or(4, Payload::len) + 48);

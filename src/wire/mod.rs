@@ -133,13 +133,7 @@ pub fn encode(message: &Outgoing<'_>, format: Format) -> Bytes {
         Format::Object => envelope::message(message).into(),
         Format::Sse { meta, body } => body.frame(sse::message(message, meta)),
         Format::Stream { body } => {
-            let mut line = envelope::message(message);
-            // Pretty-printed data has line ends, though never inside a string: here a line is an object.
-            for byte in &mut line {
-                if matches!(byte, b'\n' | b'\r') {
-                    *byte = b' ';
-                }
-            }
+            let mut line = envelope::message_line(message);
             line.push(b'\n');
             body.frame(line)
         }
