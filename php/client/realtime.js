@@ -176,12 +176,12 @@ export function Realtime(base = '/', {
 			me.close();
 			me.proof = null;
 			const { signal } = (stop = new AbortController());
+			const chosen = [...subs];
 			while (!signal.aborted) {
-				const chosen = [...subs];
 				const since = chosen.map(([, sub]) => sub.cursor).sort(age)[0] ?? newest ?? '';
 				const wait = me.proof ? 25 : 0;
 				const query = new URLSearchParams({ since, meta: 1, session: 1, timeout: wait, ...me.proof });
-				subs.forEach((_, channel) => query.append('channel', channel));
+				chosen.forEach(([channel]) => query.append('channel', channel));
 				me.expect(wait * 1000 + timeout);
 				try {
 					const answer = await ask(`${me.kind}?${query}`, { signal });
@@ -189,8 +189,8 @@ export function Realtime(base = '/', {
 				} catch (error) {
 					if (signal.aborted) return;
 					const sub = subs.get(error.channel);
+					if (sub) return refuse(error, sub), me.sync();
 					if (error.code === 'no_session') me.proof = null;
-					else if (sub) refuse(error, sub);
 					else me.end(1006, error.message, error.code);
 				}
 			}
