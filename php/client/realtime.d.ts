@@ -6,17 +6,20 @@
  *     const reply = await rt.publish('chat', { text: 'hello' });   // PHP's rt_on_message() answers
  *
  * It connects at once: by WebSocket, else by Server-Sent Events, else by long polling. A transport that does not open is
- * passed over for the next one, and tried again later. A lost connection comes back by itself, after 250 ms first and
- * then ever longer; every channel resumes after the newest message it has, and none is delivered twice.
+ * passed over for the next one, and tried again later. A lost connection comes back by itself: all transports are tried
+ * in turn, after 250 ms first and then ever longer; every channel resumes after the newest message it has, and none is
+ * delivered twice.
  *
- * How it works: every transport is turned into the frames of /ws (php/docs/protocol.md). For each channel it knows the id it
- * last delivered, by which doubles are dropped, and the id after which it resumes; once a connection has caught up, ids
- * arrive in order over all channels, so that a quiet channel resumes from the newest id of them all. A connection on which
- * nothing is heard (a WebSocket is asked first) for about two and a half times the server's ping interval is given up.
+ * How it works: every transport is turned into the frames of /ws (php/docs/protocol.md). Each channel has a cursor, the
+ * position of the newest message that was delivered (its `cursor`, or else its `id`): what is not after it is a double, and
+ * from it the channel resumes. Once a channel has caught up, positions arrive in order over all channels, so that the cursor of
+ * a quiet channel moves on with the others and does not grow old. A connection on which nothing is heard (a WebSocket is
+ * asked first) for about two and a half times the server's ping interval is given up.
  * Server-Sent Events are read by fetch(): an EventSource hides heartbeats, the reason of a refusal, and events whose names
  * it was not told.
  *
- * Needs fetch() (browsers since 2020, Node 18) and WebSocket (browsers, Node 22; else give `options.WebSocket`).
+ * Needs fetch() (browsers since 2020, Node 18), TextDecoderStream for Server-Sent Events (browsers since 2022, else it
+ * polls), and WebSocket (browsers, Node 22; else give `options.WebSocket`).
  */
 
 export type Transport = 'ws' | 'sse' | 'poll';
@@ -24,8 +27,6 @@ export type Transport = 'ws' | 'sse' | 'poll';
 export interface Options {
 	/** Which transports to use, best first. Default: all of them, `['ws', 'sse', 'poll']`. */
 	transports?: Transport[];
-	/** Added to the query of every request; PHP reads it as `$connection->query`. Default: nothing. */
-	params?: Record<string, string>;
 	/** How long a transport may take to open, in ms. Default: 8000. */
 	timeout?: number;
 	/** The first wait before reconnecting, in ms; it doubles with every failure, and each is cut by up to half at random.
@@ -48,8 +49,10 @@ export interface Message<T = any> {
 	channel?: string;
 	/** "message" unless PHP named it otherwise. */
 	event: string;
-	/** Its id: opaque, ascending in time. Absent when it was sent to this connection alone. */
+	/** Its id, of the server's or the publisher's own. Absent when it was sent to this connection alone. */
 	id?: string;
+	/** Its position, when `id` is the publisher's own. */
+	cursor?: string;
 	/** The data as it travelled; a binary payload is base64 here and a Uint8Array as a handler's first argument. */
 	data: T;
 	encoding?: 'base64';
@@ -79,8 +82,6 @@ export interface Events {
 	close: (info: { code: number; reason: string; transport: Transport; reconnects: boolean }) => void;
 	/** Something was refused or failed. What can be tried again is being tried again. */
 	error: (error: RealtimeError) => void;
-	/** Another transport than before is in use. */
-	transport: (transport: Transport) => void;
 	/** The server's history no longer reached back to `since`: messages of this channel were missed. `oldest` is the
 	 *  oldest that is left. Load the state anew. */
 	gap: (gap: { channel: string; since: string; oldest?: string }) => void;
@@ -99,7 +100,7 @@ export class Realtime {
 	readonly connection?: string;
 
 	/**
-	 * Calls `handler` for every message of `channel` from now on, or from after the id `since` on. Several handlers share
+	 * Calls `handler` for every message of `channel` from now on, or from after `since` on, a message's `cursor ?? id`. Several handlers share
 	 * one subscription, and `since` counts for the first of them. As with addEventListener(), the same function counts once.
 	 */
 	subscribe<T = any>(channel: string, handler: Handler<T>, options?: { since?: string }): Subscription;

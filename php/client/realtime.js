@@ -1,21 +1,22 @@
 /* realtime.js, the client of the PHP extension "realtime" (MIT). How to use it, and how it works: realtime.d.ts. */
 const fault = (code, text = code, channel) => Object.assign(Error(text), { code, channel });
 const content = ({ data = null, encoding }) => (encoding ? Uint8Array.from(atob(data), (c) => c.charCodeAt(0)) : data);
-// Ids are epoch-number; a publisher's own have no place in that order.
-const place = (id) => /^([\da-f]{8})-(\d+)$/.exec(id);
-const age = (a, b, [, era, n] = place(a) ?? [], [, other, m] = place(b) ?? []) => (era === other ? n - m : NaN);
+// Positions are epoch-number; NaN when they do not compare.
+const age = (a, b) => {
+	const [[era, n], [other, m]] = [a, b].map((id) => `${id}`.split('-'));
+	return era === other ? n - m : NaN;
+};
 
 export function Realtime(base = '/', {
-	transports: kinds = ['ws', 'sse', 'poll'], params = {}, timeout = 8000, minDelay = 500, maxDelay = 30000, upgrade = 60000,
+	transports: kinds = ['ws', 'sse', 'poll'], timeout = 8000, minDelay = 500, maxDelay = 30000, upgrade = 60000,
 	WebSocket = globalThis.WebSocket, fetch = globalThis.fetch,
 } = {}) {
-	const root = new URL(base.replace(/\/?$/, '/'), globalThis.location?.href);
-	const subs = new Map(); // channel -> { cursor: resume after it, last: delivered, link: where it stands, … }
+	const root = `${new URL(base.replace(/\/?$/, '/'), globalThis.location?.href)}`;
+	const subs = new Map(); // channel -> { cursor: all up to it is done, link: where it stands, … }
 	const waiting = new Set(); // publications
-	const worked = new Set(); // kinds
 	const listeners = {};
 	const timers = {};
-	let link, probe, newest; // the connection; a better one on trial; the newest id
+	let link, probe, newest; // the connection; a better one on trial; the newest position
 	let [index, turn, fails, refs] = [0, 0, 0, 0];
 
 	const later = (name, ms, then) => {
@@ -24,13 +25,11 @@ export function Realtime(base = '/', {
 	};
 	const call = (handlers, ...args) => handlers?.forEach((handler) => queueMicrotask(() => handler(...args)));
 	const emit = (event, info) => call(listeners[event], info);
-	const url = (path, query = []) => `${new URL(path, root)}?${new URLSearchParams([...Object.entries(params), ...query])}`;
 	const changed = () => later('changed', 0, () => [link, probe].forEach((each) => each?.sync()));
 	const retry = (ms) => later('retry', ms, () => { link = connect(kinds[index]); });
-	const better = (soon) => {
+	const better = () => {
 		const kind = kinds[turn++ % index];
-		const ms = soon && worked.has(kind) ? 2000 : upgrade;
-		if (kind) later('better', ms * (0.5 + Math.random()), () => { probe = connect(kind); });
+		if (kind) later('better', upgrade * (0.5 + Math.random()), () => { probe = connect(kind); });
 	};
 	const connect = (kind) => {
 		const me = { kind };
@@ -38,59 +37,47 @@ export function Realtime(base = '/', {
 			clearTimeout(me.timer);
 			if (!me.over) me.timer = setTimeout(late, ms);
 		};
-		me.end = (code, reason, error) => {
+		me.end = (code, reason, error = 'unreachable') => {
 			if (me.over) return;
 			me.over = true;
 			me.expect();
-			me.close();
-			if (code) down(me, code, reason, error);
+			me.close?.();
+			if (!code) return; // replaced, or close()
+			if (me === probe) return better((probe = null));
+			link = null;
+			if (me.opened) {
+				if (code === 1000) return this.close(code, reason); // rt_close()
+				if (Date.now() - me.opened > 5000) fails = 0;
+				lost('connecting', code, reason);
+			} else {
+				emit('error', fault(error, `${me.kind}: ${reason || 'no connection'}`));
+				index = (index + 1) % kinds.length;
+				if (index) return retry(0);
+			}
+			retry(Math.min(maxDelay, minDelay * 2 ** fails++) * (0.5 + Math.random() / 2));
 		};
 		me.expect(timeout);
 		(kind === 'ws' ? socket : http)(me).catch((error) => me.end(1006, error.message));
 		return me;
 	};
-	const down = (me, code, reason, error = 'unreachable') => {
-		if (me === probe) return better((probe = null));
-		link = null;
-		if (me.opened) {
-			if (Date.now() - me.opened > 5000) fails = 0;
-			if (leave(code === 1000 ? 'closed' : 'connecting', code, reason)) return; // rt_close()
-		} else {
-			emit('error', fault(error, `${me.kind}: ${reason || 'no connection'}`));
-			if (!worked.has(me.kind) || fails > 2) {
-				index = (index + 1) % kinds.length;
-				if (index) return retry(0);
-			}
-		}
-		retry(Math.min(maxDelay, minDelay * 2 ** fails++) * (0.5 + Math.random() / 2));
-	};
-	const leave = (state, code, reason) => {
+	const lost = (state, code, reason) => {
 		const { transport } = this;
-		const closed = state === 'closed';
 		Object.assign(this, { state, transport: null, connection: null });
-		if (transport) emit('close', { code, reason, transport, reconnects: !closed });
-		if (!closed) return;
-		Object.values(timers).forEach(clearTimeout);
-		[link, probe].forEach((each) => each?.end());
-		waiting.forEach((send) => send('closed'));
-		return true;
+		if (transport) emit('close', { code, reason, transport, reconnects: state !== 'closed' });
 	};
 
-	// Ids come in order once the past is through: then no channel misses anything up to this one.
-	const settle = (id = newest) => {
-		newest = id;
-		if ([...subs.values()].every((sub) => sub.link)) subs.forEach((sub) => { sub.cursor = id; });
+	// Positions ascend over all channels: once its past is through, none misses anything up to this one.
+	const settle = (position = newest) => {
+		newest = position;
+		subs.forEach((sub) => { if (sub.link) sub.cursor = position; });
 	};
-	const refuse = (error) => {
-		const sub = subs.get(error.channel);
-		if (sub && (!sub.link || error.code === 'unsubscribed')) sub.fail(error, subs.delete(error.channel));
+	const refuse = (error, sub) => {
+		if (sub) sub.fail(error, subs.delete(error.channel));
 		emit('error', error);
-		return sub;
 	};
-	// Every transport speaks the frames of /ws here.
 	const receive = (me, frame) => me.over || heard[frame.type]?.(frame, subs.get(frame.channel), me);
 	const heard = {
-		welcome: ({ connection, key, ping = 25 }, _, me) => {
+		welcome: ({ connection, key, ping }, _, me) => {
 			const { kind: transport, opened } = me;
 			Object.assign(me, { proof: { connection, key }, ping: ping * 1000, opened: opened ?? Date.now() });
 			if (me === probe) link?.end(), clearTimeout(timers.retry), [link, probe] = [me];
@@ -100,43 +87,39 @@ export function Realtime(base = '/', {
 			waiting.forEach((send) => send());
 			if (opened) return; // a stream was reopened for other channels
 			index = kinds.indexOf(transport);
-			worked.add(transport);
-			if (transport === 'ws') me.sync();
-			if (timers.kind !== transport) emit('transport', (timers.kind = transport));
 			emit('open', { transport, connection });
-			better(true);
+			better();
 		},
 		subscribed: ({ channel, id, recovered, oldest }, sub = {}, me) => {
 			newest = id;
 			sub.link = me;
-			if (!sub.cursor) sub.cursor = sub.last = id;
-			else if (recovered === false && !(age(oldest, sub.last) <= 0)) emit('gap', { channel, since: sub.cursor, oldest });
+			if (!sub.cursor) sub.cursor = id;
+			else if (recovered === false && !(age(oldest, sub.cursor) <= 0)) emit('gap', { channel, since: sub.cursor, oldest });
 			sub.done?.();
 		},
 		message: (frame, sub) => {
-			const { id } = frame;
+			const { id, cursor = id } = frame;
 			if (sub) {
-				if (place(id) ? age(id, sub.last) <= 0 : sub.seen.includes(id)) return;
-				if (place(id)) sub.last = id;
-				else sub.seen = [id, ...sub.seen].slice(0, 99);
-				sub.cursor = id;
-				if (age(id, newest) > 0) settle(id);
+				if (!sub.cursor || age(cursor, sub.cursor) <= 0) return;
+				sub.cursor = cursor;
 			}
+			if (age(cursor, newest) > 0) settle(cursor);
 			call(sub?.handlers ?? listeners.message, content(frame), frame);
 		},
-		pong: () => settle(),
-		error: ({ code, message, channel }) => refuse(fault(code, message, channel)),
-		unsubscribed: ({ type, channel }, sub) => sub?.link && refuse(fault(type, type, channel)),
+		pong: ({ cursor }) => settle(cursor),
+		error: ({ code, message, channel }, sub) => refuse(fault(code, message, channel), !sub?.link && sub),
+		unsubscribed: ({ type, channel }, sub) => sub?.link && refuse(fault(type, type, channel), sub),
 	};
 
 	const socket = async (me) => {
+		const ws = new WebSocket(`${root}ws`.replace('http', 'ws'), 'realtime.v1');
 		const answers = new Map();
-		const send = (frame) => ws.readyState === 1 && ws.send(JSON.stringify(frame));
+		const send = (frame) => ws.send(JSON.stringify(frame));
 		me.close = () => {
-			ws?.close();
+			ws.close();
 			answers.forEach(([, fail]) => fail(fault('lost')));
 		};
-		me.sync = () => me.opened && subs.forEach((sub, channel) => {
+		ws.onopen = me.sync = () => ws.readyState === 1 && subs.forEach((sub, channel) => {
 			if (sub.asked !== me) send({ type: 'subscribe', channel, since: sub.cursor }, (sub.asked = me));
 		});
 		me.leave = (channel) => send({ type: 'unsubscribe', channel });
@@ -144,7 +127,6 @@ export function Realtime(base = '/', {
 			answers.set(++refs, both);
 			send({ type: 'publish', ref: refs, ...body });
 		});
-		const ws = new WebSocket(url('ws').replace('http', 'ws'), 'realtime.v1');
 		ws.onmessage = ({ data }) => {
 			const frame = JSON.parse(data);
 			const [done, fail] = answers.get(frame.ref) ?? [];
@@ -160,59 +142,56 @@ export function Realtime(base = '/', {
 
 	const http = async (me) => {
 		let stop;
-		const get = async (path, query, init) => {
-			const response = await fetch(url(path, query), { signal: stop.signal, ...init });
-			if (response.ok) return path === 'sse' ? response.body.getReader() : response.json();
-			const { error = {} } = await response.json().catch(() => ({}));
-			throw fault(error.code ?? 'http', error.message ?? `HTTP ${response.status}`, error.channel);
+		const ask = async (path, init) => {
+			const response = await fetch(root + path, init);
+			if (response.ok) return path.startsWith('sse') ? response.body.pipeThrough(new TextDecoderStream()).getReader() : response.json();
+			const { error } = await response.json().catch(() => ({}));
+			throw Object.assign(fault('http', `HTTP ${response.status}`), error);
 		};
-		const poll = async (query, chosen) => {
-			const body = await get('poll', [...query, ...Object.entries(me.proof ?? {})]);
+		const poll = (body, chosen) => {
 			if (body.key) receive(me, { ...body, type: 'welcome' });
-			for (const [channel, { cursor }] of chosen) cursor && receive(me, { ...body, type: 'subscribed', channel, id: body.cursor });
-			for (const frame of body.messages) receive(me, frame);
-			for (const [, sub] of chosen) sub.last ??= body.cursor, sub.cursor = body.cursor;
+			// A long past comes in parts before the session begins: new channels wait for that.
+			for (const [channel, sub] of chosen) {
+				if (sub.cursor || me.proof) receive(me, { ...body, type: 'subscribed', channel, id: body.cursor });
+			}
+			for (const frame of [...body.messages, { ...body, type: 'pong' }]) receive(me, frame);
 		};
-		// No EventSource: it hides heartbeats, the names of events and the reason of a refusal.
-		const stream = async (query) => {
-			const reader = await get('sse', query);
-			const decoder = new TextDecoder();
+		const stream = async (reader) => {
 			for (let text = '', part; !(part = await reader.read()).done;) {
-				const blocks = (text + decoder.decode(part.value, { stream: true })).split('\n\n');
-				text = blocks.pop();
-				for (const block of blocks) {
-					const data = block.match(/^data:.*/gm)?.map((line) => line.slice(5)).join('');
-					if (data || block === ':') receive(me, data ? JSON.parse(data) : { type: 'pong' });
+				const lines = (text + part.value).split('\n');
+				text = lines.pop();
+				for (const line of lines) {
+					if (line.startsWith('data:')) receive(me, JSON.parse(line.slice(5)));
+					else if (line === ':') receive(me, { type: 'pong' });
 				}
 				if (me.opened) me.expect(2.5 * me.ping);
 			}
 			me.end(1006, 'the stream ended');
 		};
 		me.close = () => stop?.abort();
-		me.publish = async (body) => content(await get('publish', [], {
-			method: 'POST', signal: null, headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ ...body, ...me.proof }),
+		me.publish = async (body) => content(await ask('publish', {
+			method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ ...body, ...me.proof }),
 		}));
 		me.sync = async () => {
 			me.close();
 			me.proof = null;
 			const { signal } = (stop = new AbortController());
+			const chosen = [...subs];
 			while (!signal.aborted) {
-				// A poll for new channels only finds where they stand; the one after it opens a session.
-				const fresh = [...subs].filter(([, sub]) => me.kind === 'poll' && !sub.cursor);
-				const chosen = fresh.length ? fresh : [...subs];
-				const ids = chosen.map(([, sub]) => sub.cursor);
+				const since = chosen.map(([, sub]) => sub.cursor).sort(age)[0] ?? newest ?? '';
 				const wait = me.proof ? 25 : 0;
+				const query = new URLSearchParams({ since, meta: 1, session: 1, timeout: wait, ...me.proof });
+				chosen.forEach(([channel]) => query.append('channel', channel));
 				me.expect(wait * 1000 + timeout);
 				try {
-					if (!subs.size) return receive(me, { ...await get('healthz'), type: 'welcome' }, me.expect(2 ** 31 - 1));
-					await (me.kind === 'poll' ? poll : stream)([
-						...chosen.map(([channel]) => ['channel', channel]), ['since', ids.filter(place).sort(age)[0] ?? ids.find(Boolean) ?? ''],
-						['meta', 1], ['session', fresh.length ? 0 : 1], ['timeout', wait],
-					], chosen);
+					const answer = await ask(`${me.kind}?${query}`, { signal });
+					await (me.kind === 'poll' ? poll : stream)(answer, chosen);
 				} catch (error) {
 					if (signal.aborted) return;
+					const sub = subs.get(error.channel);
+					if (sub) return refuse(error, sub), me.sync();
 					if (error.code === 'no_session') me.proof = null;
-					else if (!error.channel || !refuse(error)) me.end(1006, error.message, error.code);
+					else me.end(1006, error.message, error.code);
 				}
 			}
 		};
@@ -220,13 +199,12 @@ export function Realtime(base = '/', {
 	};
 
 	this.subscribe = (channel, handler, { since } = {}) => {
-		const sub = subs.get(channel) ?? { handlers: new Set(), seen: [], cursor: since, last: since };
+		const sub = subs.get(channel) ?? { handlers: new Set(), cursor: since };
 		sub.handlers.add(handler);
 		sub.ready ??= new Promise((done, fail) => {
 			changed(subs.set(channel, Object.assign(sub, { done, fail })));
-			if (!/^[\w=@,.;:/-]{1,200}$/.test(channel)) refuse(fault('bad_channel', 'not a channel name', channel));
 		});
-		sub.ready.catch(() => {}); // who does not ask hears of it by "error"
+		sub.ready.catch(() => {}); // the event "error" tells it, too
 		return Object.assign(() => {
 			sub.handlers.delete(handler);
 			if (sub.handlers.size || subs.get(channel) !== sub) return;
@@ -247,9 +225,12 @@ export function Realtime(base = '/', {
 		(listeners[event] ??= new Set()).add(handler);
 		return () => listeners[event].delete(handler);
 	};
-	this.close = (code = 1000, reason = '') => { leave('closed', code, reason); };
+	this.close = (code = 1000, reason = '') => {
+		lost('closed', code, reason);
+		Object.values(timers).forEach(clearTimeout);
+		[link, probe].forEach((each) => each?.end());
+		waiting.forEach((send) => send('closed'));
+	};
 	this.state = 'connecting';
-	globalThis.addEventListener?.('offline', () => clearTimeout(timers.retry));
-	globalThis.addEventListener?.('online', () => (link ? link.end(4009, 'online') : this.state === 'closed' || retry(0)));
 	retry(0);
 }

@@ -188,6 +188,7 @@ impl Hub {
         let outgoing = Outgoing {
             channel: None,
             id: None,
+            cursor: None,
             event,
             payload,
         };

@@ -63,7 +63,8 @@ pub async fn answer(requests: &Requests, parts: &Parts) -> Result<Response<Body>
             next_of_session(&requests.shared.polls, connection, key, &query, timeout).await?
         }
         (None, None) => {
-            let query = query.with_channels()?;
+            let connected = query.session;
+            let query = query.with_channels(connected)?;
             let admitted = routes::admit(requests, Transport::Poll, parts).await?;
             routes::authorize_all(requests, admitted.info(), &query).await?;
             let session = Session::new(admitted, &requests.shared.hub, Format::Object, None);
@@ -86,7 +87,7 @@ pub async fn answer(requests: &Requests, parts: &Parts) -> Result<Response<Body>
 
 async fn plain(mut session: Session, query: &Query, timeout: Duration) -> Answer {
     let node = session.node().clone();
-    let (mut past, answer) = attach(&session, query);
+    let (mut past, answer, _) = attach(&session, query);
     session.opened();
     session.ends(1000, "");
     if !past.is_empty() {
@@ -130,9 +131,9 @@ async fn first_of_session(
     query: &Query,
     timeout: Duration,
 ) -> Result<Answer, Refusal> {
-    let (past, answer) = attach(&session, query);
+    let (past, answer, complete) = attach(&session, query);
     session.opened();
-    if session.hub().borrow().subscriptions(session.slot()) == 0 {
+    if !complete {
         session.ends(1000, "");
         // Its past goes on: a session begins with the poll that has reached the present.
         return Ok(Answer {
@@ -226,8 +227,8 @@ async fn keep(shared: Rc<Shared>, mut session: Session, slot: Arc<Mailslot>) {
     lock(&shared.polls.slots).remove(&session.info().id);
 }
 
-/// Subscribes, and takes what was missed.
-fn attach(session: &Session, query: &Query) -> (Vec<Bytes>, Answer) {
+/// Takes what was missed and, when that is all of it, subscribes: then the last of what it returns is true.
+fn attach(session: &Session, query: &Query) -> (Vec<Bytes>, Answer, bool) {
     let node = session.node();
     let caught = node.catch_up(&query.channels, query.since.as_deref());
     let seq = caught.position.seq;
@@ -235,7 +236,8 @@ fn attach(session: &Session, query: &Query) -> (Vec<Bytes>, Answer) {
     let recovered = query.since.as_ref().map(|_| !short);
     let (messages, cursor) = merge(node, caught);
     // A past that did not fit into one answer is not followed by what comes live: the next poll gets both.
-    if cursor.seq >= seq {
+    let complete = cursor.seq >= seq;
+    if complete {
         subscribe(session, &query.channels, seq);
     }
     let answer = Answer {
@@ -246,7 +248,7 @@ fn attach(session: &Session, query: &Query) -> (Vec<Bytes>, Answer) {
         connection: None,
         key: None,
     };
-    (messages, answer)
+    (messages, answer, complete)
 }
 
 /// Whether the history no longer reaches back far enough in one of the channels, and the oldest that is left there.

@@ -50,8 +50,10 @@ pub async fn answer(
     let body = read(node, body).await?;
     let text = std::str::from_utf8(&body)
         .map_err(|_| Refusal::bad("bad_json", "the body is not UTF-8"))?;
-    let (publish, claim) = native::parse_publish(text)
-        .map_err(|Mistake { code, message, .. }| Refusal::bad(code, message))?;
+    let (publish, claim) = native::parse_publish(text).map_err(|mistake: Mistake| Refusal {
+        channel: mistake.channel,
+        ..Refusal::bad(mistake.code, mistake.message)
+    })?;
     match claim {
         Some(claim) => {
             let from = known(node, &claim)?;

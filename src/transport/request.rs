@@ -64,9 +64,9 @@ impl Query {
         Ok(query)
     }
 
-    /// Refuses a query that names no channel.
-    pub fn with_channels(self) -> Result<Self, Refusal> {
-        if self.channels.is_empty() {
+    /// Refuses a query that names no channel, unless it is `connected`: then what PHP sends to it alone can arrive.
+    pub fn with_channels(self, connected: bool) -> Result<Self, Refusal> {
+        if self.channels.is_empty() && !connected {
             return Err(Refusal::bad("bad_channel", "name a channel: ?channel=…"));
         }
         Ok(self)
@@ -89,8 +89,9 @@ impl Query {
 
 /// Takes `name` as a channel's.
 pub fn channel(name: &str) -> Result<Channel, Refusal> {
-    Channel::parse(name)
-        .map_err(|error| Refusal::bad("bad_channel", format!("the channel must {error}")))
+    Channel::parse(name).map_err(|error| {
+        Refusal::bad("bad_channel", format!("the channel must {error}")).about(name)
+    })
 }
 
 /// A new connection's identity.

@@ -1,13 +1,12 @@
 //! Responses: JSON, files and errors, with the client's fault or ours told by the status.
 //!
-//! Imports `ids` and `session`'s refusals.
+//! Imports `session`'s refusals.
 
 use bytes::Bytes;
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::body::Body;
-use crate::ids::Channel;
 use crate::session::Denied;
 
 /// An HTTP answer that says what was wrong.
@@ -19,8 +18,8 @@ pub struct Refusal {
     pub code: &'static str,
     /// In words.
     pub message: String,
-    /// The channel that it is about, when a request may name several.
-    pub channel: Option<Channel>,
+    /// The channel that it is about as the request named it, since a request may name several.
+    pub channel: Option<String>,
 }
 
 impl Refusal {
@@ -35,9 +34,9 @@ impl Refusal {
     }
 
     /// The same, saying which channel it is about.
-    pub fn about(self, channel: &Channel) -> Self {
+    pub fn about(self, channel: &str) -> Self {
         Self {
-            channel: Some(channel.clone()),
+            channel: Some(channel.to_owned()),
             ..self
         }
     }
@@ -67,7 +66,7 @@ impl From<Refusal> for Response<Body> {
             "error": { "code": refusal.code, "message": refusal.message },
         });
         if let Some(channel) = &refusal.channel {
-            object["error"]["channel"] = channel.as_str().into();
+            object["error"]["channel"] = channel.clone().into();
         }
         let mut response = json(refusal.status, object.to_string().into());
         match refusal.status {

@@ -140,7 +140,7 @@ pub async fn authorize_all(
     for channel in &query.channels {
         session::authorize(node, info, channel)
             .await
-            .map_err(|denied| Refusal::from(denied).about(channel))?;
+            .map_err(|denied| Refusal::from(denied).about(channel.as_str()))?;
     }
     Ok(())
 }
@@ -165,7 +165,10 @@ fn websocket(
 }
 
 async fn sse(requests: &Requests, parts: &Parts) -> Result<Response<Body>, Refusal> {
-    let query = Query::parse(parts)?.with_channels()?;
+    let query = Query::parse(parts)?;
+    // Without the envelope a client would not know whom to tell PHP to send to.
+    let connected = query.meta;
+    let query = query.with_channels(connected)?;
     let format = Format::Sse {
         meta: query.meta,
         body: framing(parts),
@@ -175,7 +178,7 @@ async fn sse(requests: &Requests, parts: &Parts) -> Result<Response<Body>, Refus
 }
 
 async fn stream(requests: &Requests, parts: &Parts) -> Result<Response<Body>, Refusal> {
-    let query = Query::parse(parts)?.with_channels()?;
+    let query = Query::parse(parts)?.with_channels(false)?;
     let format = Format::Stream {
         body: framing(parts),
     };

@@ -255,8 +255,9 @@ impl Connection {
                 code,
                 message,
                 reference,
+                channel,
             }) => {
-                return self.error(code, &message, reference, None);
+                return self.error(code, &message, reference, channel.as_deref());
             }
         };
         match command {

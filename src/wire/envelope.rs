@@ -72,9 +72,24 @@ pub fn message(message: &Outgoing<'_>) -> Vec<u8> {
         out.extend_from_slice(b",\"id\":");
         string(id, &mut out);
     }
+    if let Some(cursor) = message.cursor {
+        out.extend_from_slice(b",\"cursor\":");
+        string(cursor, &mut out);
+    }
     data(message.payload, &mut out);
     out.push(b'}');
     out
+}
+
+/// The JSON of a `message` on one line: pretty-printed data has line ends, though never inside a string.
+pub fn message_line(outgoing: &Outgoing<'_>) -> Vec<u8> {
+    let mut line = message(outgoing);
+    for byte in &mut line {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+    line
 }
 
 /// The JSON of a `reply`; `reference` is the client's own `ref`, JSON already.
@@ -124,6 +139,7 @@ mod tests {
         let full = Outgoing {
             channel: Some("c"),
             id: Some("00000001-2"),
+            cursor: None,
             event: &event,
             payload: &payload,
         };
@@ -131,10 +147,21 @@ mod tests {
             String::from_utf8(message(&full)).unwrap(),
             r#"{"type":"message","channel":"c","event":"it's \"x\"","id":"00000001-2","data":{"a":1}}"#
         );
+        let own = Outgoing {
+            id: Some("own"),
+            cursor: Some("00000001-2"),
+            event: &EventName::Message,
+            ..full
+        };
+        assert_eq!(
+            String::from_utf8(message(&own)).unwrap(),
+            r#"{"type":"message","channel":"c","event":"message","id":"own","cursor":"00000001-2","data":{"a":1}}"#
+        );
         let binary = Payload::Binary(Bytes::from_static(&[0, 255]));
         let direct = Outgoing {
             channel: None,
             id: None,
+            cursor: None,
             event: &EventName::Message,
             payload: &binary,
         };

@@ -101,6 +101,8 @@ pub struct Outgoing<'a> {
     pub channel: Option<&'a str>,
     /// The id; none when it is for one connection alone.
     pub id: Option<&'a str>,
+    /// The position, when the id is the publisher's own and does not tell it.
+    pub cursor: Option<&'a str>,
     /// The event's name.
     pub event: &'a EventName,
     /// The content.
@@ -110,10 +112,12 @@ pub struct Outgoing<'a> {
 /// Encodes a publication for subscribers with `format`.
 pub fn encode_publication(publication: &Publication, format: Format) -> Bytes {
     let id = publication.public_id();
+    let cursor = publication.id.as_ref().map(|_| publication.position.text());
     encode(
         &Outgoing {
             channel: Some(publication.channel.as_str()),
             id: Some(&id),
+            cursor: cursor.as_deref(),
             event: &publication.event,
             payload: &publication.payload,
         },
@@ -129,13 +133,7 @@ pub fn encode(message: &Outgoing<'_>, format: Format) -> Bytes {
         Format::Object => envelope::message(message).into(),
         Format::Sse { meta, body } => body.frame(sse::message(message, meta)),
         Format::Stream { body } => {
-            let mut line = envelope::message(message);
-            // Pretty-printed data has line ends, though never inside a string: here a line is an object.
-            for byte in &mut line {
-                if matches!(byte, b'\n' | b'\r') {
-                    *byte = b' ';
-                }
-            }
+            let mut line = envelope::message_line(message);
             line.push(b'\n');
             body.frame(line)
         }

@@ -56,6 +56,8 @@ pub struct Mistake {
     pub message: String,
     /// The frame's `ref`.
     pub reference: Reference,
+    /// The frame's `channel`, as it was sent: by it a client without a `ref` knows what was refused.
+    pub channel: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -96,6 +98,7 @@ pub fn parse(text: &str) -> Result<(Command, Reference), Mistake> {
         Ok(command) => Ok((command, reference)),
         Err(mistake) => Err(Mistake {
             reference,
+            channel: frame.channel.map(std::borrow::Cow::into_owned),
             ..mistake
         }),
     }
@@ -113,7 +116,10 @@ pub struct Claim {
 /// Reads the body of a `POST /publish`.
 pub fn parse_publish(text: &str) -> Result<(ClientPublish, Option<Claim>), Mistake> {
     let frame = frame(text)?;
-    let publish = publish(&frame)?;
+    let publish = publish(&frame).map_err(|mistake| Mistake {
+        channel: frame.channel.as_deref().map(str::to_owned),
+        ..mistake
+    })?;
     let claim = match (frame.connection, frame.key) {
         (Some(connection), Some(key)) => Some(Claim { connection, key }),
         (None, None) => None,
@@ -190,6 +196,7 @@ fn mistake(code: &'static str, message: String) -> Mistake {
         code,
         message,
         reference: None,
+        channel: None,
     }
 }
 

@@ -29,7 +29,7 @@ pub fn message(message: &Outgoing<'_>, meta: bool) -> Vec<u8> {
         line(b"event: ", message.event.as_str().as_bytes(), &mut out);
     }
     if meta {
-        lines(b"data: ", &envelope::message(message), &mut out);
+        line(b"data: ", &envelope::message_line(message), &mut out);
     } else {
         match message.payload {
             Payload::Json(json) => lines(b"data: ", json, &mut out),
@@ -56,7 +56,7 @@ pub fn server_frame(frame: &ServerFrame<'_>, meta: bool) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     if meta {
         line(b"event: ", name, &mut out);
-        lines(b"data: ", &envelope::server_frame(frame), &mut out);
+        line(b"data: ", &envelope::server_frame(frame), &mut out);
     } else if let ServerFrame::Subscribed {
         recovered: Some(false),
         oldest,
@@ -98,12 +98,23 @@ mod tests {
         let outgoing = Outgoing {
             channel: Some("c"),
             id: Some("i"),
+            cursor: None,
             event: &event,
             payload: &payload,
         };
         assert_eq!(
             message(&outgoing, false),
             b"id: i\nevent: paid\ndata: {\ndata: \"a\":1}\n\n"
+        );
+        let with_meta = String::from_utf8(message(&outgoing, true)).unwrap();
+        assert!(
+            with_meta.ends_with(",\"data\":{ \"a\":1}}\n\n"),
+            "{with_meta:?}"
+        );
+        assert_eq!(
+            with_meta.matches("data: ").count(),
+            1,
+            "an envelope is a line"
         );
     }
 }

@@ -1,6 +1,7 @@
 // Our client (php/client/realtime.js) in node, against the real server over a wire that can be cut.
 
 import assert from 'node:assert/strict';
+import { statSync } from 'node:fs';
 import { after, afterEach, before, describe, test as run } from 'node:test';
 import WebSocket from 'ws';
 import { Realtime } from '../../php/client/realtime.js';
@@ -18,8 +19,8 @@ const open = [];
 function client(options = {}) {
   const rt = new Realtime(options.base ?? wire.url, { WebSocket, minDelay: 50, maxDelay: 400, timeout: 1500, ...options });
   rt.log = [];
-  for (const event of ['open', 'close', 'error', 'transport', 'gap']) {
-    rt.on(event, (info) => rt.log.push({ event, ...(typeof info === 'string' ? { kind: info } : info), code: info.code }));
+  for (const event of ['open', 'close', 'error', 'gap']) {
+    rt.on(event, (info) => rt.log.push({ event, ...info, code: info.code }));
   }
   rt.times = (event) => rt.log.filter((entry) => entry.event === event).length;
   open.push(rt);
@@ -201,16 +202,35 @@ for (const kind of KINDS) {
       const rt = only();
       const got = await collect(rt, `${kind}.open`);
       await assert.rejects(rt.subscribe('private-x', () => {}).ready, { code: 'forbidden', channel: 'private-x' });
-      await assert.rejects(rt.subscribe('no good', () => {}).ready, { code: 'bad_channel' });
+      for (const channel of ['no good', '', 'x'.repeat(201), 'é']) {
+        await assert.rejects(rt.subscribe(channel, () => {}).ready, { code: 'bad_channel', channel });
+      }
       await server.broadcast(`${kind}.open`, 1);
       await all(got, [1]);
-      assert.equal(rt.times('error'), 2, JSON.stringify(rt.log));
+      assert.equal(rt.times('error'), 5, JSON.stringify(rt.log));
+      assert.equal(rt.times('close'), 0);
+    });
+
+    test('hears that a channel is no longer allowed when it reconnects', async () => {
+      await wired();
+      const rt = only();
+      const [got, other] = [await collect(rt, `${kind}.kept`), await collect(rt, `${kind}.revoked`)];
+      assert.equal(await rt.publish(`${kind}.revoked`, null, { event: 'revoke' }), true);
+      wire.cut();
+      await until(() => rt.log.some(({ code }) => code === 'forbidden'), 'the word of it', 8000, () => rt.log);
+      await until(() => rt.times('open') === 2, 'a second connection', 8000, () => rt.log);
+      await server.broadcast(`${kind}.revoked`, 'no');
+      await server.broadcast(`${kind}.kept`, 'yes');
+      await all(got, ['yes']);
+      assert.deepEqual([...other], []);
+      assert.equal(rt.log.filter(({ code }) => code === 'forbidden').length, 1);
     });
 
     test('finds out that a connection is dead', async () => {
       await wired();
       const rt = only({ timeout: 600 });
       const got = await collect(rt, `${kind}.dead`);
+      await sleep(100); // for the next poll to be under way
       wire.frozen = true;
       if (kind === 'poll') wire.cut(); // else the test would wait for the 25 s of a poll
       await until(() => rt.times('close'), 'a close', 6000, () => rt.log);
@@ -239,6 +259,17 @@ for (const kind of KINDS) {
     });
   });
 }
+
+test('the client is small', () => {
+  assert.ok(statSync(new URL('../../php/client/realtime.js', import.meta.url)).size < 10000);
+});
+
+test('goes on where a WebSocket cannot even be made', async () => {
+  await wired();
+  const rt = client({ WebSocket: class { constructor() { throw new TypeError('not here'); } } });
+  await collect(rt, 'blocked');
+  assert.equal(rt.transport, 'sse');
+});
 
 test('a lost connection fails what was sent and sends what was not', async () => {
   await wired();
@@ -294,21 +325,32 @@ test('works without any channel, over each transport', async () => {
   await wired();
   for (const kind of KINDS) {
     const rt = client({ transports: [kind] });
+    const direct = [];
+    rt.on('message', (data) => direct.push(data));
     assert.equal((await rt.publish('x', kind, { event: 'echo' })).data, kind);
+    assert.equal(await rt.publish('x', 1, { event: 'send' }), true);
+    assert.equal(await rt.publish('x', 2, { event: 'send' }), true);
+    await all(direct, [1, 2]);
+    // The first channel, and then none again.
+    const got = await collect(rt, `${kind}.first`);
+    await server.broadcast(`${kind}.first`, 'x');
+    await all(got, ['x']);
+    got.off();
+    await until(async () => (await rt.publish('x', 3, { event: 'send' }).catch(() => {})) && direct.at(-1) === 3, 'a message', 5000);
+    assert.equal(rt.times('close'), 0, JSON.stringify(rt.log));
   }
 });
 
-test('a base with a path, and parameters for PHP', async () => {
+test('a base with a path', async () => {
   const seen = [];
   const fetch = (url, init) => {
     seen.push(url);
     return globalThis.fetch(url.replace('/some/path/', '/'), init);
   };
   await wired();
-  const rt = client({ base: `${wire.url}some/path`, transports: ['sse'], fetch, params: { token: 'a b' } });
+  const rt = client({ base: `${wire.url}some/path`, transports: ['sse'], fetch });
   await collect(rt, 'p');
   assert.equal(new URL(seen[0]).pathname, '/some/path/sse');
-  assert.equal(new URL(seen[0]).searchParams.get('token'), 'a b');
 });
 
 test('PHP closes it: 1000 for good, anything else reconnects', async () => {

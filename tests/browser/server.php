@@ -1,6 +1,12 @@
 <?php
 // The server of the client tests: what a message's event asks for is what happens.
 
+final class Revoked
+{
+    /** @var array<string, true> */
+    public static array $channels = [];
+}
+
 rt_on_message(function (Realtime\Message $m): mixed {
     return match ($m->event) {
         'echo' => ['data' => $m->data, 'transport' => $m->from->transport, 'connection' => $m->from->id],
@@ -9,6 +15,7 @@ rt_on_message(function (Realtime\Message $m): mixed {
             range($m->data['from'], $m->data['to'])),
         'send' => rt_send($m->from->id, $m->data, event: 'direct'),
         'binary' => rt_broadcast($m->channel, new Realtime\Binary("\x00\xff\x80")),
+        'revoke' => Revoked::$channels[$m->channel] = true,
         'take' => rt_unsubscribe($m->from->id, $m->channel),
         'close' => rt_close($m->from->id, $m->data['code'], 'as asked'),
         'fail' => throw new DomainException('as asked'),
@@ -16,7 +23,8 @@ rt_on_message(function (Realtime\Message $m): mixed {
         default => null,
     };
 });
-rt_on_subscribe(fn(Realtime\Connection $c, string $channel): bool => !str_starts_with($channel, 'private-'));
+rt_on_subscribe(fn(Realtime\Connection $c, string $channel): bool =>
+    !str_starts_with($channel, 'private-') && !isset(Revoked::$channels[$channel]));
 rt_on_error(function (Realtime\Connection $c, Throwable $e): void {
     if ($e->getMessage() !== 'as asked') {
         fwrite(STDERR, "$e\n");

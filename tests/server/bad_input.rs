@@ -173,6 +173,9 @@ fn queries_are_checked() {
     let many: String = (0..101).map(|n| format!("channel=c{n}&")).collect();
     let cases = [
         ("/poll".to_owned(), 400, "bad_channel"),
+        ("/poll?session=0".into(), 400, "bad_channel"),
+        ("/sse?meta=0".into(), 400, "bad_channel"),
+        ("/stream?meta=1&session=1".into(), 400, "bad_channel"),
         ("/sse?channel=".into(), 400, "bad_channel"),
         ("/stream?channel=a%20b".into(), 400, "bad_channel"),
         ("/sse?channel=a&channel=%00".into(), 400, "bad_channel"),
@@ -208,4 +211,10 @@ fn queries_are_checked() {
             "{path}"
         );
     }
+    for path in ["/sse?channel=a&channel=b%20c", "/poll?channel=b%20c"] {
+        let refused = client.get(path).json();
+        assert_eq!(refused["error"]["channel"], "b c", "{path}");
+    }
+    let refused = client.post(r#"{"channel":"b c"}"#).json();
+    assert_eq!(refused["error"]["channel"], "b c");
 }

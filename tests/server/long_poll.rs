@@ -55,6 +55,30 @@ fn a_poll_is_answered_at_once_when_there_is_something() {
 }
 
 #[test]
+fn a_session_needs_no_channel() {
+    let hub = Hub::start();
+    let before = hub.publish("a", "1");
+    let mut client = Client::connect(hub.address());
+    let first = client.get("/poll?session=1&timeout=0").json();
+    assert_eq!((data(&first), cursor(&first)), (vec![], &*before));
+    let text = |name: &str| first[name].as_str().unwrap();
+    let connection = text("connection").parse().unwrap();
+    hub.node()
+        .send(connection, json("5"), EventName::Message)
+        .unwrap();
+    let next = format!(
+        "/poll?connection={}&key={}",
+        text("connection"),
+        text("key")
+    );
+    let answer = client.get(&format!("{next}&since={before}")).json();
+    assert_eq!(data(&answer), [5]);
+    hub.node().close(connection, 1000, String::new()).unwrap();
+    let ended = client.get(&next);
+    assert_eq!((ended.status, &*ended.code()), (404, "no_session"));
+}
+
+#[test]
 fn a_waiting_poll_is_answered_by_the_next_message() {
     let hub = Hub::start();
     let mut client = Client::connect(hub.address());

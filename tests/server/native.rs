@@ -51,10 +51,44 @@ fn a_subscriber_gets_what_is_published() {
         ..message("news", "")
     };
     assert_eq!(hub.node().publish(binary).unwrap(), "own-7");
+    // Its own id does not tell its place: that is the number after the last one's.
+    let (epoch, number) = id.split_once('-').unwrap();
+    let cursor = format!("{epoch}-{}", number.parse::<u64>().unwrap() + 1);
     assert_eq!(
         client.frame().text(),
-        r#"{"type":"message","channel":"news","event":"said","id":"own-7","encoding":"base64","data":"AP8="}"#
+        format!(
+            r#"{{"type":"message","channel":"news","event":"said","id":"own-7","cursor":"{cursor}","encoding":"base64","data":"AP8="}}"#
+        )
     );
+    let (mut late, _) = Client::native(hub.address());
+    for (since, expected) in [(&*id, 1), (&cursor, 0), ("own-7", 0)] {
+        let subscribed = late.subscribe("news", Some(since));
+        assert_eq!(subscribed["recovered"], true, "{since}");
+        for _ in 0..expected {
+            assert_eq!(late.json()["cursor"], cursor);
+        }
+        let gone = late.ask(r#"{"type":"unsubscribe","channel":"news"}"#);
+        assert_eq!(gone["type"], "unsubscribed", "{since}");
+    }
+}
+
+#[test]
+fn a_refused_name_comes_back_as_it_was_sent() {
+    let hub = Hub::start();
+    let (mut client, _) = Client::native(hub.address());
+    for name in ["", "a b", "\u{e4}", &"x".repeat(201)] {
+        let error = client.ask(&value!({"type": "subscribe", "channel": name}).to_string());
+        assert_eq!(error["code"], "bad_channel");
+        assert_eq!(error["channel"], name);
+    }
+    let error = client.ask(r#"{"type":"publish","channel":"a","event":"","ref":1}"#);
+    assert_eq!(
+        (&error["code"], &error["channel"], &error["ref"]),
+        (&"bad_event".into(), &"a".into(), &1.into())
+    );
+    let error = client.ask(r#"{"type":"subscribe","channel":["a"]}"#);
+    assert_eq!(error["code"], "bad_frame");
+    assert!(error.get("channel").is_none(), "{error}");
 }
 
 #[test]

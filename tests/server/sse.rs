@@ -106,6 +106,45 @@ fn meta_tells_the_channel_and_who_one_is() {
 }
 
 #[test]
+fn with_meta_an_envelope_is_one_line_and_names_its_place() {
+    let hub = Hub::start();
+    let mut client = Client::stream(hub.address(), "/sse?channel=a&meta=1", "");
+    hub.await_subscribers("a", 1);
+    let own = Publish {
+        id: Some("own".into()),
+        ..message("a", "{\n\"x\":\r\n1}")
+    };
+    hub.node().publish(own).unwrap();
+    let chunk = client.chunk_with("\"own\"");
+    assert!(chunk.starts_with("id: own\ndata: {"), "{chunk}");
+    let data: Vec<&str> = chunk.trim_end().split("data: ").collect();
+    let envelope: Value = serde_json::from_str(data[1]).unwrap();
+    assert_eq!((data.len(), &envelope["data"]["x"]), (2, &1.into()));
+    let next = hub.publish("a", "2");
+    let (epoch, number) = next.split_once('-').unwrap();
+    let number = number.parse::<u64>().unwrap() - 1;
+    assert_eq!(envelope["cursor"], format!("{epoch}-{number}"));
+    let data = client.chunk_with("data: ");
+    assert!(!data.contains("cursor"), "{data}");
+}
+
+#[test]
+fn with_meta_no_channel_is_needed() {
+    let hub = Hub::start();
+    let mut client = Client::stream(hub.address(), "/sse?meta=1", "");
+    let welcome = client.chunk_with("realtime.welcome");
+    let welcome: Value =
+        serde_json::from_str(welcome.trim_end().split("data: ").nth(1).unwrap()).unwrap();
+    let connection = welcome["connection"].as_str().unwrap().parse().unwrap();
+    let direct = Payload::Json(Bytes::from_static(b"5"));
+    hub.node()
+        .send(connection, direct, EventName::Message)
+        .unwrap();
+    let sent = client.chunk_with("data: ");
+    assert!(sent.contains("\"data\":5"), "{sent}");
+}
+
+#[test]
 fn one_last_event_id_resumes_several_channels() {
     let hub = Hub::start();
     let first = hub.publish("a", "1");
