@@ -350,7 +350,7 @@ pub struct Config {
     pub history_ttl: Duration,
     /// Bytes of history over all channels.
     pub history_bytes: usize,
-    /// Static files served beside the server's own paths.
+    /// Pages and their assets, up to 16 MiB each, served beside the server's own paths; never programs.
     pub docroot: Option<PathBuf>,
     /// The log file; standard error when none.
     pub log: Option<PathBuf>,

@@ -99,7 +99,8 @@ fn client_message(here: &Here, sent: &ClientMessage, reply_to: ReplyTo) -> Resul
     let right = Right::new(here.clone(), reply_to);
     let who = connection::cached(&sent.from);
     let Some(object) = message::object(sent, who.shallow_clone(), &right) else {
-        // JSON that PHP cannot decode. The server has checked it against a lower depth, so nobody gets here.
+        // JSON that PHP cannot decode. The server has refused what is too deep or has half a surrogate pair, so nobody
+        // gets here.
         right.use_up(Err(HandlerFailed));
         return Ok(());
     };

@@ -37,6 +37,17 @@ pub enum StartError {
         /// Who, when that can be seen.
         holder: Option<String>,
     },
+    /// Something else is where the socket should be.
+    #[error("cannot listen on unix:{} (realtime.listen): there is a file that is no socket", .0.display())]
+    NoSocket(PathBuf),
+    /// There is nothing to serve files from.
+    #[error("realtime.docroot must be a directory that can be read, {} is not: {error}", .directory.display())]
+    NoDocroot {
+        /// What it is set to.
+        directory: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
     /// Anything else about the address.
     #[error("cannot listen on {address} (realtime.listen): {error}")]
     Listen {
@@ -107,6 +118,8 @@ impl Listener {
             .is_ok_and(|m| std::os::unix::fs::FileTypeExt::is_socket(&m.file_type()));
         if stale {
             std::fs::remove_file(path).map_err(failed)?;
+        } else if path.exists() {
+            return Err(StartError::NoSocket(path.to_owned()));
         }
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
         SockAddr::unix(path)

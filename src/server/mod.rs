@@ -118,6 +118,12 @@ impl Server {
     /// Starts one. What cannot be bound is told before any thread starts.
     pub fn start(config: Config, backend: Arc<dyn Backend>) -> Result<Self, StartError> {
         logging::start(&config);
+        if let Some(directory) = &config.docroot {
+            std::fs::read_dir(directory).map_err(|error| StartError::NoDocroot {
+                directory: directory.clone(),
+                error,
+            })?;
+        }
         let listeners = Listeners::bind(&config)?;
         let shards: Arc<[Arc<Shard>]> = (0..config.threads)
             .map(|_| Arc::new(Shard::default()))

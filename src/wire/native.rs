@@ -84,7 +84,8 @@ pub fn parse(text: &str) -> Result<(Command, Reference), Mistake> {
     let command = (|| match frame.kind.as_deref() {
         Some("subscribe") => Ok(Command::Subscribe {
             channel: channel(&frame)?,
-            since: frame.since.clone(),
+            // Empty is what a client sends that has nothing yet, as in a query.
+            since: frame.since.clone().filter(|since| !since.is_empty()),
         }),
         Some("unsubscribe") => Ok(Command::Unsubscribe {
             channel: channel(&frame)?,
@@ -310,6 +311,15 @@ mod tests {
     fn an_error_names_the_ref_of_its_frame() {
         let mistake = parse(r#"{"type":"dance","ref":"x"}"#).unwrap_err();
         assert_eq!(mistake.reference.unwrap().get(), "\"x\"");
+    }
+
+    #[test]
+    fn an_empty_since_is_none() {
+        let (command, _) = parse(r#"{"type":"subscribe","channel":"a","since":""}"#).unwrap();
+        assert!(
+            matches!(command, Command::Subscribe { since: None, .. }),
+            "{command:?}"
+        );
     }
 
     #[test]

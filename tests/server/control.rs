@@ -405,3 +405,20 @@ fn bad_names_on_the_link_are_answered_and_the_link_stays() {
     }
     assert_eq!(hub.stats().published, 0);
 }
+
+#[test]
+fn what_the_operator_has_misplaced_is_named() {
+    let home = directory();
+    let file = home.path().join("a file");
+    std::fs::write(&file, "mine").unwrap();
+    let listen = format!("unix:{}", file.display());
+    let error = start(config(&home, &[("realtime.listen", &listen)])).unwrap_err();
+    assert!(error.to_string().ends_with("is no socket"), "{error}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+    for place in [file.display().to_string(), "/nonexistent".to_owned()] {
+        let error = start(config(&home, &[("realtime.docroot", &place)])).unwrap_err();
+        let expected =
+            format!("realtime.docroot must be a directory that can be read, {place} is not");
+        assert!(error.to_string().starts_with(&expected), "{error}");
+    }
+}
