@@ -40,7 +40,7 @@ const all = (got, expected) => until(() => got.length >= expected.length, `${exp
   .then(() => assert.deepEqual([...got], expected));
 
 before(async () => {
-  server = await new Program('tests/browser/server.php', { 'realtime.ping_interval': 1, 'realtime.history_size': 50 }).start();
+  server = await new Program('tests/browser/server.php', { 'realtime.ping_interval': 1, 'realtime.history_size': 200 }).start();
 });
 after(() => server.end());
 afterEach(async () => {
@@ -154,16 +154,16 @@ for (const kind of KINDS) {
       await all(got, [0]);
       wire.down = true;
       wire.cut();
-      await server.numbers(`${kind}.gap`, 1, 60); // 50 are kept
+      await server.numbers(`${kind}.gap`, 1, 210); // 200 are kept
       wire.down = false;
-      await all(got, [0, ...range(11, 60)]);
+      await all(got, [0, ...range(11, 210)]);
       const gap = rt.log.find((entry) => entry.event === 'gap');
       assert.equal(gap?.channel, `${kind}.gap`, JSON.stringify(rt.log));
       // And not again when nothing more was missed.
       wire.cut();
       await until(() => rt.times('open') === 3, 'a third connection', 8000, () => rt.log);
-      await server.numbers(`${kind}.gap`, 61, 1);
-      await until(() => got.at(-1) === 61, 'the next message');
+      await server.numbers(`${kind}.gap`, 211, 1);
+      await until(() => got.at(-1) === 211, 'the next message');
       assert.equal(rt.times('gap'), 1, JSON.stringify(rt.log));
     });
 
