@@ -66,10 +66,10 @@ export function Realtime(base = '/', {
 		if (transport) emit('close', { code, reason, transport, reconnects: state !== 'closed' });
 	};
 
-	// Positions ascend over all channels: once its past is through, none misses anything up to this one.
+	// Positions ascend over all channels: none misses anything up to this one.
 	const settle = (position = newest) => {
 		newest = position;
-		subs.forEach((sub) => { if (sub.link) sub.cursor = position; });
+		subs.forEach((sub) => { if (sub.link && age(position, sub.cursor) > 0) sub.cursor = position; });
 	};
 	const refuse = (error, sub) => {
 		if (sub) sub.fail(error, subs.delete(error.channel));
@@ -85,13 +85,13 @@ export function Realtime(base = '/', {
 			subs.forEach((sub) => { sub.link = null; });
 			Object.assign(this, { state: 'open', transport, connection });
 			waiting.forEach((send) => send());
-			if (opened) return; // a stream was reopened for other channels
+			if (opened) return; // reopened for other channels
 			index = kinds.indexOf(transport);
 			emit('open', { transport, connection });
 			better();
 		},
 		subscribed: ({ channel, id, recovered, oldest }, sub = {}, me) => {
-			newest = id;
+			newest ??= id; // a later one may be ahead
 			sub.link = me;
 			if (!sub.cursor) sub.cursor = id;
 			else if (recovered === false && !(age(oldest, sub.cursor) <= 0)) emit('gap', { channel, since: sub.cursor, oldest });
