@@ -390,8 +390,10 @@ impl Hub {
         if !silent || connection.closing.is_some() {
             return;
         }
-        if matches!(connection.format, Format::Sse { .. } | Format::Stream { .. })
-            && (!connection.outbox.is_empty() || connection.replay.is_some())
+        if matches!(
+            connection.format,
+            Format::Sse { .. } | Format::Stream { .. }
+        ) && (!connection.outbox.is_empty() || connection.replay.is_some())
         {
             // Something waits for it already. A heartbeat would overtake a replay, and says to a client that it has all.
             return;
