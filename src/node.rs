@@ -11,7 +11,7 @@ use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, ReplyTo};
 use crate::broker::memory::Memory;
 use crate::broker::{Broker, BrokerEvents, CatchUp};
 use crate::config::Config;
-use crate::history::{Limits, Missed};
+use crate::history::Limits;
 use crate::hub::Hub;
 use crate::hub::mailbox::{Command, Registered, Shard};
 use crate::ids::{Channel, ConnectionId, Pattern};
@@ -396,11 +396,6 @@ impl Node {
     /// See [`Broker::catch_up`].
     pub fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp {
         self.broker.catch_up(channels, since)
-    }
-
-    /// A channel's kept messages; see [`Broker::history`].
-    pub fn missed(&self, channel: &Channel, limit: usize, since: Option<&str>) -> Missed {
-        self.broker.history(channel, limit, since)
     }
 
     /// Lets the broker forget what is too old.

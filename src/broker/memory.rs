@@ -39,11 +39,6 @@ impl<E: BrokerEvents> Memory<E> {
         }
     }
 
-    /// The other end of its events.
-    pub fn events(&self) -> &E {
-        &self.events
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic under this lock is a bug of ours that leaves counters at worst: serving on is better than
         // taking every publisher down with it.

@@ -105,8 +105,8 @@ impl Hub {
         slot
     }
 
-    /// Removes a connection and all its subscriptions. Returns how it was being closed, if it was.
-    pub fn remove(&mut self, slot: usize) -> Option<Closing> {
+    /// Removes a connection and all its subscriptions.
+    pub fn remove(&mut self, slot: usize) {
         while let Some(subscription) = self.connections[slot].subscriptions.pop() {
             self.leave(&subscription);
         }
@@ -115,7 +115,6 @@ impl Hub {
         if connection.dirty {
             self.dirty.retain(|&dirty| dirty != slot);
         }
-        connection.closing.map(|closing| *closing)
     }
 
     /// Subscribes `slot` to `channel` for messages numbered above `after`. `false` when it was already.
