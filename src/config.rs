@@ -3,7 +3,7 @@
 //! Nothing past [`Config::load`] checks a setting again. Imports nothing of this crate.
 
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ pub struct Setting {
 enum Kind {
     Bool,
     Address,
+    MaybeAddress,
+    Name,
+    Proxies,
     Socket,
     Mode,
     Count(u64, u64),
@@ -60,6 +63,7 @@ pub const SETTINGS: &[Setting] = &[
         "host:port, [ipv6]:port or unix:/path",
     ),
     setting("realtime.autostart", "1", Kind::Bool, "0 or 1"),
+    setting("realtime.allow_root", "0", Kind::Bool, "0 or 1"),
     setting(
         "realtime.threads",
         "0",
@@ -79,10 +83,58 @@ pub const SETTINGS: &[Setting] = &[
         "an octal file mode from 0600 to 0666",
     ),
     setting(
+        "realtime.socket_group",
+        "",
+        Kind::Name,
+        "the name of a group, or empty",
+    ),
+    setting(
+        "realtime.handler",
+        "",
+        Kind::Path,
+        "a PHP file's absolute path, or empty",
+    ),
+    setting(
+        "realtime.fastcgi",
+        "",
+        Kind::MaybeAddress,
+        "host:port, [ipv6]:port or unix:/path, or empty for the pool that started the server",
+    ),
+    setting(
+        "realtime.handler_concurrency",
+        "4",
+        Kind::Count(1, 1024),
+        "1 to 1024",
+    ),
+    setting(
+        "realtime.handler_timeout",
+        "30",
+        Kind::Seconds(0.1, 3600.0),
+        "0.1 to 3600 seconds",
+    ),
+    setting(
+        "realtime.handler_queue",
+        "100",
+        Kind::Count(1, 100_000),
+        "1 to 100000 messages",
+    ),
+    setting(
+        "realtime.state_size",
+        "4K",
+        Kind::Bytes(0, 1 << 20),
+        "0 to 1M",
+    ),
+    setting(
         "realtime.allowed_origins",
         "",
         Kind::Origins,
         "a comma-separated list of origins (https://app.example, https://*.app.example) or *",
+    ),
+    setting(
+        "realtime.trusted_proxies",
+        "127.0.0.1, ::1, unix",
+        Kind::Proxies,
+        "a comma-separated list of addresses, networks (10.0.0.0/8) and the word unix",
     ),
     setting(
         "realtime.max_connections",
@@ -133,6 +185,18 @@ pub const SETTINGS: &[Setting] = &[
         "0.01 to 60 seconds",
     ),
     setting(
+        "realtime.linger",
+        "10",
+        Kind::Seconds(0.0, 3600.0),
+        "0 to 3600 seconds",
+    ),
+    setting(
+        "realtime.drain",
+        "5",
+        Kind::Seconds(0.0, 300.0),
+        "0 to 300 seconds",
+    ),
+    setting(
         "realtime.retry",
         "2",
         Kind::Seconds(0.0, 3600.0),
@@ -166,7 +230,7 @@ pub const SETTINGS: &[Setting] = &[
         "realtime.log",
         "",
         Kind::Path,
-        "a file's absolute path, or empty for standard error",
+        "a file's absolute path, or empty for PHP's error_log",
     ),
     setting(
         "realtime.log_level",
@@ -187,6 +251,9 @@ pub fn check_value(setting: &'static Setting, value: &str) -> Result<(), Invalid
     let ok = match setting.kind {
         Kind::Bool => parse_bool(value).is_some(),
         Kind::Address => ListenAddress::parse(value).is_some(),
+        Kind::MaybeAddress => value.is_empty() || ListenAddress::parse(value).is_some(),
+        Kind::Name => !value.contains(|c: char| c.is_whitespace() || c == ':' || c == '/'),
+        Kind::Proxies => Proxies::parse(value).is_some(),
         Kind::Socket => value.is_empty() || (value.starts_with('/') && value.len() <= 100),
         Kind::Mode => parse_mode(value).is_some(),
         Kind::Count(min, max) => value.parse::<u64>().is_ok_and(|n| (min..=max).contains(&n)),
@@ -311,6 +378,63 @@ impl Origins {
     }
 }
 
+/// Who may say in `X-Forwarded-For` for whom it asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    unix: bool,
+    networks: Vec<(IpAddr, u8)>,
+}
+
+impl Proxies {
+    /// Takes a comma-separated list of addresses, networks and `unix`, which stands for any peer on a Unix socket.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut proxies = Self::default();
+        for item in text
+            .split(',')
+            .map(str::trim)
+            .filter(|item| !item.is_empty())
+        {
+            if item == "unix" {
+                proxies.unix = true;
+                continue;
+            }
+            let (address, bits) = item
+                .split_once('/')
+                .map_or((item, None), |(address, bits)| (address, Some(bits)));
+            let address: IpAddr = address.parse().ok()?;
+            let width = if address.is_ipv4() { 32 } else { 128 };
+            let bits = bits.map_or(Some(width), |bits| bits.parse().ok())?;
+            if bits > width {
+                return None;
+            }
+            proxies.networks.push((address, bits));
+        }
+        Some(proxies)
+    }
+
+    /// Whether the peer with this address is one; the empty address is a Unix socket's.
+    pub fn trusts(&self, address: &str) -> bool {
+        if address.is_empty() {
+            return self.unix;
+        }
+        let Ok(address) = address.parse::<IpAddr>() else {
+            return false;
+        };
+        let prefix = |ip: IpAddr, bits: u8| match ip {
+            IpAddr::V4(ip) => u32::from(ip)
+                .checked_shr(32 - u32::from(bits))
+                .map_or(0, u128::from),
+            IpAddr::V6(ip) => u128::from(ip)
+                .checked_shr(128 - u32::from(bits))
+                .unwrap_or(0),
+        };
+        let address = address.to_canonical();
+        self.networks.iter().any(|&(network, bits)| {
+            network.is_ipv4() == address.is_ipv4() && prefix(network, bits) == prefix(address, bits)
+        })
+    }
+}
+
 /// The settings, checked. Sizes are bytes.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -318,12 +442,30 @@ pub struct Config {
     pub listen: ListenAddress,
     /// Whether a web SAPI starts the server by itself.
     pub autostart: bool,
+    /// Whether the server that a web SAPI starts may run as root.
+    pub allow_root: bool,
     /// Threads that serve clients; at least 1.
     pub threads: usize,
     /// The control socket's path.
     pub socket: PathBuf,
     /// The control socket's file mode.
     pub socket_mode: u32,
+    /// The group that owns the control socket's file; the process's own when none.
+    pub socket_group: Option<String>,
+    /// The PHP file that PHP-FPM runs for what clients do.
+    pub handler: Option<PathBuf>,
+    /// Where the pool that runs the handler listens; the pool that started the server when none.
+    pub fastcgi: Option<ListenAddress>,
+    /// Handler requests at a time; keep it below the pool's pm.max_children.
+    pub handler_concurrency: usize,
+    /// How long one handler request may take.
+    pub handler_timeout: Duration,
+    /// Messages of one connection that may wait for the handler.
+    pub handler_queue: usize,
+    /// What one connection may keep in `$connection->state`.
+    pub state_size: usize,
+    /// Whose word on the client's address (X-Forwarded-For) is taken.
+    pub trusted_proxies: Proxies,
     /// Whose pages may connect, beside those of the server's own host.
     pub allowed_origins: Origins,
     /// Connections at a time.
@@ -342,6 +484,10 @@ pub struct Config {
     pub handshake_timeout: Duration,
     /// How long a PHP call may wait for the server.
     pub timeout: Duration,
+    /// How long a server that a web SAPI started waits for the next PHP process when PHP has ended.
+    pub linger: Duration,
+    /// Over how long a server that hands over to a new one closes its clients.
+    pub drain: Duration,
     /// What EventSource is told to wait before it reconnects.
     pub retry: Duration,
     /// Messages kept for each channel.
@@ -352,7 +498,7 @@ pub struct Config {
     pub history_bytes: usize,
     /// Pages and their assets, up to 16 MiB each, served beside the server's own paths; never programs.
     pub docroot: Option<PathBuf>,
-    /// The log file; standard error when none.
+    /// The log file; PHP's error_log when none, else standard error.
     pub log: Option<PathBuf>,
     /// How much is logged: one of [`LOG_LEVELS`].
     pub log_level: String,
@@ -382,6 +528,17 @@ impl Config {
         Ok(Self {
             listen: ListenAddress::parse(&raw("realtime.listen")?).expect("checked"),
             autostart: parse_bool(&raw("realtime.autostart")?).expect("checked"),
+            allow_root: parse_bool(&raw("realtime.allow_root")?).expect("checked"),
+            socket_group: Some(raw("realtime.socket_group")?).filter(|group| !group.is_empty()),
+            handler: path("realtime.handler")?,
+            fastcgi: ListenAddress::parse(&raw("realtime.fastcgi")?),
+            handler_concurrency: count("realtime.handler_concurrency")?,
+            handler_timeout: seconds("realtime.handler_timeout")?,
+            handler_queue: count("realtime.handler_queue")?,
+            state_size: bytes("realtime.state_size")?,
+            trusted_proxies: Proxies::parse(&raw("realtime.trusted_proxies")?).expect("checked"),
+            linger: seconds("realtime.linger")?,
+            drain: seconds("realtime.drain")?,
             threads: match count("realtime.threads")? {
                 0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(4)),
                 n => n,

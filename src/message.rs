@@ -3,7 +3,7 @@
 //! Built by `php` or `control` (outbound) and by the transports (inbound), carried through `node`, and
 //! read by `wire`, which turns them into bytes. Imports `ids`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -168,6 +168,11 @@ pub struct ConnectionInfo {
     pub(crate) key: u64,
     /// `path?query` on the first line, then `name: value` lines, names in lower case.
     head: Box<str>,
+    /// What PHP keeps with the connection between two events, as JSON; none for null. Bounded by
+    /// `realtime.state_size`.
+    // A lock because shards, the control thread and PHP's own thread hold the same connection; taken only when an
+    // event is handed out or its outcome comes back.
+    state: Mutex<Option<Box<str>>>,
 }
 
 impl ConnectionInfo {
@@ -194,6 +199,7 @@ impl ConnectionInfo {
             ip: ip.into(),
             key,
             head: head.into_boxed_str(),
+            state: Mutex::default(),
         }
     }
 
@@ -205,12 +211,26 @@ impl ConnectionInfo {
             ip: ip.into(),
             key: 0,
             head: head.into(),
+            state: Mutex::default(),
         }
     }
 
     /// The request as one block of text: the target, then a line for each header.
     pub fn head(&self) -> &str {
         &self.head
+    }
+
+    /// What PHP keeps with the connection, as JSON.
+    pub fn state(&self) -> Option<Box<str>> {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Keeps another state; `None` for null.
+    pub fn set_state(&self, state: Option<Box<str>>) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
     /// The path of the request, without the query.

@@ -17,7 +17,7 @@ use crate::hub::mailbox::{Command, Registered, Shard};
 use crate::ids::{Channel, ConnectionId, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload, Publication, Publish};
 use crate::session;
-use crate::wire::control::WireStats;
+use crate::wire::control::{Identity, WireStats};
 
 /// How often somebody who waits for room looks again.
 const ROOM_PAUSE: Duration = Duration::from_micros(200);
@@ -91,6 +91,7 @@ pub struct Node {
     backend: Arc<dyn Backend>,
     started: Instant,
     address: OnceLock<String>,
+    identity: OnceLock<Identity>,
     numbers: AtomicU64,
 }
 
@@ -139,6 +140,7 @@ impl Node {
             backend,
             started: Instant::now(),
             address: OnceLock::new(),
+            identity: OnceLock::new(),
             numbers: AtomicU64::new(0),
         })
     }
@@ -156,6 +158,22 @@ impl Node {
     pub(crate) fn set_address(&self, address: String) {
         // Set once, by the server that owns this node.
         let _ = self.address.set(address);
+    }
+
+    /// Which hub this is.
+    pub fn identity(&self) -> &Identity {
+        static NOBODY: Identity = Identity {
+            generation: 0,
+            fingerprint: String::new(),
+            detached: false,
+            secret: String::new(),
+        };
+        self.identity.get().unwrap_or(&NOBODY)
+    }
+
+    pub(crate) fn set_identity(&self, identity: Identity) {
+        // Set once, before the server that owns this node runs.
+        let _ = self.identity.set(identity);
     }
 
     /// Publishes. Blocks at most `realtime.timeout` when the shards are behind. Returns the id of the message, with

@@ -13,7 +13,7 @@ use crate::ids::{Channel, ConnectionId, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish, Transport};
 use crate::node::{ChannelSummary, Failure, HistoryEntry, HistoryPage, Stats};
 use crate::wire::control::{
-    self, Greeting, HELLO_MAX, Hello, Request, Response, VERSION, WireFailure,
+    self, Greeting, HELLO_MAX, Hello, Identity, Purpose, Request, Response, VERSION, WireFailure,
 };
 
 /// The largest answer, in bytes: lists of connections and histories.
@@ -100,6 +100,7 @@ impl Client {
                 pid: 0,
                 address: String::new(),
                 max_message_size: 0,
+                identity: Identity::default(),
                 refused: None,
             },
             buffer: Vec::new(),
@@ -107,6 +108,8 @@ impl Client {
         let hello = Hello {
             protocol: "realtime".into(),
             version: VERSION,
+            worker: None,
+            purpose: Purpose::Requests,
         };
         client
             .exchange(&control::json_frame(&hello), HELLO_MAX)
@@ -125,6 +128,11 @@ impl Client {
     /// The hub's process.
     pub fn pid(&self) -> u32 {
         self.greeting.pid
+    }
+
+    /// Which hub it is.
+    pub fn identity(&self) -> &Identity {
+        &self.greeting.identity
     }
 
     /// Where the hub's clients connect.

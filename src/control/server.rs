@@ -15,8 +15,8 @@ use crate::ids::{Channel, ConnectionId, InvalidId, Pattern};
 use crate::message::{EventName, Payload, Publish};
 use crate::node::{Failure, Node};
 use crate::wire::control::{
-    self, FRAME_OVERHEAD, Greeting, HELLO_MAX, Hello, Request, Response, VERSION, WireConnection,
-    WireEntry, WireFailure,
+    self, FRAME_OVERHEAD, Greeting, HELLO_MAX, Hello, Identity, Request, Response, VERSION,
+    WireConnection, WireEntry, WireFailure,
 };
 
 /// How long a new link may take to say hello.
@@ -66,6 +66,10 @@ async fn link(mut stream: UnixStream, node: Arc<Node>) -> io::Result<()> {
         pid: std::process::id(),
         address: node.address().to_owned(),
         max_message_size: config.max_message_size,
+        identity: match refused {
+            None => node.identity().clone(),
+            Some(_) => Identity::default(),
+        },
         refused: refused.clone(),
     };
     stream.write_all(&control::json_frame(&greeting)).await?;

@@ -13,7 +13,7 @@ use crate::ids::{Channel, ConnectionId, InvalidId};
 use crate::message::{EventName, Payload, Publish};
 
 /// The version of these frames. Both sides must have the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The largest hello or greeting, in bytes: what is read from a peer before it is known to be one of ours.
 pub const HELLO_MAX: usize = 4096;
@@ -28,6 +28,49 @@ pub struct Hello {
     pub protocol: String,
     /// [`VERSION`].
     pub version: u32,
+    /// Set by a process that a web server's or a pool's master has started.
+    #[serde(default)]
+    pub worker: Option<Worker>,
+    /// What the link is for.
+    #[serde(default)]
+    pub purpose: Purpose,
+}
+
+/// A PHP process that a master has started, as the hub needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// The master's process; the hub lives as long as one of its workers' masters.
+    pub master: u32,
+    /// See [`Identity::generation`].
+    pub generation: u64,
+    /// See [`Identity::fingerprint`].
+    pub fingerprint: String,
+}
+
+/// What a link is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Requests, one after the other.
+    #[default]
+    Requests,
+    /// Events for a PHP process that handles them.
+    Attach,
+    /// The other side is a new hub and takes everything over. Says which version of the hand-over it speaks.
+    Takeover(u32),
+}
+
+/// Which hub it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// When the PHP master that it belongs to loaded the extension, in nanoseconds since the machine was started: what
+    /// is newer takes over from what is older.
+    pub generation: u64,
+    /// Of the extension's file and the settings: one that is equal has nothing to take over.
+    pub fingerprint: String,
+    /// Whether it is a process of its own: then it can be taken over, and PHP processes can attach.
+    pub detached: bool,
+    /// By which a PHP process knows that a FastCGI request is the hub's, in hexadecimal. Never shown.
+    pub secret: String,
 }
 
 /// The first frame of the hub.
@@ -41,6 +84,9 @@ pub struct Greeting {
     pub address: String,
     /// Its largest message, so that a too large one is refused before it is sent.
     pub max_message_size: usize,
+    /// Which one it is. Not told to whom it refuses.
+    #[serde(default)]
+    pub identity: Identity,
     /// Why it refuses the link, when it does.
     pub refused: Option<String>,
 }

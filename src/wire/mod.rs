@@ -5,6 +5,7 @@
 
 pub mod control;
 pub mod envelope;
+pub mod events;
 pub mod native;
 pub mod sse;
 pub mod websocket;

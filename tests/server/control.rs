@@ -291,6 +291,8 @@ fn greeted(hub: &Hub) -> UnixStream {
     let hello = Hello {
         protocol: "realtime".into(),
         version: wire::VERSION,
+        worker: None,
+        purpose: wire::Purpose::Requests,
     };
     let mut stream = raw_link(hub, &wire::json_frame(&hello));
     read_frame(&mut stream);
@@ -312,6 +314,8 @@ fn garbage_ends_its_own_link_alone() {
     let version = Hello {
         protocol: "realtime".into(),
         version: 999,
+        worker: None,
+        purpose: wire::Purpose::Requests,
     };
     let refusals = [
         (framed(b"GET / HTTP/1.1"), "this is the control socket"),
