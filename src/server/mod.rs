@@ -7,6 +7,7 @@ mod accept;
 mod listen;
 mod logging;
 mod shard;
+pub mod takeover;
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use self::listen::{Listener, StartError};
+pub use self::takeover::{Legacy, TakeoverError};
 use crate::backend::Backend;
 use crate::config::Config;
 use crate::control;
@@ -35,6 +37,8 @@ pub struct Listeners {
     pub clients: Listener,
     /// For other processes of this machine.
     pub control: Elected,
+    /// What came with them, when they are another hub's: see [`takeover::take`].
+    pub legacy: Option<Legacy>,
 }
 
 impl Listeners {
@@ -42,7 +46,11 @@ impl Listeners {
     pub fn bind(config: &Config) -> Result<Self, StartError> {
         let control = election::stand(config)?;
         let clients = Listener::bind(&config.listen)?;
-        Ok(Self { clients, control })
+        Ok(Self {
+            clients,
+            control,
+            legacy: None,
+        })
     }
 }
 
@@ -53,7 +61,14 @@ pub type Shutdown = watch::Receiver<bool>;
 /// then clients are told 1001, what waits is sent, and it returns.
 pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Result<()> {
     let config = node.config().clone();
-    let Listeners { clients, control } = listeners;
+    let Listeners {
+        clients,
+        control,
+        legacy,
+    } = listeners;
+    if legacy.is_some() {
+        return Err(io::Error::other("no old hub hands over yet"));
+    }
     let polls = Arc::new(Polls::default());
     let mut shards = Vec::new();
     for index in 0..config.threads {
