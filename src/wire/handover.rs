@@ -8,7 +8,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::control::{self, Request, Response, WirePayload};
@@ -103,20 +102,6 @@ impl WireNote {
         let (WirePayload::Json(content) | WirePayload::Binary(content)) = &self.payload;
         let id = self.id.as_ref().map_or(0, String::len);
         64 + self.channel.len() + self.event.len() + id + content.len()
-    }
-
-    /// A note of an id alone.
-    pub fn id_alone(channel: String, seq: u64, id: String, age: Duration) -> Self {
-        Self {
-            channel,
-            seq,
-            id: Some(id),
-            event: "message".to_owned(),
-            payload: WirePayload::Binary(Bytes::new()),
-            except: None,
-            age,
-            store: false,
-        }
     }
 }
 
