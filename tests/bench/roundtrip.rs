@@ -8,7 +8,7 @@ use std::io::{self, BufRead, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use realtime::wire::control::{self, Request, Response, WirePayload, WirePublish};
+use realtime::wire::control::{self, PayloadRef, Request, Response, WirePublish};
 
 use crate::cpu;
 use crate::{Outcome, say};
@@ -24,9 +24,9 @@ impl Sizes {
     /// Of a message of `bytes` (a JSON string, so two quotes more) to `channel`.
     fn of(channel: &str, bytes: usize) -> Self {
         let request = Request::Publish(WirePublish {
-            channels: vec![channel.to_owned()],
-            payload: WirePayload::Json(vec![b'x'; bytes + 2].into()),
-            event: "message".to_owned(),
+            channels: vec![channel],
+            payload: PayloadRef::Json(&vec![b'x'; bytes + 2]),
+            event: "message",
             except: None,
             id: None,
             store: true,
