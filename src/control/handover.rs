@@ -116,17 +116,16 @@ impl Link {
         let said = match self.reply().await {
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 // What the kernel took before this line is still read, and nothing that comes after it.
-                rustix::net::shutdown(
-                    self.writer.as_ref().as_fd(),
-                    rustix::net::Shutdown::Read,
-                )?;
+                rustix::net::shutdown(self.writer.as_ref().as_fd(), rustix::net::Shutdown::Read)?;
                 self.reply().await?
             }
             said => said?,
         };
         match said {
             Said::Step(step) if step == wanted => Ok(()),
-            other => Err(io::Error::other(format!("{other:?} in place of {wanted:?}"))),
+            other => Err(io::Error::other(format!(
+                "{other:?} in place of {wanted:?}"
+            ))),
         }
     }
 }
@@ -261,7 +260,12 @@ async fn send_with(
             debug_assert!(fits);
             let flags = SendFlags::NOSIGNAL;
             let slices = [io::IoSlice::new(bytes)];
-            Ok(rustix::net::sendmsg(stream, &slices, &mut ancillary, flags)?)
+            Ok(rustix::net::sendmsg(
+                stream,
+                &slices,
+                &mut ancillary,
+                flags,
+            )?)
         })
         .await?;
     while sent < bytes.len() {
