@@ -15,4 +15,5 @@ mod resume;
 mod sse;
 mod stream;
 mod takeover;
+mod takeover_random;
 mod websocket;

@@ -20,13 +20,13 @@ use crate::client::Client;
 use crate::harness::{PATIENCE, channel_named, config, directory, eventually, json, message};
 
 /// A place where hubs follow one another.
-struct Site {
+pub struct Site {
     directory: TempDir,
     settings: Vec<(&'static str, &'static str)>,
 }
 
 impl Site {
-    fn new(settings: &[(&'static str, &'static str)]) -> Self {
+    pub fn new(settings: &[(&'static str, &'static str)]) -> Self {
         let mut settings = settings.to_vec();
         settings.push(("realtime.history_size", "100000"));
         Self {
@@ -35,17 +35,17 @@ impl Site {
         }
     }
 
-    fn config(&self) -> Config {
+    pub fn config(&self) -> Config {
         config(&self.directory, &self.settings)
     }
 
-    fn first(&self) -> Server {
+    pub fn first(&self) -> Server {
         let config = self.config();
         start(Listeners::bind(&config).unwrap(), config)
     }
 
     /// The next hub, which serves when this returns.
-    fn next(&self) -> Server {
+    pub fn next(&self) -> Server {
         let config = self.config();
         let hub = start(take(&config).unwrap(), config);
         let before = Instant::now();
@@ -58,7 +58,7 @@ impl Site {
         hub
     }
 
-    fn link(&self) -> Link {
+    pub fn link(&self) -> Link {
         Link::connect(&self.config().socket, PATIENCE).unwrap()
     }
 }
