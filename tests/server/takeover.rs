@@ -22,7 +22,7 @@ use crate::harness::{PATIENCE, channel_named, config, directory, eventually, jso
 /// A place where hubs follow one another.
 pub struct Site {
     directory: TempDir,
-    settings: Vec<(&'static str, &'static str)>,
+    pub settings: Vec<(&'static str, &'static str)>,
 }
 
 impl Site {
@@ -63,7 +63,7 @@ impl Site {
     }
 }
 
-fn start(listeners: Listeners, config: Config) -> Server {
+pub fn start(listeners: Listeners, config: Config) -> Server {
     static GENERATION: AtomicUsize = AtomicUsize::new(1);
     let generation = GENERATION.fetch_add(1, Ordering::SeqCst) as u64;
     let secret = match &listeners.legacy {
