@@ -206,16 +206,11 @@ impl Node {
         Ok(self.accept(publish))
     }
 
-    /// Publishes without blocking the thread and without waking a shard: the caller answers its publisher first and
-    /// then calls [`Node::rouse`]. Gives the message back when the shards are behind.
-    pub fn publish_now(&self, publish: Publish) -> Result<Result<String, Failure>, Publish> {
-        if let Err(too_large) = self.check_size(publish.payload.len()) {
-            return Ok(Err(too_large));
-        }
-        if !self.has_room() {
-            return Err(publish);
-        }
-        Ok(Ok(self.broker.publish(publish)))
+    /// Publishes without blocking and without waking a shard. The caller has looked for room ([`Node::has_room`]),
+    /// answers its publisher first, and then calls [`Node::rouse`].
+    pub fn publish_now(&self, publish: Publish) -> Result<String, Failure> {
+        self.check_size(publish.payload.len())?;
+        Ok(self.broker.publish(publish))
     }
 
     /// Has the shards take up what [`Node::publish_now`] left to them.
