@@ -76,11 +76,23 @@ pub async fn serve(
             .max_headers(HEADERS_MAX)
             .serve_connection(io, service),
     );
-    let result = std::future::poll_fn(|cx| match connection.poll_without_shutdown(cx) {
-        Poll::Ready(result) => Poll::Ready(result),
-        // The head of an endless answer is on its way, and nothing of it is left in hyper's buffer.
-        Poll::Pending if asked.get() && !blocked.get() => Poll::Ready(Ok(())),
-        Poll::Pending => Poll::Pending,
+    let mut leaving = shared.leaving.clone();
+    // An error means that the server has ended.
+    let mut moved = Some(Box::pin(async move {
+        leaving.wait_for(Option::is_some).await.is_ok()
+    }));
+    let result = std::future::poll_fn(|cx| {
+        if let Some(Poll::Ready(_)) = moved.as_mut().map(|moved| moved.as_mut().poll(cx)) {
+            moved = None;
+            // A request that is under way is answered. The next must come on a new socket, which is another hub's.
+            Pin::new(&mut *connection).graceful_shutdown();
+        }
+        match connection.poll_without_shutdown(cx) {
+            Poll::Ready(result) => Poll::Ready(result),
+            // The head of an endless answer is on its way, and nothing of it is left in hyper's buffer.
+            Poll::Pending if asked.get() && !blocked.get() => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await;
     let rest = connection.into_parts().read_buf;

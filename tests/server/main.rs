@@ -15,4 +15,5 @@ mod publish;
 mod resume;
 mod sse;
 mod stream;
+mod takeover;
 mod websocket;
