@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn frames_are_found_between_text_in_any_pieces() {
         // A mark that repeats itself, and text that begins like it.
-        for mark in [*b"aabaabaacaabaabc", [0; 16], *b"0123456789abcdef"] {
+        for mark in [*b"aabaabaacaabaabc", *b"0123456789abcdef"] {
             let mut bytes = b"Warning: x".to_vec();
             bytes.extend(outcomes(&mark));
             bytes.extend(outcomes(&mark));
@@ -179,11 +179,9 @@ mod tests {
             bytes.extend(b"end");
             for step in [1, 2, 5, 16, 17, 1000] {
                 let (text, frames) = read(mark, &bytes, step).unwrap();
-                if mark != [0; 16] {
-                    assert_eq!(frames, 3, "{step}");
-                    assert!(text.starts_with(b"W") && text.ends_with(b"end"));
-                    assert!(step < 1000 || text.starts_with(b"Warning: xyyy"));
-                }
+                assert_eq!(frames, 3, "{step}");
+                assert!(text.starts_with(b"W") && text.ends_with(b"end"));
+                assert!(step < 1000 || text.starts_with(b"Warning: xyyy"));
             }
         }
     }
