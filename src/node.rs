@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, ReplyTo};
+use crate::backend::workers::Workers;
+use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, Replies, ReplyTo};
 use crate::broker::follow::Feed;
 use crate::broker::memory::{Memory, Snapshot};
 use crate::broker::{Broker, BrokerEvents, CatchUp};
@@ -214,16 +215,11 @@ impl Node {
         Ok(self.accept(publish))
     }
 
-    /// Publishes without blocking the thread and without waking a shard: the caller answers its publisher first and
-    /// then calls [`Node::rouse`]. Gives the message back when the shards are behind.
-    pub fn publish_now(&self, publish: Publish) -> Result<Result<String, Failure>, Publish> {
-        if let Err(refused) = self.check(publish.payload.len()) {
-            return Ok(Err(refused));
-        }
-        if !self.has_room() {
-            return Err(publish);
-        }
-        Ok(Ok(self.broker.publish(publish)))
+    /// Publishes without blocking and without waking a shard. The caller has looked for room ([`Node::has_room`]),
+    /// answers its publisher first, and then calls [`Node::rouse`].
+    pub fn publish_now(&self, publish: Publish) -> Result<String, Failure> {
+        self.check(publish.payload.len())?;
+        Ok(self.broker.publish(publish))
     }
 
     /// Has the shards take up what [`Node::publish_now`] left to them.
@@ -389,6 +385,7 @@ impl Node {
     /// The counters.
     pub fn stats(&self) -> Result<Stats, Failure> {
         let broker = self.broker.stats();
+        let load = self.backend.load();
         let mut stats = Stats {
             uptime: self.started.elapsed(),
             pid: std::process::id(),
@@ -398,6 +395,10 @@ impl Node {
             history_messages: broker.history_messages,
             history_bytes: broker.history_bytes,
             shards: self.shards.len(),
+            handler_queued: load.queued,
+            handler_requests: load.requests,
+            handler_retried: load.retried,
+            handler_failed: load.failed,
             ..Stats::default()
         };
         for shard in self.shards.iter() {
@@ -519,6 +520,11 @@ impl Node {
         self.resigned.load(Ordering::SeqCst)
     }
 
+    /// The events for other PHP processes, when they go to such: a server in a process of its own.
+    pub fn workers(&self) -> Option<Arc<Workers>> {
+        self.backend.clone().workers()
+    }
+
     /// Lets the broker forget what is too old.
     pub fn expire(&self) {
         self.broker.expire();
@@ -607,5 +613,11 @@ impl Node {
                 crossbeam_channel::RecvTimeoutError::Timeout => Failure::Busy,
                 crossbeam_channel::RecvTimeoutError::Disconnected => Failure::Stopped,
             })
+    }
+}
+
+impl Replies for Node {
+    fn reply(&self, to: ReplyTo, outcome: Outcome) {
+        Node::reply(self, to, outcome);
     }
 }

@@ -6,6 +6,7 @@
 mod accept;
 mod doors;
 mod drain;
+mod executors;
 mod listen;
 mod logging;
 mod shard;
@@ -94,6 +95,7 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
             leaving.clone(),
         )?);
     }
+    let executors = executors::start(&node)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
@@ -129,6 +131,8 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
     for shard in shards {
         shard.join();
     }
+    // After the last connection's end was told.
+    drop(executors);
     runtime.shutdown_timeout(Duration::from_millis(100));
     drop(control);
     result

@@ -8,6 +8,7 @@ mod control;
 mod harness;
 mod http;
 mod limits;
+mod links;
 mod long_poll;
 mod native;
 mod publish;
