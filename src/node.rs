@@ -463,7 +463,7 @@ impl Node {
 
     /// Whether PHP has done all that it was told.
     pub fn backend_is_idle(&self) -> bool {
-        self.backend.is_idle()
+        self.backend.load().queued == 0
     }
 
     /// Hands an event to PHP that must not be lost.
