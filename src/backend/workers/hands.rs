@@ -113,9 +113,9 @@ impl Attached {
     /// Waits for the next batch. May be called while earlier ones are not answered in full: [`Attached::held`] tells how
     /// much that is, and whoever calls this bounds it. Cancelling it loses nothing.
     pub async fn next(&self) -> Batch {
-        let (batch, _) = self.workers.next(Side::Attached, self.share()).await;
-        self.lock().hold(&batch);
-        batch
+        let next = self.workers.next(Side::Attached, self.share()).await;
+        self.lock().hold(&next.batch);
+        next.batch
     }
 
     /// Takes what the process says.
