@@ -31,7 +31,6 @@ struct Shared {
     interest: AtomicU8,
     /// Whether questions without events are answered.
     probes: AtomicBool,
-    probed: AtomicUsize,
     /// Connections at the moment, and ever.
     connections: AtomicUsize,
     connected: AtomicUsize,
@@ -56,7 +55,6 @@ impl Pool {
         let shared = Arc::new(Shared {
             interest: AtomicU8::new(interest),
             probes: AtomicBool::new(true),
-            probed: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             connected: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
@@ -110,11 +108,6 @@ impl Pool {
 
     pub fn answer_probes(&self, yes: bool) {
         self.shared.probes.store(yes, Ordering::SeqCst);
-    }
-
-    /// How often it was asked which handlers there are.
-    pub fn probed(&self) -> usize {
-        self.shared.probed.load(Ordering::SeqCst)
     }
 
     pub fn connections(&self) -> usize {
@@ -291,7 +284,6 @@ fn serve(mut stream: UnixStream, requests: &Sender<Taken>, shared: &Shared) {
             ended: false,
         };
         if probe {
-            shared.probed.fetch_add(1, Ordering::SeqCst);
             if shared.probes.load(Ordering::SeqCst) {
                 taken.outcomes(Vec::new());
                 taken.end();
