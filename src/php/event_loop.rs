@@ -13,6 +13,7 @@ use ext_php_rs::zend::ExecuteData;
 use super::fault::{Fault, Unwinding, guard};
 use super::link::{self, Here};
 use super::wait::{self, Signals};
+use super::work::Work;
 use super::{dispatch, handlers, timers, value, zend};
 use crate::config::ListenAddress;
 
@@ -38,7 +39,7 @@ pub fn forget_all() {
     if let Some(here) = link::here() {
         for _ in 0..here.queue.len() {
             let Some(event) = here.queue.pop() else { break };
-            dispatch::refuse(&here, event);
+            dispatch::refuse(Work::here(&here, event));
         }
     }
 }
@@ -213,7 +214,7 @@ fn batch(here: &Here, limit: usize) -> Result<usize, Unwinding> {
     let mut handled = 0;
     while handled < limit && !stopped() && !Signals::came() && !here.is_inherited() {
         let Some(event) = here.queue.pop() else { break };
-        dispatch::event(here, event)?;
+        dispatch::event(Work::here(here, event))?;
         handled += 1;
     }
     Ok(handled)

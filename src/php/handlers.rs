@@ -72,6 +72,15 @@ pub fn interest() -> Interest {
     })
 }
 
+/// What is handled, as another process's server is told: see [`crate::wire::events::Outcomes`].
+pub fn interest_bits() -> u8 {
+    let interest = interest();
+    u8::from(interest.open)
+        | u8::from(interest.subscribe) << 1
+        | u8::from(interest.message) << 2
+        | u8::from(interest.close) << 3
+}
+
 /// Tells the server of this process what is handled.
 pub fn announce() {
     if let Some(here) = link::here() {

@@ -21,9 +21,11 @@ mod message;
 mod publish;
 mod server_link;
 mod signature;
+mod state;
 mod timers;
 mod value;
 mod wait;
+mod work;
 mod zend;
 
 use std::ffi::CStr;

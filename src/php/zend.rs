@@ -80,6 +80,9 @@ unsafe extern "C" {
     pub fn rt_object_fill(object: *mut ZendObject, count: u32, values: *mut Zval);
     pub fn rt_plain_object(ce: *mut ClassEntry) -> *mut ZendObject;
     pub fn rt_object_slot(object: *mut ZendObject, slot: u32) -> *mut Zval;
+    pub fn rt_connection_enter(object: *mut ZendObject) -> *mut ZendObject;
+    pub fn rt_connection_changed(object: *mut ZendObject) -> *mut Zval;
+    pub fn rt_connection_reload(object: *mut ZendObject) -> c_int;
     pub fn rt_connection_setup(ce: *mut ClassEntry);
     pub fn rt_message_setup(ce: *mut ClassEntry);
     pub fn rt_binary_setup(ce: *mut ClassEntry);
