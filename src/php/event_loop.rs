@@ -14,7 +14,7 @@ use super::fault::{Fault, Unwinding, guard};
 use super::link::{self, Here};
 use super::wait::{self, Signals};
 use super::work::Work;
-use super::{dispatch, handlers, timers, value, zend};
+use super::{dispatch, handlers, timers, value, web, zend};
 use crate::config::ListenAddress;
 
 /// How many events are handled before time, timers and signals are looked at again.
@@ -47,6 +47,10 @@ pub fn forget_all() {
 /// `rt_listen(?string $address = null): string`
 pub extern "C" fn rt_listen(call: &mut ExecuteData, ret: &mut Zval) {
     guard(|| {
+        web::forbid(
+            "rt_listen() was called in a web request, where the server is a process of its own (see realtime.autostart): \
+             call it in `php worker.php`",
+        )?;
         let mut address: *mut ZendStr = std::ptr::null_mut();
         let count = zend::arg_count(call);
         // SAFETY: "|S!" fills a string pointer with an argument, alive until we return.
@@ -95,12 +99,20 @@ pub extern "C" fn rt_run(call: &mut ExecuteData, ret: &mut Zval) {
         if RUNNING.get() {
             return Err(Fault::realtime("rt_run() is running already"));
         }
-        let here = start(None)?;
-        RUNNING.set(true);
-        STOPPED.set(false);
-        let signals = Signals::take();
-        let handled = run(&here, end);
-        drop(signals);
+        let handled = if web::is_worker() {
+            let request = web::request()?;
+            RUNNING.set(true);
+            STOPPED.set(false);
+            request.run(usize::MAX)
+        } else {
+            let here = start(None)?;
+            RUNNING.set(true);
+            STOPPED.set(false);
+            let signals = Signals::take();
+            let handled = run(&here, end);
+            drop(signals);
+            handled
+        };
         RUNNING.set(false);
         STOPPED.set(false);
         *ret = value::int(handled?);
@@ -121,6 +133,11 @@ pub extern "C" fn rt_dispatch(call: &mut ExecuteData, ret: &mut Zval) {
             .map_err(|_| Fault::argument(1, "be greater than or equal to 0"))?;
         if !RUNNING.get() {
             STOPPED.set(false);
+        }
+        if web::is_worker() {
+            let limit = if max == 0 { usize::MAX } else { max };
+            *ret = value::int(web::request()?.run(limit)?);
+            return Ok(());
         }
         let mut handled = Ok(0);
         if let Some(here) = link::here() {
@@ -147,6 +164,9 @@ pub extern "C" fn rt_dispatch(call: &mut ExecuteData, ret: &mut Zval) {
 pub extern "C" fn rt_stream(call: &mut ExecuteData, ret: &mut Zval) {
     guard(|| {
         none(call)?;
+        web::forbid(
+            "rt_stream() was called in a web request, which has no event loop: call rt_run()",
+        )?;
         let here = link::here().ok_or_else(|| {
             Fault::realtime("no server runs in this process: call rt_listen() before rt_stream()")
         })?;

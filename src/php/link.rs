@@ -191,6 +191,30 @@ pub fn autostart() -> Option<String> {
     })
 }
 
+/// Whether `secret` is that of the server in another process that this one is linked to. A link may be to one that is
+/// gone: then it is made anew.
+pub fn is_secret(secret: &str) -> Result<bool, LinkError> {
+    let same = |client: &Client| {
+        let known = client.identity().secret.as_bytes();
+        // In constant time; a server without a secret has no such requests.
+        !known.is_empty()
+            && known.len() == secret.len()
+            && known
+                .iter()
+                .zip(secret.bytes())
+                .fold(0, |differ, (a, b)| differ | (a ^ b))
+                == 0
+    };
+    LOCAL.with_borrow_mut(|local| {
+        local.refresh();
+        if local.client.as_ref().is_some_and(same) {
+            return Ok(true);
+        }
+        local.client = None;
+        Ok(same(local.client.insert(connect()?)))
+    })
+}
+
 /// What this thread is linked to, for phpinfo(): connects when a server is there, starts none.
 pub fn state() -> State {
     LOCAL.with_borrow_mut(|local| {

@@ -25,6 +25,7 @@ mod state;
 mod timers;
 mod value;
 mod wait;
+mod web;
 mod work;
 mod zend;
 
@@ -100,6 +101,7 @@ unsafe extern "C" fn request_shutdown(_type: i32, _module: i32) -> i32 {
         event_loop::forget_all();
         connection::forget_all();
         wait::forget();
+        web::forget();
         SUCCESS
     })
 }

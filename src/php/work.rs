@@ -35,7 +35,6 @@ pub struct Work {
 }
 
 /// What happened. See [`Event`].
-#[expect(missing_docs, reason = "the variants of Event")]
 pub enum What {
     Open,
     Subscribe(Channel),
@@ -197,6 +196,8 @@ pub struct Outgoing {
     bytes: Cell<usize>,
     /// When it was last told.
     told: Cell<Instant>,
+    /// The interest that it was told.
+    announced: Cell<Option<u8>>,
     max_message_size: usize,
     /// [`link::forks`] when it was made.
     forks: u32,
@@ -209,6 +210,7 @@ impl Outgoing {
             done: RefCell::default(),
             bytes: Cell::new(0),
             told: Cell::new(Instant::now()),
+            announced: Cell::new(None),
             max_message_size,
             forks: link::forks(),
         })
@@ -225,15 +227,14 @@ impl Outgoing {
             && (self.bytes.get() >= FULL || self.told.get().elapsed() >= PATIENCE)
     }
 
-    /// What the server is to be told; `None` when there is nothing.
+    /// What the server is to be told now; `None` when it knows everything.
     pub fn take(&self) -> Option<Outcomes> {
+        let interest = handlers::interest_bits();
+        let known = self.announced.replace(Some(interest)) == Some(interest);
+        let outcomes = self.done.take();
         self.told.set(Instant::now());
         self.bytes.set(0);
-        let outcomes = self.done.take();
-        (!outcomes.is_empty()).then(|| Outcomes {
-            interest: handlers::interest_bits(),
-            outcomes,
-        })
+        (!known || !outcomes.is_empty()).then_some(Outcomes { interest, outcomes })
     }
 
     /// The events of a batch. What makes no sense has failed.
