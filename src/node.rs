@@ -104,7 +104,8 @@ impl BrokerEvents for Shards {
             // A connection is counted before it subscribes, and subscribing takes the broker's lock, which is
             // held here: a shard without connections has nobody to miss anything.
             if shard.stats.connections.load(Ordering::Relaxed) > 0 {
-                shard.put(Command::Publication(publication.clone()));
+                // Quietly: under that lock nobody is to wait for a system call.
+                shard.put_quietly(Command::Publication(publication.clone()));
             }
         }
     }
@@ -189,7 +190,7 @@ impl Node {
                 std::thread::sleep(ROOM_PAUSE);
             }
         }
-        Ok(self.broker.publish(publish))
+        Ok(self.accept(publish))
     }
 
     /// Publishes without blocking the thread.
@@ -202,34 +203,79 @@ impl Node {
             }
             tokio::time::sleep(ROOM_PAUSE * 5).await;
         }
-        Ok(self.broker.publish(publish))
+        Ok(self.accept(publish))
     }
 
-    /// Sends to one connection. `false` when it is not there.
+    /// Publishes without blocking the thread and without waking a shard: the caller answers its publisher first and
+    /// then calls [`Node::rouse`]. Gives the message back when the shards are behind.
+    pub fn publish_now(&self, publish: Publish) -> Result<Result<String, Failure>, Publish> {
+        if let Err(too_large) = self.check_size(publish.payload.len()) {
+            return Ok(Err(too_large));
+        }
+        if !self.has_room() {
+            return Err(publish);
+        }
+        Ok(Ok(self.broker.publish(publish)))
+    }
+
+    /// Has the shards take up what [`Node::publish_now`] left to them.
+    pub fn rouse(&self) {
+        for shard in self.shards.iter() {
+            shard.rouse();
+        }
+    }
+
+    fn accept(&self, publish: Publish) -> String {
+        let id = self.broker.publish(publish);
+        self.rouse();
+        id
+    }
+
+    /// Sends to one connection. `false` when it is not there. Blocks as [`Node::publish`] does.
     pub fn send(
         &self,
         to: ConnectionId,
         payload: Payload,
         event: EventName,
     ) -> Result<bool, Failure> {
-        self.check_size(payload.len())?;
-        let Some(shard) = self.shard_of(to) else {
-            let Some(shard) = self.shards.get(to.shard()) else {
-                return Ok(false);
-            };
-            return Ok(shard.defer(to, Command::Send { to, payload, event }));
-        };
-        if shard.waiting() > self.config.queue_bytes {
-            let deadline = Instant::now() + self.config.timeout;
-            while shard.waiting() > self.config.queue_bytes {
-                if Instant::now() >= deadline {
-                    return Err(Failure::Busy);
-                }
-                std::thread::sleep(ROOM_PAUSE);
+        let mut deadline = None;
+        loop {
+            if let Some(done) = self.send_now(to, &payload, &event) {
+                return done;
             }
+            let now = Instant::now();
+            if now >= *deadline.get_or_insert(now + self.config.timeout) {
+                return Err(Failure::Busy);
+            }
+            std::thread::sleep(ROOM_PAUSE);
         }
-        shard.put(Command::Send { to, payload, event });
-        Ok(true)
+    }
+
+    /// The same without blocking: `None` when the shard is behind.
+    pub fn send_now(
+        &self,
+        to: ConnectionId,
+        payload: &Payload,
+        event: &EventName,
+    ) -> Option<Result<bool, Failure>> {
+        if let Err(too_large) = self.check_size(payload.len()) {
+            return Some(Err(too_large));
+        }
+        let Some(shard) = self.shards.get(to.shard()) else {
+            return Some(Ok(false));
+        };
+        let send = || Command::Send {
+            to,
+            payload: payload.clone(),
+            event: event.clone(),
+        };
+        if !shard.has(to) {
+            return Some(Ok(shard.defer(to, send())));
+        }
+        (shard.waiting() <= self.config.queue_bytes).then(|| {
+            shard.put(send());
+            Ok(true)
+        })
     }
 
     /// Subscribes a connection. `false` when it is not there or has `realtime.max_subscriptions`.
@@ -439,11 +485,8 @@ impl Node {
         self.shards.get(id.shard())?.connection(id)
     }
 
-    fn shard_of(&self, id: ConnectionId) -> Option<&Arc<Shard>> {
-        self.shards.get(id.shard()).filter(|shard| shard.has(id))
-    }
-
-    fn has_room(&self) -> bool {
+    /// Whether the shards keep up with what is published.
+    pub fn has_room(&self) -> bool {
         self.shards
             .iter()
             .all(|shard| shard.waiting() <= self.config.queue_bytes)

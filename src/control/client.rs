@@ -22,6 +22,9 @@ const ANSWER_MAX: usize = 1 << 30;
 /// How much is read at first, in bytes: nearly all answers are shorter.
 const READ_FIRST: usize = 512;
 
+/// The largest buffer that is kept for the next call, in bytes.
+const KEPT: usize = 1 << 20;
+
 /// A link to the hub. After an error it is broken: connect anew.
 #[derive(Debug)]
 pub struct Client {
@@ -29,6 +32,9 @@ pub struct Client {
     socket: PathBuf,
     timeout: Duration,
     greeting: Greeting,
+    /// The request, framed.
+    request: Vec<u8>,
+    /// What was read of the answer.
     buffer: Vec<u8>,
 }
 
@@ -103,6 +109,7 @@ impl Client {
                 identity: Identity::default(),
                 refused: None,
             },
+            request: Vec::new(),
             buffer: Vec::new(),
         };
         let hello = Hello {
@@ -111,9 +118,8 @@ impl Client {
             worker: None,
             purpose: Purpose::Requests,
         };
-        client
-            .exchange(&control::json_frame(&hello), HELLO_MAX)
-            .map_err(failed)?;
+        client.request = control::json_frame(&hello);
+        client.exchange(HELLO_MAX).map_err(failed)?;
         client.greeting = serde_json::from_slice(&client.buffer)
             .map_err(|error| failed(io::Error::other(error)))?;
         match client.greeting.refused.take() {
@@ -141,7 +147,7 @@ impl Client {
     }
 
     /// See [`crate::node::Node::publish`].
-    pub fn publish(&mut self, publish: Publish) -> Result<String, Failure> {
+    pub fn publish(&mut self, publish: &Publish) -> Result<String, Failure> {
         self.check_size(&publish.payload)?;
         match self.ask(&Request::Publish(publish.into()))? {
             Response::Published(id) => Ok(id),
@@ -272,20 +278,23 @@ impl Client {
         }
     }
 
-    fn done(&mut self, request: &Request) -> Result<bool, Failure> {
+    fn done(&mut self, request: &Request<'_>) -> Result<bool, Failure> {
         match self.ask(request)? {
             Response::Done(done) => Ok(done),
             other => Err(self.unexpected(other)),
         }
     }
 
-    fn ask(&mut self, request: &Request) -> Result<Response, Failure> {
-        self.exchange(&control::frame(request), ANSWER_MAX)
+    fn ask(&mut self, request: &Request<'_>) -> Result<Response, Failure> {
+        control::frame_into(&mut self.request, request);
+        self.exchange(ANSWER_MAX)
             .map_err(|error| self.broken(&error))?;
         let response =
             control::read(&self.buffer).map_err(|error| self.broken(&io::Error::other(error)))?;
-        if self.buffer.capacity() > 1 << 20 {
-            self.buffer = Vec::new();
+        for buffer in [&mut self.buffer, &mut self.request] {
+            if buffer.capacity() > KEPT {
+                *buffer = Vec::new();
+            }
         }
         match response {
             Response::Failed(WireFailure::TooLarge { size, limit }) => {
@@ -298,10 +307,10 @@ impl Client {
         }
     }
 
-    /// Sends a frame and reads one into `buffer`. Two system calls where the answer is short.
-    fn exchange(&mut self, frame: &[u8], limit: usize) -> io::Result<()> {
+    /// Sends the frame in `request` and reads one into `buffer`. Two system calls where the answer is short.
+    fn exchange(&mut self, limit: usize) -> io::Result<()> {
         let deadline = Instant::now() + self.timeout;
-        self.stream.write_all(frame)?;
+        self.stream.write_all(&self.request)?;
         self.buffer.clear();
         self.buffer.resize(READ_FIRST, 0);
         let mut filled = 0;

@@ -1,23 +1,20 @@
-//! The hub's side of the control socket: greets, checks who it is, and does what the other process asks.
+//! The hub's door on the control socket: greets, checks who it is, and hands the link to those who serve its purpose.
 //!
-//! Runs on the hub's control thread, never on a shard: a publisher is answered while the fan-out goes on. Imports
-//! `node` and `wire::control`.
+//! Runs on the hub's control thread. Imports `control::links`, `node` and `wire::control`.
 
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
+use std::os::unix::net::UnixStream as StdStream;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::ids::{Channel, ConnectionId, InvalidId, Pattern};
-use crate::message::{EventName, Payload, Publish};
-use crate::node::{Failure, Node};
-use crate::wire::control::{
-    self, FRAME_OVERHEAD, Greeting, HELLO_MAX, Hello, Identity, Request, Response, VERSION,
-    WireConnection, WireEntry, WireFailure,
-};
+use super::links::Links;
+use crate::node::Node;
+use crate::wire::control::{self, Greeting, HELLO_MAX, Hello, Identity, VERSION};
 
 /// How long a new link may take to say hello.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
@@ -25,7 +22,7 @@ const HELLO_WAIT: Duration = Duration::from_secs(5);
 const LINKS_MAX: usize = 4096;
 
 /// Serves links until it is dropped.
-pub async fn run(listener: StdListener, node: Arc<Node>) -> io::Result<()> {
+pub async fn run(listener: StdListener, node: Arc<Node>, links: Rc<Links>) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
     let places = Arc::new(tokio::sync::Semaphore::new(LINKS_MAX));
     loop {
@@ -37,12 +34,15 @@ pub async fn run(listener: StdListener, node: Arc<Node>) -> io::Result<()> {
             .map_err(io::Error::other)?;
         match listener.accept().await {
             Ok((stream, _)) => {
-                let node = node.clone();
+                let (node, links) = (node.clone(), links.clone());
                 tokio::task::spawn_local(async move {
-                    if let Err(error) = link(stream, node).await {
-                        tracing::debug!(%error, "a link on the control socket ended");
+                    match greet(stream, &node).await {
+                        Ok(Some(stream)) => links.adopt(stream, place),
+                        Ok(None) => {}
+                        Err(error) => {
+                            tracing::debug!(%error, "a link on the control socket ended");
+                        }
                     }
-                    drop(place);
                 });
             }
             Err(error) => {
@@ -53,12 +53,13 @@ pub async fn run(listener: StdListener, node: Arc<Node>) -> io::Result<()> {
     }
 }
 
-async fn link(mut stream: UnixStream, node: Arc<Node>) -> io::Result<()> {
+/// The link again when it is to be served.
+async fn greet(mut stream: UnixStream, node: &Node) -> io::Result<Option<StdStream>> {
     let config = node.config();
     let mut buffer = Vec::new();
     let hello = tokio::time::timeout(HELLO_WAIT, frame(&mut stream, &mut buffer, HELLO_MAX));
     if !hello.await.map_err(io::Error::other)?? {
-        return Ok(());
+        return Ok(None);
     }
     let refused = refuse(&stream, &buffer, config.socket_mode)?;
     let greeting = Greeting {
@@ -73,23 +74,9 @@ async fn link(mut stream: UnixStream, node: Arc<Node>) -> io::Result<()> {
         refused: refused.clone(),
     };
     stream.write_all(&control::json_frame(&greeting)).await?;
-    if let Some(reason) = refused {
-        return Err(io::Error::other(reason));
-    }
-    let limit = config.max_message_size + FRAME_OVERHEAD;
-    loop {
-        if !frame(&mut stream, &mut buffer, limit).await? {
-            return Ok(());
-        }
-        let response = match control::read::<Request>(&buffer) {
-            Ok(request) => answer(&node, request).await,
-            // Not one of ours, or of another build: nothing after it can be trusted either.
-            Err(error) => return Err(io::Error::other(error)),
-        };
-        stream.write_all(&control::frame(&response)).await?;
-        if buffer.capacity() > 1 << 20 {
-            buffer = Vec::new();
-        }
+    match refused {
+        Some(reason) => Err(io::Error::other(reason)),
+        None => stream.into_std().map(Some),
     }
 }
 
@@ -133,105 +120,4 @@ fn refuse(stream: &UnixStream, hello: &[u8], socket_mode: u32) -> io::Result<Opt
         Ok(_) => return Ok(None),
     };
     Ok(Some(reason))
-}
-
-async fn answer(node: &Arc<Node>, request: Request) -> Response {
-    match request {
-        Request::Publish(publish) => match Publish::try_from(publish) {
-            Ok(publish) => finish(node.publish_async(publish).await.map(Response::Published)),
-            Err(invalid) => bad(invalid),
-        },
-        other => {
-            // These may wait for a shard, which this thread must not.
-            let node = node.clone();
-            let done = tokio::task::spawn_blocking(move || ask(&node, other));
-            done.await.unwrap_or_else(|error| {
-                tracing::error!(%error, "a request on the control socket failed");
-                Response::Failed(WireFailure::Stopped)
-            })
-        }
-    }
-}
-
-fn ask(node: &Arc<Node>, request: Request) -> Response {
-    let id = ConnectionId::from_bits;
-    let asked = match request {
-        // `answer` has done it.
-        Request::Publish(_) => return Response::Failed(WireFailure::Stopped),
-        Request::Send { to, payload, event } => match crate::ids::check_event(&event) {
-            Ok(()) => node
-                .send(id(to), Payload::from(payload), EventName::new(&event))
-                .map(Response::Done),
-            Err(invalid) => return bad(invalid),
-        },
-        Request::Subscribe { who, channel } => match Channel::parse(&channel) {
-            Ok(channel) => node.subscribe(id(who), channel).map(Response::Done),
-            Err(invalid) => return bad(invalid),
-        },
-        Request::Unsubscribe { who, channel } => match Channel::parse(&channel) {
-            Ok(channel) => node.unsubscribe(id(who), channel).map(Response::Done),
-            Err(invalid) => return bad(invalid),
-        },
-        Request::Close { who, code, reason } => {
-            node.close(id(who), code, reason).map(Response::Done)
-        }
-        Request::Channels { pattern } => match Pattern::parse(&pattern) {
-            Ok(pattern) => node.channels(&pattern).map(|list| {
-                let pair = |c: crate::node::ChannelSummary| (c.channel.to_string(), c.subscribers);
-                Response::Channels(list.into_iter().map(pair).collect())
-            }),
-            Err(invalid) => return bad(invalid),
-        },
-        Request::Connections { channel } => {
-            match channel.map(|name| Channel::parse(&name)).transpose() {
-                Ok(channel) => node.connections(channel.as_ref()).map(|list| {
-                    let wire = list.iter().map(|c| WireConnection {
-                        id: c.id.to_bits(),
-                        transport: c.transport.index() as u8,
-                        ip: c.ip.to_string(),
-                        head: c.head().to_owned(),
-                    });
-                    Response::Connections(wire.collect())
-                }),
-                Err(invalid) => return bad(invalid),
-            }
-        }
-        Request::History {
-            channel,
-            limit,
-            since,
-        } => match Channel::parse(&channel) {
-            Ok(channel) => node.history(&channel, limit, since.as_deref()).map(|page| {
-                let entry = |e: crate::node::HistoryEntry| WireEntry {
-                    id: e.id,
-                    event: e.event.as_str().to_owned(),
-                    payload: e.payload.into(),
-                    age: e.age,
-                };
-                Response::History {
-                    entries: page.entries.into_iter().map(entry).collect(),
-                    recovered: page.recovered,
-                    oldest: page.oldest,
-                }
-            }),
-            Err(invalid) => return bad(invalid),
-        },
-        Request::Stats => node.stats().map(Response::Stats),
-    };
-    finish(asked)
-}
-
-fn finish(result: Result<Response, Failure>) -> Response {
-    result.unwrap_or_else(|failure| {
-        Response::Failed(match failure {
-            Failure::TooLarge { size, limit } => WireFailure::TooLarge { size, limit },
-            Failure::Busy => WireFailure::Busy,
-            Failure::Stopped => WireFailure::Stopped,
-            Failure::Link(reason) => WireFailure::Bad(reason),
-        })
-    })
-}
-
-fn bad(invalid: InvalidId) -> Response {
-    Response::Failed(WireFailure::Bad(format!("the name must {invalid}")))
 }

@@ -10,6 +10,7 @@ mod shard;
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::backend::Backend;
 use crate::config::Config;
 use crate::control;
 use crate::control::election::{self, Elected};
+use crate::control::links::Links;
 use crate::hub::mailbox::Shard;
 use crate::node::Node;
 use crate::transport::Polls;
@@ -71,11 +73,15 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
         .build()?;
     let senders = shards.iter().map(|shard| shard.sockets.clone()).collect();
     let control_listener = control.listener.try_clone()?;
+    let links = Links::start(node.clone(), runtime.handle().clone(), |work| {
+        spawn("rt-links", work)
+    })?;
+    let links = Rc::new(links);
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         let accepting = tokio::task::spawn_local(accept::run(clients, senders, config.clone()));
-        let controlling =
-            tokio::task::spawn_local(control::server::run(control_listener, node.clone()));
+        let greeting = control::server::run(control_listener, node.clone(), links.clone());
+        let controlling = tokio::task::spawn_local(greeting);
         let keeping = tokio::task::spawn_local(keep_house(node.clone()));
         let mut shutdown = shutdown;
         // An error means that whoever could ask for it has gone: the same.
@@ -88,6 +94,8 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
         keeping.abort();
     });
     drop(local);
+    // What it has answered reaches the shards before they end.
+    drop(links);
     for shard in shards {
         shard.join();
     }
