@@ -268,11 +268,16 @@ pub enum Incoming {
 }
 
 impl Incoming {
+    /// The bytes as they were sent.
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Json(bytes) | Self::Text(bytes) | Self::Binary(bytes) => bytes,
+        }
+    }
+
     /// The number of bytes it holds.
     pub fn len(&self) -> usize {
-        match self {
-            Self::Json(bytes) | Self::Text(bytes) | Self::Binary(bytes) => bytes.len(),
-        }
+        self.bytes().len()
     }
 
     /// Whether it holds no bytes.

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, ReplyTo};
+use crate::backend::workers::Workers;
+use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, Replies, ReplyTo};
 use crate::broker::memory::Memory;
 use crate::broker::{Broker, BrokerEvents, CatchUp};
 use crate::config::Config;
@@ -381,6 +382,7 @@ impl Node {
     /// The counters.
     pub fn stats(&self) -> Result<Stats, Failure> {
         let broker = self.broker.stats();
+        let load = self.backend.load();
         let mut stats = Stats {
             uptime: self.started.elapsed(),
             pid: std::process::id(),
@@ -390,6 +392,10 @@ impl Node {
             history_messages: broker.history_messages,
             history_bytes: broker.history_bytes,
             shards: self.shards.len(),
+            handler_queued: load.queued,
+            handler_requests: load.requests,
+            handler_retried: load.retried,
+            handler_failed: load.failed,
             ..Stats::default()
         };
         for shard in self.shards.iter() {
@@ -460,6 +466,11 @@ impl Node {
     /// See [`Broker::catch_up`].
     pub fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp {
         self.broker.catch_up(channels, since)
+    }
+
+    /// The events for other PHP processes, when they go to such: a server in a process of its own.
+    pub fn workers(&self) -> Option<Arc<Workers>> {
+        self.backend.clone().workers()
     }
 
     /// Lets the broker forget what is too old.
@@ -542,5 +553,11 @@ impl Node {
                 crossbeam_channel::RecvTimeoutError::Timeout => Failure::Busy,
                 crossbeam_channel::RecvTimeoutError::Disconnected => Failure::Stopped,
             })
+    }
+}
+
+impl Replies for Node {
+    fn reply(&self, to: ReplyTo, outcome: Outcome) {
+        Node::reply(self, to, outcome);
     }
 }

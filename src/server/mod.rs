@@ -4,6 +4,7 @@
 //! Imports everything above.
 
 mod accept;
+mod executors;
 mod listen;
 mod logging;
 mod shard;
@@ -66,6 +67,7 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
             shutdown.clone(),
         )?);
     }
+    let executors = executors::start(&node)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
@@ -99,6 +101,8 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
     for shard in shards {
         shard.join();
     }
+    // After the last connection's end was told.
+    drop(executors);
     runtime.shutdown_timeout(Duration::from_millis(100));
     drop(control);
     Ok(())

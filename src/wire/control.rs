@@ -240,6 +240,10 @@ pub struct WireStats {
     pub history_messages: usize,
     pub history_bytes: usize,
     pub shards: usize,
+    pub handler_queued: usize,
+    pub handler_requests: u64,
+    pub handler_retried: u64,
+    pub handler_failed: u64,
 }
 
 impl From<Payload> for WirePayload {
