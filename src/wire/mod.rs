@@ -6,7 +6,9 @@
 pub mod control;
 pub mod envelope;
 pub mod events;
+pub mod fastcgi;
 pub mod native;
+pub mod output;
 pub mod sse;
 pub mod websocket;
 
