@@ -14,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::links::Links;
 use crate::node::Node;
-use crate::wire::control::{self, Greeting, HELLO_MAX, Hello, Identity, VERSION};
+use crate::wire::control::{self, Greeting, HELLO_MAX, Hello, Identity, Purpose, VERSION};
 
 /// How long a new link may take to say hello.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
@@ -37,7 +37,12 @@ pub async fn run(listener: StdListener, node: Arc<Node>, links: Rc<Links>) -> io
                 let (node, links) = (node.clone(), links.clone());
                 tokio::task::spawn_local(async move {
                     match greet(stream, &node).await {
-                        Ok(Some(stream)) => links.adopt(stream, place),
+                        Ok(Some((stream, Purpose::Attach))) => {
+                            if let Some(workers) = node.workers() {
+                                workers.adopt(stream, place);
+                            }
+                        }
+                        Ok(Some((stream, _))) => links.adopt(stream, place),
                         Ok(None) => {}
                         Err(error) => {
                             tracing::debug!(%error, "a link on the control socket ended");
@@ -54,14 +59,18 @@ pub async fn run(listener: StdListener, node: Arc<Node>, links: Rc<Links>) -> io
 }
 
 /// The link again when it is to be served.
-async fn greet(mut stream: UnixStream, node: &Node) -> io::Result<Option<StdStream>> {
+async fn greet(mut stream: UnixStream, node: &Node) -> io::Result<Option<(StdStream, Purpose)>> {
     let config = node.config();
     let mut buffer = Vec::new();
     let hello = tokio::time::timeout(HELLO_WAIT, frame(&mut stream, &mut buffer, HELLO_MAX));
     if !hello.await.map_err(io::Error::other)?? {
         return Ok(None);
     }
-    let refused = refuse(&stream, &buffer, config.socket_mode)?;
+    let mut refused = refuse(&stream, &buffer, config.socket_mode)?;
+    let purpose = serde_json::from_slice::<Hello>(&buffer).map_or(Purpose::Requests, |h| h.purpose);
+    if purpose == Purpose::Attach && node.workers().is_none() {
+        refused.get_or_insert("it handles its clients' events itself, in a PHP process".to_owned());
+    }
     let greeting = Greeting {
         version: VERSION,
         pid: std::process::id(),
@@ -76,7 +85,7 @@ async fn greet(mut stream: UnixStream, node: &Node) -> io::Result<Option<StdStre
     stream.write_all(&control::json_frame(&greeting)).await?;
     match refused {
         Some(reason) => Err(io::Error::other(reason)),
-        None => stream.into_std().map(Some),
+        None => Ok(Some((stream.into_std()?, purpose))),
     }
 }
 

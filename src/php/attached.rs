@@ -6,8 +6,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::rc::Rc;
@@ -15,10 +15,11 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::link::{self, LinkError};
+use super::wait::{owned, watch};
 use super::work::{Outgoing, Waiting, Work};
 use super::{ini, zend};
-use crate::control::client::{Client, ConnectError};
-use crate::wire::control::{self, FRAME_OVERHEAD, Purpose};
+use crate::control::client::Client;
+use crate::wire::control::{self, Purpose};
 use crate::wire::events::{Batch, LEAVING, Outcomes};
 
 /// The first wait after a link broke that had not lasted, and the longest.
@@ -27,6 +28,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::fro
 const LASTING: Duration = Duration::from_secs(1);
 /// How much is read at a time.
 const ROOM: usize = 64 << 10;
+/// The largest buffer that is kept for the next batch.
+const KEPT: usize = 1 << 20;
 /// The largest batch: many times what a server puts into one.
 const BATCH_MAX: usize = 256 << 20;
 
@@ -71,6 +74,13 @@ pub fn current() -> Option<Rc<Attached>> {
     None
 }
 
+/// Tells the server what this process handles, if it is attached.
+pub fn announce() {
+    if let Some(attached) = current() {
+        attached.tell(true);
+    }
+}
+
 /// Attaches this process, if it is not attached. `None` when no server is there that takes others' help; why not is the
 /// business of whoever then starts one.
 pub fn attach() -> Result<Option<Rc<Attached>>, LinkError> {
@@ -78,8 +88,9 @@ pub fn attach() -> Result<Option<Rc<Attached>>, LinkError> {
         return Ok(Some(attached));
     }
     let client = match connect() {
-        Ok(client) if client.identity().detached => client,
-        Ok(_) | Err(LinkError::NoServer(_)) => return Ok(None),
+        Ok(client) => client,
+        // None, or one in a PHP process, which handles its events itself.
+        Err(LinkError::NoServer(_)) => return Ok(None),
         Err(error) => return Err(error),
     };
     let attached = Rc::new(Attached::new().map_err(|e| LinkError::NotStarted(e.to_string()))?);
@@ -119,7 +130,10 @@ impl Attached {
 
     /// How many events wait.
     pub fn len(&self) -> usize {
-        self.link.borrow().as_ref().map_or(0, |link| link.events.len())
+        self.link
+            .borrow()
+            .as_ref()
+            .map_or(0, |link| link.events.len())
     }
 
     /// The next event.
@@ -132,16 +146,17 @@ impl Attached {
 
     /// Takes up what has come. Makes the link anew when it is time for that.
     pub fn clear(&self) {
+        if self.is_inherited() {
+            return;
+        }
         drain(&self.wake);
         let due = drain(&self.timer);
-        let Some(result) = self.link.borrow_mut().as_mut().map(Link::receive) else {
-            if due {
-                self.try_again();
-            }
-            return;
-        };
-        if let Err(error) = result {
-            self.lost(&error);
+        let received = self.link.borrow_mut().as_mut().map(Link::receive);
+        match received {
+            Some(Ok(())) => {}
+            Some(Err(error)) => self.lost(&error),
+            None if due => self.try_again(),
+            None => {}
         }
     }
 
@@ -154,6 +169,9 @@ impl Attached {
 
     /// Tells the server what is done, if it is time for that or `now`.
     pub fn tell(&self, now: bool) {
+        if self.is_inherited() {
+            return;
+        }
         let told = match &mut *self.link.borrow_mut() {
             Some(link) if now || link.outgoing.is_due() => link.tell(),
             _ => Ok(()),
@@ -223,9 +241,9 @@ impl Attached {
 
     fn try_again(&self) {
         match connect() {
-            Ok(client) if client.identity().detached => self.begin(client),
-            // One that takes nobody's help, none, or one that is just starting: whoever should be there may come yet.
-            Ok(_) | Err(_) => self.wait(),
+            Ok(client) => self.begin(client),
+            // None, or one that takes nobody's help: whoever should be there may come yet.
+            Err(_) => self.wait(),
         }
     }
 
@@ -282,36 +300,48 @@ impl Drop for Attached {
 impl Link {
     /// Reads what is there.
     fn receive(&mut self) -> io::Result<()> {
-        self.stream.set_nonblocking(true)?;
-        let read = self.read();
-        self.stream.set_nonblocking(false)?;
-        read
+        loop {
+            let before = self.input.len();
+            self.input.reserve(ROOM);
+            let room = self.input.spare_capacity_mut();
+            // SAFETY: the kernel writes at most as many bytes as there is room, and says how many that are.
+            let count = unsafe {
+                let count = libc::recv(
+                    self.stream.as_raw_fd(),
+                    room.as_mut_ptr().cast(),
+                    room.len(),
+                    libc::MSG_DONTWAIT,
+                );
+                self.input
+                    .set_len(before + usize::try_from(count).unwrap_or(0));
+                count
+            };
+            match count {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                1.. => self.take_batches()?,
+                _ => match io::Error::last_os_error() {
+                    error if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                    error if error.kind() == io::ErrorKind::Interrupted => {}
+                    error => return Err(error),
+                },
+            }
+        }
     }
 
-    fn read(&mut self) -> io::Result<()> {
-        let mut room = vec![0; ROOM];
-        loop {
-            let count = match self.stream.read(&mut room) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            self.input.extend_from_slice(&room[..count]);
-            let mut used = 0;
-            while let Some((content, rest)) = control::split(&self.input[used..]) {
-                used = self.input.len() - rest.len();
-                let batch = control::read::<Batch>(content).map_err(io::Error::other)?;
-                self.events.extend(self.outgoing.events(batch));
-            }
-            self.input.drain(..used);
-            if control::announced(&self.input).is_some_and(|length| length > BATCH_MAX) {
-                return Err(io::Error::other("a batch over every limit"));
-            }
-            if count < ROOM {
-                return Ok(());
-            }
+    fn take_batches(&mut self) -> io::Result<()> {
+        let mut used = 0;
+        while let Some((content, rest)) = control::split(&self.input[used..]) {
+            used = self.input.len() - rest.len();
+            let batch = control::read::<Batch>(content).map_err(io::Error::other)?;
+            self.events.extend(self.outgoing.events(batch));
+        }
+        self.input.drain(..used);
+        if self.input.is_empty() && self.input.capacity() > KEPT {
+            self.input = Vec::new();
+        }
+        match control::announced(&self.input) {
+            Some(length) if length > BATCH_MAX => Err(io::Error::other("a batch over every limit")),
+            _ => Ok(()),
         }
     }
 
@@ -343,28 +373,6 @@ fn drain(fd: &OwnedFd) -> bool {
     let mut count = 0u64;
     // SAFETY: reads 8 bytes into a local of 8 bytes; the descriptor is ours and non-blocking.
     unsafe { libc::read(fd.as_raw_fd(), (&raw mut count).cast(), 8) == 8 }
-}
-
-fn watch(epoll: &OwnedFd, fd: RawFd) -> io::Result<()> {
-    let mut event = libc::epoll_event {
-        events: libc::EPOLLIN as u32,
-        u64: 0,
-    };
-    // SAFETY: two live descriptors and a local.
-    match unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// # Safety
-/// `fd` is negative, or a descriptor that nobody else closes.
-unsafe fn owned(fd: RawFd) -> io::Result<OwnedFd> {
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: as promised by the caller.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn log(line: &str) {

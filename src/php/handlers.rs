@@ -11,7 +11,7 @@ use ext_php_rs::zend::ExecuteData;
 
 use super::callable::Callable;
 use super::fault::{Fault, guard};
-use super::{args, link, zend};
+use super::{args, attached, link, zend};
 use crate::backend::Interest;
 use crate::ids::Pattern;
 
@@ -72,20 +72,12 @@ pub fn interest() -> Interest {
     })
 }
 
-/// What is handled, as another process's server is told: see [`crate::wire::events::Outcomes`].
-pub fn interest_bits() -> u8 {
-    let interest = interest();
-    u8::from(interest.open)
-        | u8::from(interest.subscribe) << 1
-        | u8::from(interest.message) << 2
-        | u8::from(interest.close) << 3
-}
-
-/// Tells the server of this process what is handled.
+/// Tells the server what is handled: the one in this process, or the one that it is attached to.
 pub fn announce() {
     if let Some(here) = link::here() {
         here.queue.set_interest(interest());
     }
+    attached::announce();
 }
 
 /// Releases all of them: the request ends.

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Instant;
 
 use super::fault::contain;
-use super::ini;
 use super::server_link::Link;
+use super::{attached, ini};
 use crate::backend::queue::EventQueue;
 use crate::config::{Config, ListenAddress};
 use crate::control::client::{Client, ConnectError};
@@ -95,6 +95,7 @@ pub fn watch_forks() {
     extern "C" fn in_child() {
         FORKS.fetch_add(1, Ordering::Relaxed);
         CHANGES.fetch_add(1, Ordering::Relaxed);
+        attached::let_go_in_child();
         // At once, or a child that never calls us would keep the port and the control socket from the next server.
         // Held only when another PHP thread was just starting or stopping the server; then the next call does it.
         if let Ok(mut running) = RUNNING.try_lock() {

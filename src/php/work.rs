@@ -5,7 +5,7 @@
 //! `connection`.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,8 +16,10 @@ use crate::backend::{Answer, Event, HandlerFailed, Outcome, ReplyTo};
 use crate::ids::{Channel, ConnectionId};
 use crate::message::{ClientMessage, ConnectionInfo, EventName, Incoming, Transport};
 use crate::node::Failure;
-use crate::wire::control::{WireConnection, WirePayload};
-use crate::wire::events::{Batch, Outcomes, WireIncoming, WireOutcome, WireResult, WireWhat};
+use crate::wire::control::WirePayload;
+use crate::wire::events::{
+    Batch, Outcomes, WireIncoming, WireOutcome, WireParty, WireResult, WireWhat,
+};
 
 /// After so long the server is told what is done, though more is to come.
 const PATIENCE: Duration = Duration::from_millis(1);
@@ -229,7 +231,7 @@ impl Outgoing {
 
     /// What the server is to be told now; `None` when it knows everything.
     pub fn take(&self) -> Option<Outcomes> {
-        let interest = handlers::interest_bits();
+        let interest = handlers::interest().to_bits();
         let known = self.announced.replace(Some(interest)) == Some(interest);
         let outcomes = self.done.take();
         self.told.set(Instant::now());
@@ -239,18 +241,12 @@ impl Outgoing {
 
     /// The events of a batch. What makes no sense has failed.
     pub fn events(&self, batch: Batch) -> VecDeque<Waiting> {
-        let mut connections = HashMap::new();
+        let parties: Vec<_> = batch.parties.into_iter().map(connection_of).collect();
         let mut events = VecDeque::with_capacity(batch.events.len());
         for event in batch.events {
             let number = event.number;
-            let id = ConnectionId::from_bits(event.connection.id);
-            let who = match connections.get(&id) {
-                // Of several events of a connection the later ones find the state that the first has left.
-                Some(who) => Some(Arc::clone(who)),
-                None => connection_of(event.connection, &event.state),
-            };
+            let who = parties.get(event.party as usize).cloned().flatten();
             let waiting = who.and_then(|who| {
-                connections.insert(id, Arc::clone(&who));
                 let what = happened(&who, event.what)?;
                 Some(Waiting { number, who, what })
             });
@@ -296,7 +292,8 @@ impl Outgoing {
     }
 }
 
-fn connection_of(wire: WireConnection, state: &[u8]) -> Option<Arc<ConnectionInfo>> {
+fn connection_of(party: WireParty) -> Option<Arc<ConnectionInfo>> {
+    let wire = party.connection;
     let id = ConnectionId::from_bits(wire.id);
     let transport = *Transport::ALL.get(usize::from(wire.transport))?;
     // The one that PHP's object has, if it has one: then they share the state.
@@ -305,7 +302,7 @@ fn connection_of(wire: WireConnection, state: &[u8]) -> Option<Arc<ConnectionInf
             id, transport, &wire.ip, &wire.head,
         ))
     });
-    let state = std::str::from_utf8(state).ok()?;
+    let state = std::str::from_utf8(&party.state).ok()?;
     who.set_state((!state.is_empty()).then(|| state.into()));
     Some(who)
 }

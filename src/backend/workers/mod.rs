@@ -5,6 +5,7 @@
 //! outcomes back ([`Outcomes`](crate::wire::events::Outcomes)). One batch of a connection is under way at a time, so its
 //! events stay in order; what queued meanwhile goes as the next one. Imports `backend`, `config` and `wire`.
 
+mod attached;
 mod hands;
 mod interest;
 mod lanes;
@@ -65,6 +66,8 @@ pub struct Workers {
     attached_wake: Notify,
     /// A lane was put off: the moment to look again may be another one.
     later_wake: Notify,
+    /// New links of attached processes.
+    desk: attached::Desk,
     counters: Counters,
 }
 
@@ -98,6 +101,7 @@ impl Workers {
             requests_wake: Notify::new(),
             attached_wake: Notify::new(),
             later_wake: Notify::new(),
+            desk: attached::Desk::new(),
             counters: Counters::default(),
             config,
         }
@@ -116,6 +120,7 @@ impl Workers {
             let workers = self.clone();
             async move { workers.keep_time().await }
         });
+        let attached = tokio::task::spawn_local(self.clone().serve_attached());
         // An error means that whoever could ask for it has gone: the same.
         let _ = stop.wait_for(|stop| *stop).await;
         let taken = async {
@@ -126,6 +131,7 @@ impl Workers {
         // Late or not, it ends.
         let _ = tokio::time::timeout(FAREWELL, taken).await;
         time.abort();
+        attached.abort();
         self.shut_down();
     }
 
