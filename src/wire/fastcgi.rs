@@ -22,7 +22,7 @@ const STDOUT: u8 = 6;
 const STDERR: u8 = 7;
 
 /// A request's parameters, then its body.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     params: Vec<u8>,
 }

@@ -113,7 +113,7 @@ impl Attached {
     /// Waits for the next batch. May be called while earlier ones are not answered in full: [`Attached::held`] tells how
     /// much that is, and whoever calls this bounds it. Cancelling it loses nothing.
     pub async fn next(&self) -> Batch {
-        let batch = self.workers.next(Side::Attached, self.share()).await;
+        let (batch, _) = self.workers.next(Side::Attached, self.share()).await;
         self.lock().hold(&batch);
         batch
     }

@@ -9,22 +9,31 @@ mod attached;
 mod hands;
 mod interest;
 mod lanes;
+mod params;
+mod pool;
+mod requests;
+mod said;
+mod script;
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 
 pub use self::hands::Attached;
 use self::interest::Interests;
 use self::lanes::{Blame, Lanes, Limits, Pending};
+use self::pool::Pool;
+use self::requests::Client;
 use super::room::{EVENT_COST, Room};
 use super::{Backend, Event, HandlerFailed, Interest, Load, NotTaken, Refused, Replies};
 use crate::config::{Config, ListenAddress};
 use crate::ids::ConnectionId;
-use crate::message::Payload;
+use crate::message::{ConnectionInfo, Payload};
 use crate::wire::control::WireConnection;
 use crate::wire::events::{Batch, WireOutcome, WireParty, WireResult};
 
@@ -68,6 +77,8 @@ pub struct Workers {
     later_wake: Notify,
     /// New links of attached processes.
     desk: attached::Desk,
+    /// Somebody says that the handler is another one.
+    handler_changed: Notify,
     counters: Counters,
 }
 
@@ -102,6 +113,7 @@ impl Workers {
             attached_wake: Notify::new(),
             later_wake: Notify::new(),
             desk: attached::Desk::new(),
+            handler_changed: Notify::new(),
             counters: Counters::default(),
             config,
         }
@@ -113,25 +125,47 @@ impl Workers {
         let _ = self.replies.set(replies);
     }
 
+    /// The handler may be another one although its file is not: PHP was reloaded. It is asked anew.
+    pub fn handler_may_have_changed(&self) {
+        self.handler_changed.notify_one();
+    }
+
     /// Runs what takes events to processes, until `stop` becomes true and, for a moment longer, until what waits has been
     /// taken. To be polled within a `LocalSet`; what is left then is given up.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let time = tokio::task::spawn_local({
-            let workers = self.clone();
-            async move { workers.keep_time().await }
-        });
-        let attached = tokio::task::spawn_local(self.clone().serve_attached());
+        let mut tasks = JoinSet::new();
+        let workers = self.clone();
+        tasks.spawn_local(async move { workers.keep_time().await });
+        tasks.spawn_local(self.clone().serve_attached());
+        let client = match (&self.config.handler, self.pool.clone()) {
+            (Some(_), Some(address)) => {
+                let client = Rc::new(Client::new(self.clone(), Pool::new(address)));
+                client.start(&mut tasks);
+                tasks.spawn_local(script::watch(client.clone()));
+                Some(client)
+            }
+            (Some(_), None) => {
+                tracing::error!(
+                    "realtime.handler is set, but not where PHP-FPM listens that runs it: see realtime.fastcgi"
+                );
+                None
+            }
+            (None, _) => None,
+        };
         // An error means that whoever could ask for it has gone: the same.
         let _ = stop.wait_for(|stop| *stop).await;
         let taken = async {
-            while self.lock().events() > 0 {
+            let somebody = || {
+                let reached = client.as_ref().is_some_and(|client| !client.pool.is_down());
+                reached || self.interests.attached() > 0
+            };
+            while self.lock().events() > 0 && somebody() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         // Late or not, it ends.
         let _ = tokio::time::timeout(FAREWELL, taken).await;
-        time.abort();
-        attached.abort();
+        tasks.shutdown().await;
         self.shut_down();
     }
 
@@ -164,8 +198,8 @@ impl Workers {
         self.give_up(drained, "the server has stopped");
     }
 
-    /// Waits for a batch.
-    async fn next(&self, side: Side, limits: Limits) -> Batch {
+    /// Waits for a batch, and whose events it holds.
+    async fn next(&self, side: Side, limits: Limits) -> (Batch, Vec<Arc<ConnectionInfo>>) {
         let wake = match side {
             Side::Requests => &self.requests_wake,
             Side::Attached => &self.attached_wake,
@@ -179,7 +213,11 @@ impl Workers {
         }
     }
 
-    fn try_next(&self, side: Side, mut limits: Limits) -> Option<Batch> {
+    fn try_next(
+        &self,
+        side: Side,
+        mut limits: Limits,
+    ) -> Option<(Batch, Vec<Arc<ConnectionInfo>>)> {
         let attached = self.interests.attached();
         if side == Side::Requests && attached > 0 {
             return None;
@@ -214,10 +252,11 @@ impl Workers {
                 .map(|state| state.into_boxed_bytes().into_vec().into())
                 .unwrap_or_default(),
         });
-        Some(Batch {
+        let batch = Batch {
             parties: parties.collect(),
             events: handed.events,
-        })
+        };
+        Some((batch, handed.parties))
     }
 
     /// Lets somebody look who may take out.
