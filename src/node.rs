@@ -3,22 +3,25 @@
 //!
 //! All methods may be called from any thread. Imports `config`, `broker`, `hub`'s mailbox and `backend`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::backend::workers::Workers;
 use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, Replies, ReplyTo};
-use crate::broker::memory::Memory;
+use crate::broker::follow::Feed;
+use crate::broker::memory::{Memory, Snapshot};
 use crate::broker::{Broker, BrokerEvents, CatchUp};
 use crate::config::Config;
-use crate::history::Limits;
+use crate::history::{Limits, Past};
 use crate::hub::Hub;
 use crate::hub::mailbox::{Command, Registered, Shard};
-use crate::ids::{Channel, ConnectionId, Pattern};
+use crate::ids::{Channel, ConnectionId, InvalidId, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload, Publication, Publish};
+use crate::predecessor::Predecessor;
 use crate::session;
 use crate::wire::control::{Identity, WireStats};
+use crate::wire::handover::WireNote;
 
 /// How often somebody who waits for room looks again.
 const ROOM_PAUSE: Duration = Duration::from_micros(200);
@@ -94,6 +97,9 @@ pub struct Node {
     address: OnceLock<String>,
     identity: OnceLock<Identity>,
     numbers: AtomicU64,
+    predecessor: OnceLock<Predecessor>,
+    /// Whether another hub has taken over.
+    resigned: AtomicBool,
 }
 
 /// The hand-over of publications to the shards of this process.
@@ -144,6 +150,8 @@ impl Node {
             address: OnceLock::new(),
             identity: OnceLock::new(),
             numbers: AtomicU64::new(0),
+            predecessor: OnceLock::new(),
+            resigned: AtomicBool::new(false),
         })
     }
 
@@ -181,7 +189,7 @@ impl Node {
     /// Publishes. Blocks at most `realtime.timeout` when the shards are behind. Returns the id of the message, with
     /// several channels that of the last.
     pub fn publish(&self, publish: Publish) -> Result<String, Failure> {
-        self.check_size(publish.payload.len())?;
+        self.check(publish.payload.len())?;
         if !self.has_room() {
             let deadline = Instant::now() + self.config.timeout;
             while !self.has_room() {
@@ -196,7 +204,7 @@ impl Node {
 
     /// Publishes without blocking the thread.
     pub async fn publish_async(&self, publish: Publish) -> Result<String, Failure> {
-        self.check_size(publish.payload.len())?;
+        self.check(publish.payload.len())?;
         let deadline = tokio::time::Instant::now() + self.config.timeout;
         while !self.has_room() {
             if tokio::time::Instant::now() >= deadline {
@@ -210,8 +218,8 @@ impl Node {
     /// Publishes without blocking the thread and without waking a shard: the caller answers its publisher first and
     /// then calls [`Node::rouse`]. Gives the message back when the shards are behind.
     pub fn publish_now(&self, publish: Publish) -> Result<Result<String, Failure>, Publish> {
-        if let Err(too_large) = self.check_size(publish.payload.len()) {
-            return Ok(Err(too_large));
+        if let Err(refused) = self.check(publish.payload.len()) {
+            return Ok(Err(refused));
         }
         if !self.has_room() {
             return Err(publish);
@@ -458,6 +466,11 @@ impl Node {
         self.backend.has_room()
     }
 
+    /// Whether PHP has done all that it was told.
+    pub fn backend_is_idle(&self) -> bool {
+        self.backend.is_idle()
+    }
+
     /// Hands an event to PHP that must not be lost.
     pub fn notify(&self, event: Event) {
         self.backend.notify(event);
@@ -471,6 +484,50 @@ impl Node {
     /// The events for other PHP processes, when they go to such: a server in a process of its own.
     pub fn workers(&self) -> Option<Arc<Workers>> {
         self.backend.clone().workers()
+    }
+
+    /// Goes on with an old hub's history, before anything is published here.
+    pub fn inherit(&self, past: Past) -> Result<(), InvalidId> {
+        self.broker.inherit(past)
+    }
+
+    /// All that there is, and from this moment on what comes. More than `realtime.queue_bytes` should not wait in it.
+    pub fn follow(&self) -> Snapshot {
+        self.broker.follow(self.config.queue_bytes)
+    }
+
+    /// What is published from this moment on.
+    pub fn feed(&self) -> Feed {
+        self.broker.feed(self.config.queue_bytes)
+    }
+
+    /// Delivers what another hub has accepted. Needs [`Node::rouse`] then.
+    pub fn inject(&self, note: WireNote) -> Result<(), InvalidId> {
+        self.broker.inject(note)
+    }
+
+    /// From here on this hub gives the numbers; `predecessor` still has clients.
+    pub fn succeed(&self, predecessor: Option<Predecessor>) {
+        self.broker.lead();
+        if let Some(predecessor) = predecessor {
+            // Set once: a hub has one predecessor.
+            let _ = self.predecessor.set(predecessor);
+        }
+    }
+
+    /// The hub that this one has taken over from, while it still has clients.
+    pub fn predecessor(&self) -> Option<&Predecessor> {
+        self.predecessor.get().filter(|it| it.is_there())
+    }
+
+    /// Whether another hub gives the numbers: then nothing is published here any more, only passed on.
+    pub(crate) fn resign(&self, resigned: bool) {
+        self.resigned.store(resigned, Ordering::SeqCst);
+    }
+
+    /// Whether another hub has taken over, and this one only closes its clients.
+    pub fn has_resigned(&self) -> bool {
+        self.resigned.load(Ordering::SeqCst)
     }
 
     /// Lets the broker forget what is too old.
@@ -501,6 +558,14 @@ impl Node {
         self.shards
             .iter()
             .all(|shard| shard.waiting() <= self.config.queue_bytes)
+    }
+
+    /// Whether a message of `size` bytes may be published here.
+    fn check(&self, size: usize) -> Result<(), Failure> {
+        if self.has_resigned() {
+            return Err(Failure::Stopped);
+        }
+        self.check_size(size)
     }
 
     /// Whether a message of `size` bytes is within `realtime.max_message_size`.

@@ -36,6 +36,8 @@ pub struct Client {
     request: Vec<u8>,
     /// What was read of the answer.
     buffer: Vec<u8>,
+    /// The hub has said something that nobody had asked for: that it has gone.
+    moved: bool,
 }
 
 /// Why there is no link. For the operator; the text names the socket and what to do.
@@ -120,6 +122,7 @@ impl Client {
             },
             request: Vec::new(),
             buffer: Vec::new(),
+            moved: false,
         };
         let hello = Hello {
             protocol: "realtime".into(),
@@ -306,10 +309,23 @@ impl Client {
 
     fn ask(&mut self, request: &Request<'_>) -> Result<Response, Failure> {
         control::frame_into(&mut self.request, request);
-        self.exchange(ANSWER_MAX)
-            .map_err(|error| self.broken(&error))?;
-        let response =
-            control::read(&self.buffer).map_err(|error| self.broken(&io::Error::other(error)))?;
+        let deadline = Instant::now() + self.timeout;
+        let response = loop {
+            let response = match self.moved {
+                true => Response::Failed(WireFailure::Moved),
+                false => self.answer()?,
+            };
+            // The new hub's: the old one has said that it did nothing, so it is done once and not twice.
+            if !matches!(response, Response::Failed(WireFailure::Moved))
+                || Instant::now() > deadline
+            {
+                break response;
+            }
+            let fresh = Self::connect(&self.socket, self.timeout)
+                .map_err(|error| Failure::Link(error.to_string()))?;
+            let request = std::mem::take(&mut self.request);
+            *self = Self { request, ..fresh };
+        };
         for buffer in [&mut self.buffer, &mut self.request] {
             if buffer.capacity() > KEPT {
                 *buffer = Vec::new();
@@ -322,14 +338,32 @@ impl Client {
             Response::Failed(WireFailure::Busy) => Err(Failure::Busy),
             Response::Failed(WireFailure::Stopped) => Err(Failure::Stopped),
             Response::Failed(WireFailure::Bad(reason)) => Err(Failure::Link(reason)),
+            Response::Failed(WireFailure::Moved) => {
+                Err(self.broken(&io::ErrorKind::TimedOut.into()))
+            }
             response => Ok(response),
         }
+    }
+
+    fn answer(&mut self) -> Result<Response, Failure> {
+        self.exchange(ANSWER_MAX)
+            .map_err(|error| self.broken(&error))?;
+        control::read(&self.buffer).map_err(|error| self.broken(&io::Error::other(error)))
     }
 
     /// Sends the frame in `request` and reads one into `buffer`. Two system calls where the answer is short.
     fn exchange(&mut self, limit: usize) -> io::Result<()> {
         let deadline = Instant::now() + self.timeout;
-        self.stream.write_all(&self.request)?;
+        let sent = self.stream.write_all(&self.request);
+        if let Err(error) = &sent
+            && !matches!(
+                error.kind(),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+            )
+        {
+            return sent;
+        }
+        // A hub that has gone may have said where to.
         self.buffer.clear();
         self.buffer.resize(READ_FIRST, 0);
         let mut filled = 0;
@@ -340,7 +374,10 @@ impl Client {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             match self.stream.read(&mut self.buffer[filled..]) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(0) => {
+                    sent?;
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
@@ -360,9 +397,8 @@ impl Client {
                 self.buffer.resize(wanted.max(filled), 0);
             }
         }
-        if filled > wanted {
-            return Err(io::Error::other("more than one answer"));
-        }
+        self.moved = filled > wanted;
+        self.buffer.truncate(wanted);
         self.buffer.drain(..4);
         Ok(())
     }

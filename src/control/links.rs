@@ -101,7 +101,7 @@ impl Links {
 
     /// Ends every link between two frames: those that wait for an answer get it first, and a request that has begun to
     /// arrive is taken, but no later than after `patience`. What was not read is as if never sent: the other process
-    /// sees the link end without an answer. Links that are adopted later are served as ever.
+    /// is told so ([`WireFailure::Moved`]). Links that are adopted later are served as ever.
     pub fn finish(&self, patience: Duration) -> oneshot::Receiver<()> {
         let (sender, finished) = oneshot::channel();
         let deadline = Instant::now() + patience;
@@ -457,6 +457,16 @@ impl Serving {
         registry.reregister(&mut link.stream, Token(slot), interest)
     }
 
+    /// Says to the other process that what it may be sending is not read any more.
+    fn send_away(&mut self, slot: usize) {
+        let link = &mut self.links[slot];
+        if link.output.is_empty() && !matches!(link.doing, Doing::Asked) {
+            let moved = control::frame(&Response::Failed(WireFailure::Moved));
+            // It sees the end of the link all the same.
+            let _ = send(&mut link.stream, &moved);
+        }
+    }
+
     fn end_those_between_frames(&mut self) {
         let late = self
             .finishing
@@ -469,6 +479,7 @@ impl Serving {
             .map(|(slot, _)| slot)
             .collect();
         for slot in slots {
+            self.send_away(slot);
             self.remove(slot);
         }
         if (late || self.links.is_empty())
@@ -495,10 +506,16 @@ fn send(stream: &mut UnixStream, bytes: &[u8]) -> io::Result<usize> {
 }
 
 /// Does what may block. A panic is a bug of ours that the other process gets as an answer.
-fn ask(node: &Arc<Node>, content: &[u8]) -> Vec<u8> {
+pub fn ask(node: &Arc<Node>, content: &[u8]) -> Vec<u8> {
     let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         match control::read::<Request<'_>>(content) {
-            Ok(request) => requests::ask(node, request),
+            Ok(request) => {
+                let here = requests::ask(node, request);
+                match node.predecessor() {
+                    Some(it) => it.ask(content, here, node.config().timeout),
+                    None => here,
+                }
+            }
             Err(error) => Response::Failed(WireFailure::Bad(error.to_string())),
         }
     }));

@@ -22,6 +22,11 @@ pub enum Now {
 
 /// Does what takes no waiting. What is published needs [`Node::rouse`] after the answer.
 pub fn now(node: &Node, request: Request<'_>) -> Now {
+    let publishes = matches!(request, Request::Publish(_));
+    if !publishes && node.predecessor().is_some() {
+        // It may have to be asked, too.
+        return Now::Elsewhere;
+    }
     Now::Done(match request {
         Request::Publish(publish) => match Publish::try_from(publish) {
             Ok(publish) => return published(node, publish),

@@ -165,6 +165,8 @@ pub enum WireFailure {
     Stopped,
     /// The request makes no sense to the hub.
     Bad(String),
+    /// Another hub serves this socket from now on: nothing was done, connect anew. May come without a request.
+    Moved,
 }
 
 /// A [`Payload`].
