@@ -7,6 +7,7 @@ pub mod control;
 pub mod envelope;
 pub mod events;
 pub mod fastcgi;
+pub mod handover;
 pub mod native;
 pub mod output;
 pub mod sse;
