@@ -85,6 +85,15 @@ impl ConnectError {
 impl Client {
     /// Connects to the hub that listens on `socket`. Every call on the link takes at most `timeout`.
     pub fn connect(socket: &Path, timeout: Duration) -> Result<Self, ConnectError> {
+        Self::connect_for(Purpose::Requests, socket, timeout)
+    }
+
+    /// Connects for something else than calls; then [`Client::into_stream`] is the link.
+    pub fn connect_for(
+        purpose: Purpose,
+        socket: &Path,
+        timeout: Duration,
+    ) -> Result<Self, ConnectError> {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 ConnectError::Absent(socket.into())
@@ -119,7 +128,7 @@ impl Client {
             protocol: "realtime".into(),
             version: VERSION,
             worker: None,
-            purpose: Purpose::Requests,
+            purpose,
         };
         client.request = control::json_frame(&hello);
         client.exchange(HELLO_MAX).map_err(failed)?;
@@ -132,6 +141,16 @@ impl Client {
                 reason,
             }),
         }
+    }
+
+    /// The link itself. Nothing but the greeting has been read from it.
+    pub fn into_stream(self) -> UnixStream {
+        self.stream
+    }
+
+    /// The hub's largest message.
+    pub fn max_message_size(&self) -> usize {
+        self.greeting.max_message_size
     }
 
     /// The hub's process.

@@ -5,6 +5,7 @@
 //! outcomes back ([`Outcomes`](crate::wire::events::Outcomes)). One batch of a connection is under way at a time, so its
 //! events stay in order; what queued meanwhile goes as the next one. Imports `backend`, `config` and `wire`.
 
+mod attached;
 mod hands;
 mod interest;
 mod lanes;
@@ -74,6 +75,8 @@ pub struct Workers {
     attached_wake: Notify,
     /// A lane was put off: the moment to look again may be another one.
     later_wake: Notify,
+    /// New links of attached processes.
+    desk: attached::Desk,
     /// Somebody says that the handler is another one.
     handler_changed: Notify,
     counters: Counters,
@@ -95,6 +98,16 @@ enum Side {
     Attached,
 }
 
+/// A batch for a process.
+#[derive(Debug, Default)]
+struct Next {
+    batch: Batch,
+    /// Whose events it holds.
+    parties: Vec<Arc<ConnectionInfo>>,
+    /// Whether a process has failed at one of them before.
+    tried: bool,
+}
+
 impl Workers {
     /// With `realtime.handler`, requests go to `realtime.fastcgi` or, when that is empty, to `pool`: the pool whose worker
     /// has started the server. `secret` is the server's, as in its greeting.
@@ -109,6 +122,7 @@ impl Workers {
             requests_wake: Notify::new(),
             attached_wake: Notify::new(),
             later_wake: Notify::new(),
+            desk: attached::Desk::new(),
             handler_changed: Notify::new(),
             counters: Counters::default(),
             config,
@@ -132,6 +146,7 @@ impl Workers {
         let mut tasks = JoinSet::new();
         let workers = self.clone();
         tasks.spawn_local(async move { workers.keep_time().await });
+        tasks.spawn_local(self.clone().serve_attached());
         let client = match (&self.config.handler, self.pool.clone()) {
             (Some(_), Some(address)) => {
                 let client = Rc::new(Client::new(self.clone(), Pool::new(address)));
@@ -193,26 +208,22 @@ impl Workers {
         self.give_up(drained, "the server has stopped");
     }
 
-    /// Waits for a batch, and whose events it holds.
-    async fn next(&self, side: Side, limits: Limits) -> (Batch, Vec<Arc<ConnectionInfo>>) {
+    /// Waits for a batch.
+    async fn next(&self, side: Side, limits: Limits) -> Next {
         let wake = match side {
             Side::Requests => &self.requests_wake,
             Side::Attached => &self.attached_wake,
         };
         loop {
             let woken = wake.notified();
-            if let Some(batch) = self.try_next(side, limits) {
-                return batch;
+            if let Some(next) = self.try_next(side, limits) {
+                return next;
             }
             woken.await;
         }
     }
 
-    fn try_next(
-        &self,
-        side: Side,
-        mut limits: Limits,
-    ) -> Option<(Batch, Vec<Arc<ConnectionInfo>>)> {
+    fn try_next(&self, side: Side, mut limits: Limits) -> Option<Next> {
         let attached = self.interests.attached();
         if side == Side::Requests && attached > 0 {
             return None;
@@ -251,7 +262,11 @@ impl Workers {
             parties: parties.collect(),
             events: handed.events,
         };
-        Some((batch, handed.parties))
+        Some(Next {
+            batch,
+            parties: handed.parties,
+            tried: handed.tried,
+        })
     }
 
     /// Lets somebody look who may take out.
