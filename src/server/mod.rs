@@ -4,8 +4,12 @@
 //! Imports everything above.
 
 mod accept;
+pub mod detached;
 mod listen;
+mod logfile;
 mod logging;
+mod masters;
+mod process;
 mod shard;
 pub mod takeover;
 
@@ -18,6 +22,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use self::listen::{Listener, StartError};
+pub use self::logging::PhpLog;
+pub use self::process::is_patient;
 pub use self::takeover::{Legacy, TakeoverError};
 use crate::backend::Backend;
 use crate::config::Config;
@@ -103,12 +109,24 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
         keeping.abort();
     });
     drop(local);
+    // The next hub need not wait until this one's clients have taken leave.
+    drop(control);
     for shard in shards {
         shard.join();
     }
     runtime.shutdown_timeout(Duration::from_millis(100));
-    drop(control);
     Ok(())
+}
+
+fn check_docroot(config: &Config) -> Result<(), StartError> {
+    let Some(directory) = &config.docroot else {
+        return Ok(());
+    };
+    let failed = |error| StartError::NoDocroot {
+        directory: directory.clone(),
+        error,
+    };
+    std::fs::read_dir(directory).map_err(failed).map(drop)
 }
 
 async fn keep_house(node: Arc<Node>) {
@@ -133,12 +151,7 @@ impl Server {
     /// Starts one. What cannot be bound is told before any thread starts.
     pub fn start(config: Config, backend: Arc<dyn Backend>) -> Result<Self, StartError> {
         logging::start(&config);
-        if let Some(directory) = &config.docroot {
-            std::fs::read_dir(directory).map_err(|error| StartError::NoDocroot {
-                directory: directory.clone(),
-                error,
-            })?;
-        }
+        check_docroot(&config)?;
         let listeners = Listeners::bind(&config)?;
         let shards: Arc<[Arc<Shard>]> = (0..config.threads)
             .map(|_| Arc::new(Shard::default()))
