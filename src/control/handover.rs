@@ -26,6 +26,9 @@ use crate::wire::handover::{self, DESCRIPTORS, Estate, PARTS_MAX, Part, Said, St
 /// How long the other hub may say nothing when it is its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long it may take for its last word, while nobody is served at all.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+
 /// About how much goes into one frame, in bytes.
 pub const BATCH: usize = PARTS_MAX / 4;
 
@@ -71,7 +74,11 @@ impl Link {
 
     /// The same when it is its turn.
     pub async fn reply(&mut self) -> io::Result<Said> {
-        let next = timeout(PATIENCE, self.next()).await;
+        self.within(PATIENCE).await
+    }
+
+    async fn within(&mut self, patience: Duration) -> io::Result<Said> {
+        let next = timeout(patience, self.next()).await;
         next.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
             .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
@@ -110,10 +117,10 @@ impl Link {
         written.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
-    /// Waits for `wanted`, at most [`PATIENCE`]. When it has not come then, it never will: whoever says it later finds that
+    /// Waits for `wanted`, at most [`LAST_PATIENCE`]. When it has not come then, it never will: whoever says it later finds that
     /// nobody listens.
     async fn last_word(&mut self, wanted: Step) -> io::Result<()> {
-        let said = match self.reply().await {
+        let said = match self.within(LAST_PATIENCE).await {
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 // What the kernel took before this line is still read, and nothing that comes after it.
                 rustix::net::shutdown(self.writer.as_ref().as_fd(), rustix::net::Shutdown::Read)?;

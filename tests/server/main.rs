@@ -16,4 +16,6 @@ mod resume;
 mod sse;
 mod stream;
 mod takeover;
+mod takeover_bad;
+mod takeover_random;
 mod websocket;
