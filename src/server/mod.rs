@@ -4,11 +4,15 @@
 //! Imports everything above.
 
 mod accept;
+pub mod detached;
 mod doors;
 mod drain;
 mod executors;
 mod listen;
+mod logfile;
 mod logging;
+mod masters;
+mod process;
 mod shard;
 pub mod takeover;
 
@@ -26,6 +30,8 @@ use tokio::time::Instant;
 use self::accept::Accepted;
 use self::doors::Doors;
 pub use self::listen::{Listener, StartError};
+pub use self::logging::PhpLog;
+pub use self::process::is_patient;
 pub use self::takeover::{Legacy, TakeoverError};
 use crate::backend::Backend;
 use crate::config::Config;
@@ -128,13 +134,14 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
     drop(local);
     // What it has answered reaches the shards before they end.
     drop(links);
+    // The next hub need not wait until this one's clients have taken leave.
+    drop(control);
     for shard in shards {
         shard.join();
     }
     // After the last connection's end was told.
     drop(executors);
     runtime.shutdown_timeout(Duration::from_millis(100));
-    drop(control);
     result
 }
 
@@ -262,6 +269,17 @@ async fn part(successor: Successor, doors: &Doors, leave: &watch::Sender<Option<
     }
 }
 
+fn check_docroot(config: &Config) -> Result<(), StartError> {
+    let Some(directory) = &config.docroot else {
+        return Ok(());
+    };
+    let failed = |error| StartError::NoDocroot {
+        directory: directory.clone(),
+        error,
+    };
+    std::fs::read_dir(directory).map_err(failed).map(drop)
+}
+
 async fn keep_house(node: Arc<Node>) {
     let mut interval = tokio::time::interval(HOUSEKEEPING);
     loop {
@@ -284,12 +302,7 @@ impl Server {
     /// Starts one. What cannot be bound is told before any thread starts.
     pub fn start(config: Config, backend: Arc<dyn Backend>) -> Result<Self, StartError> {
         logging::start(&config);
-        if let Some(directory) = &config.docroot {
-            std::fs::read_dir(directory).map_err(|error| StartError::NoDocroot {
-                directory: directory.clone(),
-                error,
-            })?;
-        }
+        check_docroot(&config)?;
         let listeners = Listeners::bind(&config)?;
         Self::with(listeners, config, backend, Identity::default())
     }
