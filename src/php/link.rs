@@ -406,7 +406,9 @@ impl Local {
             let pause = match hub_process::start(config) {
                 Ok(()) => Duration::ZERO,
                 Err(NotStarted::Elsewhere(_)) => LOOK,
-                Err(NotStarted::Wait { time, .. }) if Instant::now() + time < deadline => time,
+                Err(NotStarted::Wait {
+                    time, ran: true, ..
+                }) if Instant::now() + time < deadline => time,
                 Err(error) => return Err(LinkError::NotStarted(error.to_string())),
             };
             std::thread::sleep(pause);

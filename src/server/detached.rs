@@ -50,7 +50,7 @@ pub struct Birth {
 pub enum NotStarted {
     /// It would serve the network as root.
     #[error(
-        "realtime starts no server as root: set the user of the PHP pool, or realtime.allow_root=1"
+        "the server does not serve as root: give the PHP pool a user of its own, or set realtime.allow_root=1"
     )]
     Root,
     /// Another process is just starting one, or has one.
@@ -63,6 +63,8 @@ pub enum NotStarted {
         time: Duration,
         /// What went wrong; told already.
         why: String,
+        /// Whether it ran, and was not seen to fail: then waiting may be worth it.
+        ran: bool,
     },
     /// What it needs cannot be had.
     #[error("{0}")]
@@ -241,7 +243,11 @@ fn wait(record: &Record, by: &str) -> Result<(), NotStarted> {
             record.starts
         )
     });
-    Err(NotStarted::Wait { time, why })
+    Err(NotStarted::Wait {
+        time,
+        why,
+        ran: record.why.is_none(),
+    })
 }
 
 fn descriptors(listeners: &Listeners) -> Vec<RawFd> {
