@@ -24,7 +24,10 @@ export const user = isRoot ? account('www-data') : { ...os.userInfo(), name: os.
 const labs = new Set();
 // A test that was cut short leaves nothing either.
 process.once('SIGTERM', () => process.exit(1));
-process.on('exit', () => labs.forEach((lab) => lab.killAll()));
+process.on('exit', () => labs.forEach((lab) => {
+  lab.killAll();
+  lab.remove();
+}));
 
 export class Lab {
   /** `settings`: more lines for php.ini, without the `realtime.` in front; `handler`: whether there is realtime.handler. */
@@ -201,6 +204,11 @@ export class Lab {
     for (const hub of this.hubs()) if (!await ends(hub.pid, 3000)) signal(hub.pid, 'SIGKILL');
     this.killAll();
     labs.delete(this);
+    this.remove();
+  }
+
+  /** KEEP=1 leaves the directory to look at. */
+  remove() {
     if (!process.env.KEEP) rmSync(this.home, { recursive: true, force: true, maxRetries: 3 });
   }
 
