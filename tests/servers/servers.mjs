@@ -51,7 +51,9 @@ export class Fpm {
 
   /** The master's process id; a daemonized one has another after a reload. */
   get master() {
-    return this.daemon || this.wrap.length ? Number(readFileSync(this.pidFile, 'utf8')) : this.child.pid;
+    // In a container of its own the file says 1, which here is somebody else.
+    if (this.wrap.length) return children(this.child.pid)[0].pid;
+    return this.daemon ? Number(readFileSync(this.pidFile, 'utf8')) : this.child.pid;
   }
 
   workers(pool = 'www') {
