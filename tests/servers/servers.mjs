@@ -178,7 +178,9 @@ export class CliServer {
 export async function site({ lab: options, fpm: fpmOptions, nginx: nginxOptions } = {}) {
   const lab = await Lab.make({ ...options, ini: `${shared}\n${options?.ini ?? ''}` });
   lab.fpm = await new Fpm(lab, fpmOptions).start();
-  lab.nginx = await new Nginx(lab, nginxOptions).start();
+  // Where the first pool listens is known only here.
+  const extra = nginxOptions?.extra?.replaceAll('SOCKET', lab.fpm.sockets[0]);
+  lab.nginx = await new Nginx(lab, { extra }).start();
   return lab;
 }
 
