@@ -172,6 +172,12 @@ export class CliServer {
     await listening(this.lab.webPort, this.child);
     return this;
   }
+
+  async stop() {
+    // Its workers do not end with it, unless the signal goes to all, as Ctrl-C in a terminal does.
+    signal(-this.child.pid, 'SIGTERM');
+    await this.child.ended;
+  }
 }
 
 /** A lab with PHP-FPM behind nginx. */
