@@ -3,11 +3,20 @@
 import { Realtime } from '../../php/client/realtime.js';
 import { WebSocket, sleep, until } from '../browser/support.mjs';
 
+const clients = new Set();
+
+/** Ends what a test that failed has left open, which would try to reconnect for ever. */
+export function closeAll() {
+  for (const client of clients) client.close();
+  clients.clear();
+}
+
 /** One connection of the native protocol. */
 export class Client {
   /** `url` is where the hub is, as http://…; the rest goes into the handshake. */
   constructor(url, { query = '', headers = {} } = {}) {
     this.frames = [];
+    clients.add(this);
     this.socket = new WebSocket(`${url.replace(/^http/, 'ws')}/ws${query}`, 'realtime.v1', { headers });
     this.socket.on('message', (text) => this.frames.push(JSON.parse(text)));
     this.closed = new Promise((done) => {
@@ -72,12 +81,16 @@ export class Client {
     return this.data(channel);
   }
 
-  close() { this.socket.close(); }
+  close() {
+    clients.delete(this);
+    this.socket.terminate();
+  }
 }
 
 /** Our library on a WebSocket, noting what happens to it. */
 export function library(url, options = {}) {
   const rt = new Realtime(`${url}/`, { WebSocket, minDelay: 50, maxDelay: 500, timeout: 3000, transports: ['ws'], ...options });
+  clients.add(rt);
   rt.log = [];
   for (const event of ['open', 'close', 'error', 'gap']) rt.on(event, (info) => rt.log.push({ event, ...info, code: info?.code }));
   rt.times = (event) => rt.log.filter((entry) => entry.event === event).length;

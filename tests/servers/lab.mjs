@@ -11,6 +11,7 @@ import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { root, until } from '../browser/support.mjs';
+import { closeAll } from './client.mjs';
 import { ends, processes, signal, zombies } from './proc.mjs';
 
 const php = process.env.PHP || 'php';
@@ -197,6 +198,7 @@ export class Lab {
 
   /** Ends everything and removes the directory. Says what did not end by itself when asked to. */
   async end() {
+    closeAll();
     const kept = [...this.pids];
     for (const pid of kept) signal(pid, 'SIGTERM');
     for (const pid of kept) if (!await ends(pid, 5000)) signal(pid, 'SIGKILL');

@@ -185,7 +185,7 @@ export async function site({ lab: options, fpm: fpmOptions, nginx: nginxOptions 
   const lab = await Lab.make({ ...options, ini: `${shared}\n${options?.ini ?? ''}` });
   lab.fpm = await new Fpm(lab, fpmOptions).start();
   // Where the first pool listens is known only here.
-  const extra = nginxOptions?.extra?.replaceAll('SOCKET', lab.fpm.sockets[0]);
+  const extra = nginxOptions?.extra?.replaceAll('SOCKET', lab.fpm.sockets[0]).replaceAll('SITE', lab.site);
   lab.nginx = await new Nginx(lab, { extra }).start();
   return lab;
 }
