@@ -211,7 +211,7 @@ namespace {
     /**
      * The server's numbers.
      *
-     * @return array{uptime: float, pid: int, address: string, connections: int, connections_total: int, by_transport: array<string, int>, channels: int, subscriptions: int, published: int, delivered: int, received: int, dropped_slow: int, history_messages: int, history_bytes: int, shards: int}
+     * @return array{uptime: float, pid: int, address: string, connections: int, connections_total: int, by_transport: array<string, int>, channels: int, subscriptions: int, published: int, delivered: int, received: int, dropped_slow: int, history_messages: int, history_bytes: int, shards: int, handler_queued: int, handler_requests: int, handler_retried: int, handler_failed: int}
      * @throws Realtime\Exception if there is no server, or it does not answer within realtime.timeout
      */
     function rt_stats(): array {}
@@ -270,6 +270,14 @@ namespace Realtime {
 
         /** Who it is; null until somebody says so. */
         public readonly ?string $user;
+
+        /**
+         * What your handlers keep with it until it ends, wherever the next of them runs: an array of what JSON can say, at
+         * most realtime.state_size bytes of it. It can be written in the handlers of this connection's own events, and is
+         * kept when a handler is over. One that cannot be kept is dropped, and its handler has failed: with a ValueError if
+         * it is no JSON, with a Realtime\Exception if it is too large.
+         */
+        public ?array $state;
 
         /** Private: only the server makes one. Throws nothing. */
         private function __construct() {}

@@ -3,9 +3,10 @@
 //!
 //! Called by `server` before anything else starts. Imports `config`.
 
+use std::cell::Cell;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ pub struct Elected {
     path: PathBuf,
     /// Held for as long as the hub lives.
     lock: File,
+    /// Whether the socket's file goes when this does: not while another hub serves on the same socket.
+    owned: Cell<bool>,
 }
 
 /// Why this process is not the hub. For the operator.
@@ -118,10 +121,38 @@ pub fn stand(config: &Config) -> Result<Elected, NotElected> {
         listener,
         path: socket.clone(),
         lock,
+        owned: Cell::new(true),
     })
 }
 
 impl Elected {
+    /// The same of a hub that hands over: its control socket at `socket`, and the lock that it holds.
+    pub fn inherit(config: &Config, listener: OwnedFd, lock: OwnedFd) -> io::Result<Self> {
+        let listener = UnixListener::from(listener);
+        listener.set_nonblocking(true)?;
+        Ok(Self {
+            listener,
+            path: config.socket.clone(),
+            lock: File::from(lock),
+            owned: Cell::new(false),
+        })
+    }
+
+    /// From here on the socket's file is this hub's, or another's.
+    pub fn set_owned(&self, owned: bool) {
+        self.owned.set(owned);
+    }
+
+    /// Gives the socket's file the mode that the settings ask for.
+    pub fn set_mode(&self, config: &Config) -> io::Result<()> {
+        std::fs::set_permissions(&self.path, Permissions::from_mode(config.socket_mode))
+    }
+
+    /// The lock, which whoever else gets a copy of it holds as well.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
     /// The descriptors, for a forked child to close.
     pub fn descriptors(&self) -> [i32; 2] {
         [self.listener.as_raw_fd(), self.lock.as_raw_fd()]
@@ -130,8 +161,10 @@ impl Elected {
 
 impl Drop for Elected {
     fn drop(&mut self) {
-        // Before the lock goes, or it could be the next hub's.
-        let _ = std::fs::remove_file(&self.path);
+        if self.owned.get() {
+            // Before the lock goes, or it could be the next hub's.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -78,17 +78,33 @@ impl Contestant {
 
     /// A PHP server with `count` clients of one kind.
     pub fn php(setup: &Setup, kind: Kind, count: usize) -> Outcome<Self> {
+        let (server, _) = Self::server(setup, kind)?;
+        Self::open(setup, server, kind, count)
+    }
+
+    /// The same, with the publisher in another PHP process.
+    pub fn apart(setup: &Setup, kind: Kind, count: usize) -> Outcome<Self> {
+        let (mut server, socket) = Self::server(setup, kind)?;
+        let cores = &setup.cores.server;
+        let publisher = Server::php(setup, cores, "publish.php", &socket, false, &[])?;
+        server.other = Some(publisher.process);
+        Self::open(setup, server, kind, count)
+    }
+
+    /// A PHP server, and the name of its control socket.
+    fn server(setup: &Setup, kind: Kind) -> Outcome<(Server, String)> {
+        // A name that no other server of this run had.
+        let socket = format!("{}-{}.sock", kind.name(), crate::cpu::now());
         let server = Server::php(
             setup,
             &setup.cores.server,
             "publish.php",
-            // A name that no other server of this run had.
-            &format!("{}-{}.sock", kind.name(), crate::cpu::now()),
+            &socket,
             true,
             // Thousands that opened together would be pinged together, in the middle of one taking or another.
             &[("ping_interval", "3600")],
         )?;
-        Self::open(setup, server, kind, count)
+        Ok((server, socket))
     }
 
     fn open(setup: &Setup, server: Server, kind: Kind, count: usize) -> Outcome<Self> {
@@ -125,14 +141,14 @@ impl Contestant {
         } else {
             "sliding"
         };
-        self.server.process.tell(&format!(
+        self.server.publisher().tell(&format!(
             "run {pace} {} {messages} {} {bytes}",
             self.channel,
             mode.window()
         ))?;
         // The clients first: they notice what is lost, and the server would wait for it forever.
         let times = numbers(&self.clients.hear("DONE")?)?;
-        let wall = numbers(&self.server.process.hear("DONE")?)?;
+        let wall = numbers(&self.server.publisher().hear("DONE")?)?;
         let used = self.server.cpu()?.since(before);
         let (&[_, p50, p99], &[wall]) = (times.as_slice(), wall.as_slice()) else {
             return Err("a DONE without its figures".into());

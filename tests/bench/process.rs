@@ -88,6 +88,15 @@ impl Process {
         })
     }
 
+    /// This program in the role that asks or answers at the Unix socket `path`.
+    pub fn role(role: &str, path: &str, cores: &[usize]) -> Outcome<Self> {
+        let mut command = myself()?;
+        command.args(["--role", role, path]);
+        let mut process = Self::start(role, &mut command, cores, None)?;
+        process.hear("LISTEN")?;
+        Ok(process)
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -152,6 +161,8 @@ pub struct Server {
     pub process: Process,
     /// Its address; none when it only publishes through a control socket.
     pub address: Option<SocketAddr>,
+    /// The process that publishes, when it is another one.
+    pub other: Option<Process>,
 }
 
 impl Server {
@@ -220,14 +231,27 @@ impl Server {
                 );
             }
         }
-        Ok(Self { process, address })
+        Ok(Self {
+            process,
+            address,
+            other: None,
+        })
     }
 
-    /// Its CPU time so far, when it has nothing to do.
+    /// The process that publishes.
+    pub fn publisher(&mut self) -> &mut Process {
+        self.other.as_mut().unwrap_or(&mut self.process)
+    }
+
+    /// Its CPU time so far, when it has nothing to do; with the publisher's.
     pub fn cpu(&self) -> Outcome<CpuTime> {
         // What was delivered may still have something to tidy up after it.
         std::thread::sleep(Duration::from_millis(5));
-        CpuTime::of(self.process.pid())
+        let mut time = CpuTime::of(self.process.pid())?;
+        if let Some(other) = &self.other {
+            time.process += CpuTime::of(other.pid())?.process;
+        }
+        Ok(time)
     }
 }
 
@@ -251,7 +275,7 @@ pub fn clients(
         &format!("{} clients", kind.name()),
         &mut command,
         &setup.cores.client,
-        Some(&server.process.input),
+        Some(&server.other.as_ref().unwrap_or(&server.process).input),
     )?;
     clients.hear("OPEN")?;
     Ok(clients)

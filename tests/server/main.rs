@@ -14,4 +14,7 @@ mod publish;
 mod resume;
 mod sse;
 mod stream;
+mod takeover;
+mod takeover_bad;
+mod takeover_random;
 mod websocket;
