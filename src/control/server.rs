@@ -230,8 +230,11 @@ fn adopt_master(stream: &UnixStream, worker: &Worker, node: &Node) {
     }
     match Process::look(pid) {
         // In a container of its own it knows its parent by another number.
-        Some(process) if worker.master != pid => node.adopt(process.parent),
+        Some(process) if worker.master != pid => node.adopt(&Worker {
+            master: process.parent,
+            ..worker.clone()
+        }),
         // /proc may hide it, although it is the same user's: then its word is all there is.
-        _ => node.adopt(worker.master),
+        _ => node.adopt(worker),
     }
 }
