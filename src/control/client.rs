@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::ids::{Channel, ConnectionId, Pattern};
-use crate::message::{ConnectionInfo, EventName, Payload, Publish, Transport};
+use crate::message::{ConnectionInfo, EventName, Payload, Publish};
 use crate::node::{ChannelSummary, Failure, HistoryEntry, HistoryPage, Stats};
 use crate::wire::control::{
     self, Greeting, HELLO_MAX, Hello, Identity, Purpose, Request, Response, VERSION, WireFailure,
@@ -24,6 +24,9 @@ const ANSWER_MAX: usize = 1 << 30;
 /// How much is read at first, in bytes: nearly all answers are shorter.
 const READ_FIRST: usize = 512;
 
+/// The largest buffer that is kept for the next call, in bytes.
+const KEPT: usize = 1 << 20;
+
 /// A link to the hub. After an error it is broken: connect anew.
 #[derive(Debug)]
 pub struct Client {
@@ -31,7 +34,12 @@ pub struct Client {
     socket: PathBuf,
     timeout: Duration,
     greeting: Greeting,
+    /// The request, framed.
+    request: Vec<u8>,
+    /// What was read of the answer.
     buffer: Vec<u8>,
+    /// The hub has said something that nobody had asked for: that it has gone.
+    moved: bool,
 }
 
 /// Why there is no link. For the operator; the text names the socket and what to do.
@@ -114,7 +122,9 @@ impl Client {
                 identity: Identity::default(),
                 refused: None,
             },
+            request: Vec::new(),
             buffer: Vec::new(),
+            moved: false,
         };
         let hello = Hello {
             protocol: "realtime".into(),
@@ -122,9 +132,8 @@ impl Client {
             worker,
             purpose: Purpose::Requests,
         };
-        client
-            .exchange(&control::json_frame(&hello), HELLO_MAX)
-            .map_err(failed)?;
+        client.request = control::json_frame(&hello);
+        client.exchange(HELLO_MAX).map_err(failed)?;
         client.greeting = serde_json::from_slice(&client.buffer)
             .map_err(|error| failed(io::Error::other(error)))?;
         match client.greeting.refused.take() {
@@ -175,7 +184,7 @@ impl Client {
     }
 
     /// See [`crate::node::Node::publish`].
-    pub fn publish(&mut self, publish: Publish) -> Result<String, Failure> {
+    pub fn publish(&mut self, publish: &Publish) -> Result<String, Failure> {
         self.check_size(&publish.payload)?;
         match self.ask(&Request::Publish(publish.into()))? {
             Response::Published(id) => Ok(id),
@@ -252,13 +261,7 @@ impl Client {
         match self.ask(&Request::Connections { channel })? {
             Response::Connections(list) => Ok(list
                 .into_iter()
-                .filter_map(|wire| {
-                    let transport = *Transport::ALL.get(usize::from(wire.transport))?;
-                    let id = ConnectionId::from_bits(wire.id);
-                    Some(Arc::new(ConnectionInfo::from_head(
-                        id, transport, &wire.ip, &wire.head,
-                    )))
-                })
+                .filter_map(|wire| wire.into_info().map(Arc::new))
                 .collect()),
             other => Err(self.unexpected(other)),
         }
@@ -306,20 +309,36 @@ impl Client {
         }
     }
 
-    fn done(&mut self, request: &Request) -> Result<bool, Failure> {
+    fn done(&mut self, request: &Request<'_>) -> Result<bool, Failure> {
         match self.ask(request)? {
             Response::Done(done) => Ok(done),
             other => Err(self.unexpected(other)),
         }
     }
 
-    fn ask(&mut self, request: &Request) -> Result<Response, Failure> {
-        self.exchange(&control::frame(request), ANSWER_MAX)
-            .map_err(|error| self.broken(&error))?;
-        let response =
-            control::read(&self.buffer).map_err(|error| self.broken(&io::Error::other(error)))?;
-        if self.buffer.capacity() > 1 << 20 {
-            self.buffer = Vec::new();
+    fn ask(&mut self, request: &Request<'_>) -> Result<Response, Failure> {
+        control::frame_into(&mut self.request, request);
+        let deadline = Instant::now() + self.timeout;
+        let response = loop {
+            let response = match self.moved {
+                true => Response::Failed(WireFailure::Moved),
+                false => self.answer()?,
+            };
+            // The new hub's: the old one has said that it did nothing, so it is done once and not twice.
+            if !matches!(response, Response::Failed(WireFailure::Moved))
+                || Instant::now() > deadline
+            {
+                break response;
+            }
+            let fresh = Self::connect(&self.socket, self.timeout)
+                .map_err(|error| Failure::Link(error.to_string()))?;
+            let request = std::mem::take(&mut self.request);
+            *self = Self { request, ..fresh };
+        };
+        for buffer in [&mut self.buffer, &mut self.request] {
+            if buffer.capacity() > KEPT {
+                *buffer = Vec::new();
+            }
         }
         match response {
             Response::Failed(WireFailure::TooLarge { size, limit }) => {
@@ -328,14 +347,32 @@ impl Client {
             Response::Failed(WireFailure::Busy) => Err(Failure::Busy),
             Response::Failed(WireFailure::Stopped) => Err(Failure::Stopped),
             Response::Failed(WireFailure::Bad(reason)) => Err(Failure::Link(reason)),
+            Response::Failed(WireFailure::Moved) => {
+                Err(self.broken(&io::ErrorKind::TimedOut.into()))
+            }
             response => Ok(response),
         }
     }
 
-    /// Sends a frame and reads one into `buffer`. Two system calls where the answer is short.
-    fn exchange(&mut self, frame: &[u8], limit: usize) -> io::Result<()> {
+    fn answer(&mut self) -> Result<Response, Failure> {
+        self.exchange(ANSWER_MAX)
+            .map_err(|error| self.broken(&error))?;
+        control::read(&self.buffer).map_err(|error| self.broken(&io::Error::other(error)))
+    }
+
+    /// Sends the frame in `request` and reads one into `buffer`. Two system calls where the answer is short.
+    fn exchange(&mut self, limit: usize) -> io::Result<()> {
         let deadline = Instant::now() + self.timeout;
-        self.stream.write_all(frame)?;
+        let sent = self.stream.write_all(&self.request);
+        if let Err(error) = &sent
+            && !matches!(
+                error.kind(),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+            )
+        {
+            return sent;
+        }
+        // A hub that has gone may have said where to.
         self.buffer.clear();
         self.buffer.resize(READ_FIRST, 0);
         let mut filled = 0;
@@ -346,7 +383,10 @@ impl Client {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             match self.stream.read(&mut self.buffer[filled..]) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(0) => {
+                    sent?;
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
@@ -366,9 +406,8 @@ impl Client {
                 self.buffer.resize(wanted.max(filled), 0);
             }
         }
-        if filled > wanted {
-            return Err(io::Error::other("more than one answer"));
-        }
+        self.moved = filled > wanted;
+        self.buffer.truncate(wanted);
         self.buffer.drain(..4);
         Ok(())
     }

@@ -18,9 +18,11 @@ use super::Listeners;
 use super::listen::{Listener, StartError};
 use crate::config::{Config, ListenAddress};
 use crate::control::election::Elected;
+use crate::control::handover::Link;
 use crate::history::Past;
+use crate::node::Node;
 use crate::wire::control::{self, Greeting, HELLO_MAX, Hello, Purpose, VERSION};
-use crate::wire::handover::{self, DESCRIPTORS, Estate, HANDOVER, PARTS_MAX, Part, Said};
+use crate::wire::handover::{self, DESCRIPTORS, Estate, HANDOVER, PARTS_MAX, Part, Said, Step};
 
 /// How long the old hub may say nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -133,6 +135,45 @@ pub fn take(config: &Config) -> Result<Listeners, TakeoverError> {
             _claim: claim,
         }),
     })
+}
+
+/// The new hub's part from there on: tells the old one that it is ready, waits until that has let go, and takes up what
+/// happened meanwhile. When it returns, the sockets are this hub's and nobody serves on them. Returns the link to the old
+/// hub when that is to be told what is published, and where clients connect who do not know the new address yet.
+pub async fn succeed(
+    legacy: Legacy,
+    node: &Node,
+    clients: &Listener,
+    control: &Elected,
+) -> io::Result<(Option<Link>, Option<Listener>)> {
+    let same_version = legacy.past.is_some();
+    if let Some(past) = legacy.past {
+        node.inherit(past).map_err(io::Error::other)?;
+    }
+    legacy.link.set_nonblocking(true)?;
+    let stream = tokio::net::UnixStream::from_std(legacy.link)?;
+    let mut link = Link::new(stream, legacy.frame_max);
+    link.step(Step::Ready).await?;
+    loop {
+        match link.reply().await? {
+            Said::Part(Part::Notes(notes)) => {
+                for note in notes {
+                    node.inject(note).map_err(io::Error::other)?;
+                }
+            }
+            Said::Step(Step::Yours) => break,
+            other => return Err(io::Error::other(format!("{other:?} in place of Yours"))),
+        }
+    }
+    control.admit(node.config()).map_err(io::Error::other)?;
+    // The word that counts: if it can be said, the old hub hears it and never serves again; if not, it serves on.
+    link.step(Step::Serving).await?;
+    control.set_owned(true);
+    clients.set_owned(true);
+    if let Some(former) = &legacy.former {
+        former.set_owned(true);
+    }
+    Ok((same_version.then_some(link), legacy.former))
 }
 
 /// One takeover at a time. The kernel lets go of it when its process dies.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::control::{self, Request, Response, WirePayload};
+use super::control::{self, WirePayload};
 
 /// The version of [`Part`].
 pub const HANDOVER: u32 = 1;
@@ -69,15 +69,15 @@ pub enum Part {
     Ask {
         /// By which the answer is known.
         number: u64,
-        /// The request.
-        request: Request,
+        /// The [`control::Request`], encoded.
+        request: Bytes,
     },
     /// Its answer.
     Answer {
         /// Of which request.
         number: u64,
-        /// The answer.
-        response: Response,
+        /// The [`control::Response`], encoded.
+        response: Bytes,
     },
 }
 
@@ -103,20 +103,6 @@ impl WireNote {
         let (WirePayload::Json(content) | WirePayload::Binary(content)) = &self.payload;
         let id = self.id.as_ref().map_or(0, String::len);
         64 + self.channel.len() + self.event.len() + id + content.len()
-    }
-
-    /// A note of an id alone.
-    pub fn id_alone(channel: String, seq: u64, id: String, age: Duration) -> Self {
-        Self {
-            channel,
-            seq,
-            id: Some(id),
-            event: "message".to_owned(),
-            payload: WirePayload::Binary(Bytes::new()),
-            except: None,
-            age,
-            store: false,
-        }
     }
 }
 
@@ -167,7 +153,7 @@ mod tests {
             Part::End,
             Part::Ask {
                 number: 1,
-                request: Request::Stats,
+                request: Bytes::from_static(b"x"),
             },
         ];
         for part in parts {
