@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::handover::Taker;
 use super::links::Links;
+use crate::backend::workers::Workers;
 use crate::node::Node;
 use crate::procfs::Process;
 use crate::wire::control::{self, Greeting, HELLO_MAX, Hello, Identity, Purpose, VERSION, Worker};
@@ -116,6 +117,7 @@ async fn greet(
     stream.write_all(&control::json_frame(&greeting)).await?;
     match desk {
         Some(Desk::Requests) => desks.links.adopt(stream.into_std()?, place),
+        Some(Desk::Attach(workers)) => workers.adopt(stream.into_std()?, place),
         Some(Desk::Takeover(permit, same_version)) => permit.send(Taker {
             stream,
             same_version,
@@ -148,6 +150,8 @@ async fn frame(stream: &mut UnixStream, buffer: &mut Vec<u8>, limit: usize) -> i
 /// Who serves a link.
 enum Desk<'a> {
     Requests,
+    /// Those who hand out events.
+    Attach(Arc<Workers>),
     /// With whether it is of the same version.
     Takeover(mpsc::Permit<'a, Taker>, bool),
 }
@@ -200,7 +204,14 @@ fn direct<'a>(
             hello.version
         )));
     }
-    Ok(Ok(Desk::Requests))
+    Ok(match (hello.purpose, node.workers()) {
+        (Purpose::Attach, Some(workers)) => Ok(Desk::Attach(workers)),
+        (Purpose::Attach, None) => Err(format!(
+            "it is a part of PHP process {} and handles its clients' events there",
+            std::process::id()
+        )),
+        _ => Ok(Desk::Requests),
+    })
 }
 
 /// Tells the node of the master that has started this worker. Only its real one, and only this user's or root's: nobody
