@@ -5,6 +5,7 @@ mod backend;
 mod bad_input;
 mod client;
 mod control;
+mod detached;
 mod harness;
 mod http;
 mod limits;
