@@ -19,7 +19,7 @@ use super::wait::{owned, watch};
 use super::work::{Outgoing, Waiting, Work};
 use super::{ini, zend};
 use crate::control::client::Client;
-use crate::wire::control;
+use crate::wire::control::{self, Purpose};
 use crate::wire::events::{Batch, LEAVING, Outcomes};
 
 /// The first wait after a link broke that had not lasted, and the longest.
@@ -361,7 +361,11 @@ impl Link {
 fn connect() -> Result<Client, LinkError> {
     let config = ini::config()?;
     let socket = Path::new(&config.socket);
-    Ok(Client::attach(socket, config.timeout)?)
+    Ok(Client::connect_for(
+        Purpose::Attach,
+        socket,
+        config.timeout,
+    )?)
 }
 
 /// Empties an eventfd or a timerfd. Whether there was anything.
