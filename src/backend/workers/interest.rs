@@ -82,11 +82,11 @@ impl Interests {
         self.publish(&known);
     }
 
-    /// Whose word the next request of the handler is, and whether there has been none yet.
-    pub fn script(&self) -> Option<(Source, bool)> {
+    /// Whose word the next request of the handler is.
+    pub fn script(&self) -> Option<Source> {
         let known = self.lock();
         let script = known.handler.as_ref()?;
-        Some((Source::Handler(script.version), script.bits.is_none()))
+        Some(Source::Handler(script.version))
     }
 
     /// The handler's file is another one: what was known of it is not.
