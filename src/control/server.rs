@@ -17,7 +17,8 @@ use super::handover::Taker;
 use super::links::Links;
 use crate::backend::workers::Workers;
 use crate::node::Node;
-use crate::wire::control::{self, Greeting, HELLO_MAX, Hello, Identity, Purpose, VERSION};
+use crate::procfs::Process;
+use crate::wire::control::{self, Greeting, HELLO_MAX, Hello, Identity, Purpose, VERSION, Worker};
 use crate::wire::handover::HANDOVER;
 
 /// How long a new link may take to say hello.
@@ -94,10 +95,14 @@ async fn greet(
         return Ok(());
     }
     let hello = serde_json::from_slice::<Hello>(&buffer).ok();
+    let worker = hello.as_ref().and_then(|hello| hello.worker.clone());
     let (desk, refused) = match direct(&stream, hello, node, desks)? {
         Ok(desk) => (Some(desk), None),
         Err(reason) => (None, Some(reason)),
     };
+    if let (Some(worker), None) = (worker, &refused) {
+        adopt_master(&stream, &worker, node);
+    }
     let greeting = Greeting {
         version: VERSION,
         pid: std::process::id(),
@@ -162,9 +167,10 @@ fn direct<'a>(
     // SAFETY: geteuid() reads a number of this process and cannot fail.
     let uid = unsafe { libc::geteuid() };
     let ours = peer == uid || peer == 0;
-    if !ours && node.config().socket_mode & 0o066 == 0 {
+    if !ours && !node.config().lets_others_in() {
         return Ok(Err(format!(
-            "this server belongs to user {uid} and does not serve user {peer}: see realtime.socket_mode"
+            "this server belongs to user {uid} and does not serve user {peer}: see realtime.socket_mode \
+             and realtime.socket_group"
         )));
     }
     let Some(hello) = hello.filter(|hello| hello.protocol == "realtime") else {
@@ -206,4 +212,26 @@ fn direct<'a>(
         )),
         _ => Ok(Desk::Requests),
     })
+}
+
+/// Tells the node of the master that has started this worker. Only its real one, and only this user's or root's: nobody
+/// can make the hub live as long as some other process.
+fn adopt_master(stream: &UnixStream, worker: &Worker, node: &Node) {
+    let Ok(peer) = stream.peer_cred() else {
+        return;
+    };
+    // SAFETY: geteuid() reads a number of this process and cannot fail.
+    let uid = unsafe { libc::geteuid() };
+    let Some(pid) = peer.pid().and_then(|pid| u32::try_from(pid).ok()) else {
+        return;
+    };
+    if peer.uid() != uid && peer.uid() != 0 {
+        return;
+    }
+    match Process::look(pid) {
+        // In a container of its own it knows its parent by another number.
+        Some(process) if worker.master != pid => node.adopt(process.parent, worker.generation),
+        // /proc may hide it, although it is the same user's: then its word is all there is.
+        _ => node.adopt(worker.master, worker.generation),
+    }
 }

@@ -4,11 +4,15 @@
 //! Imports everything above.
 
 mod accept;
+pub mod detached;
 mod doors;
 mod drain;
 mod executors;
 mod listen;
+mod logfile;
 mod logging;
+mod masters;
+mod process;
 mod shard;
 pub mod takeover;
 
@@ -26,6 +30,8 @@ use tokio::time::Instant;
 use self::accept::Accepted;
 use self::doors::Doors;
 pub use self::listen::{Listener, StartError};
+pub use self::logging::PhpLog;
+pub use self::process::is_patient;
 pub use self::takeover::{Legacy, TakeoverError};
 use crate::backend::Backend;
 use crate::config::Config;
@@ -112,7 +118,6 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
         control,
         legacy,
     } = listeners;
-    // Held to the end: who is elected next finds nothing of this hub.
     let control = Rc::new(control);
     let serving = serve(
         (clients, control.clone(), legacy),
@@ -126,6 +131,8 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
     // Also when it never served: the shards wait for it.
     let _ = stop.send(true);
     drop(local);
+    // The next hub need not wait until this one's clients have taken leave.
+    drop(control);
     // What it has answered reaches the shards before they end.
     drop(links);
     for shard in shards {
@@ -134,8 +141,18 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
     // After the last connection's end was told.
     drop(executors);
     runtime.shutdown_timeout(Duration::from_millis(100));
-    drop(control);
     result
+}
+
+fn check_docroot(config: &Config) -> Result<(), StartError> {
+    let Some(directory) = &config.docroot else {
+        return Ok(());
+    };
+    let failed = |error| StartError::NoDocroot {
+        directory: directory.clone(),
+        error,
+    };
+    std::fs::read_dir(directory).map_err(failed).map(drop)
 }
 
 /// The control thread's part.
@@ -284,12 +301,7 @@ impl Server {
     /// Starts one. What cannot be bound is told before any thread starts.
     pub fn start(config: Config, backend: Arc<dyn Backend>) -> Result<Self, StartError> {
         logging::start(&config);
-        if let Some(directory) = &config.docroot {
-            std::fs::read_dir(directory).map_err(|error| StartError::NoDocroot {
-                directory: directory.clone(),
-                error,
-            })?;
-        }
+        check_docroot(&config)?;
         let listeners = Listeners::bind(&config)?;
         Self::with(listeners, config, backend, Identity::default())
     }

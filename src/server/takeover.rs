@@ -165,7 +165,7 @@ pub async fn succeed(
             other => return Err(io::Error::other(format!("{other:?} in place of Yours"))),
         }
     }
-    control.set_mode(node.config())?;
+    control.admit(node.config()).map_err(io::Error::other)?;
     // The word that counts: if it can be said, the old hub hears it and never serves again; if not, it serves on.
     link.step(Step::Serving).await?;
     control.set_owned(true);
