@@ -12,6 +12,8 @@ if ($_GET['line'] === 'who') {
     $stats = rt_stats();
     $done = [getmypid(), $stats['pid'], $stats['address']];
 } else {
-    $done = obey($_GET['line'], fopen($_GET['signals'], 'r'));
+    $signals = fopen($_GET['signals'], 'r');
+    stream_set_read_buffer($signals, 0);
+    $done = obey($_GET['line'], $signals);
 }
 echo 'DONE ', implode(' ', $done), "\n";
