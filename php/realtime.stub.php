@@ -271,6 +271,14 @@ namespace Realtime {
         /** Who it is; null until somebody says so. */
         public readonly ?string $user;
 
+        /**
+         * What your handlers keep with it until it ends, wherever the next of them runs: an array of what JSON can say, at
+         * most realtime.state_size bytes of it. It can be written in the handlers of this connection's own events, and is
+         * kept when a handler is over. One that cannot be kept is dropped, and its handler has failed: with a ValueError if
+         * it is no JSON, with a Realtime\Exception if it is too large.
+         */
+        public ?array $state;
+
         /** Private: only the server makes one. Throws nothing. */
         private function __construct() {}
 

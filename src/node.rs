@@ -87,8 +87,8 @@ pub struct HistoryPage {
 /// The counters of a server.
 pub type Stats = WireStats;
 
-/// Takes the process number of a master, see [`Node::adopt`].
-pub(crate) type Adopter = Box<dyn Fn(u32) + Send + Sync>;
+/// Takes the process number of a master and its [`Identity::generation`], see [`Node::adopt`].
+pub(crate) type Adopter = Box<dyn Fn(u32, u64) + Send + Sync>;
 
 /// A server's coordinator.
 pub struct Node {
@@ -193,9 +193,9 @@ impl Node {
 
     /// Tells whom it may concern that a worker of this master's has come: a hub in a process of its own lives as long as
     /// one of its masters.
-    pub fn adopt(&self, master: u32) {
+    pub fn adopt(&self, master: u32, generation: u64) {
         if let Some(adopter) = self.adopter.get() {
-            adopter(master);
+            adopter(master, generation);
         }
     }
 
@@ -481,7 +481,7 @@ impl Node {
 
     /// Whether PHP has done all that it was told.
     pub fn backend_is_idle(&self) -> bool {
-        self.backend.is_idle()
+        self.backend.load().queued == 0
     }
 
     /// Hands an event to PHP that must not be lost.
@@ -492,6 +492,11 @@ impl Node {
     /// See [`Broker::catch_up`].
     pub fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp {
         self.broker.catch_up(channels, since)
+    }
+
+    /// The events for other PHP processes, when they go to such: a server in a process of its own.
+    pub fn workers(&self) -> Option<Arc<Workers>> {
+        self.backend.clone().workers()
     }
 
     /// Goes on with an old hub's history, before anything is published here.
@@ -536,11 +541,6 @@ impl Node {
     /// Whether another hub has taken over, and this one only closes its clients.
     pub fn has_resigned(&self) -> bool {
         self.resigned.load(Ordering::SeqCst)
-    }
-
-    /// The events for other PHP processes, when they go to such: a server in a process of its own.
-    pub fn workers(&self) -> Option<Arc<Workers>> {
-        self.backend.clone().workers()
     }
 
     /// Lets the broker forget what is too old.

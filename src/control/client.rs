@@ -87,7 +87,7 @@ impl ConnectError {
 impl Client {
     /// Connects to the hub that listens on `socket`. Every call on the link takes at most `timeout`.
     pub fn connect(socket: &Path, timeout: Duration) -> Result<Self, ConnectError> {
-        Self::connect_as(socket, timeout, None)
+        Self::open(socket, timeout, None, Purpose::Requests)
     }
 
     /// The same, by a process that says whose worker it is.
@@ -95,6 +95,24 @@ impl Client {
         socket: &Path,
         timeout: Duration,
         worker: Option<Worker>,
+    ) -> Result<Self, ConnectError> {
+        Self::open(socket, timeout, worker, Purpose::Requests)
+    }
+
+    /// Connects for something else than calls; then [`Client::into_stream`] is the link.
+    pub fn connect_for(
+        purpose: Purpose,
+        socket: &Path,
+        timeout: Duration,
+    ) -> Result<Self, ConnectError> {
+        Self::open(socket, timeout, None, purpose)
+    }
+
+    fn open(
+        socket: &Path,
+        timeout: Duration,
+        worker: Option<Worker>,
+        purpose: Purpose,
     ) -> Result<Self, ConnectError> {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -130,7 +148,7 @@ impl Client {
             protocol: "realtime".into(),
             version: VERSION,
             worker,
-            purpose: Purpose::Requests,
+            purpose,
         };
         client.request = control::json_frame(&hello);
         client.exchange(HELLO_MAX).map_err(failed)?;
@@ -166,6 +184,16 @@ impl Client {
         Ok(rustix::net::sockopt::socket_peercred(&self.stream)?
             .uid
             .as_raw())
+    }
+
+    /// The link itself. Nothing but the greeting has been read from it.
+    pub fn into_stream(self) -> UnixStream {
+        self.stream
+    }
+
+    /// The hub's largest message.
+    pub fn max_message_size(&self) -> usize {
+        self.greeting.max_message_size
     }
 
     /// The hub's process.

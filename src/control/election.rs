@@ -70,7 +70,9 @@ pub enum NotElected {
         uid: u32,
     },
     /// The group cannot be given to the socket.
-    #[error("cannot give the control socket to the group {name} (realtime.socket_group): {error}")]
+    #[error("cannot give the control socket to the group {name} (realtime.socket_group): {error}{}",
+        if error.kind() == io::ErrorKind::PermissionDenied { ". The server's user must be a member of it, or \
+        the directory of realtime.socket belong to it and have the setgid bit" } else { "" })]
     Group {
         /// Its name.
         name: String,

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::handover::Taker;
 use super::links::Links;
+use crate::backend::workers::Workers;
 use crate::node::Node;
 use crate::procfs::Process;
 use crate::wire::control::{self, Greeting, HELLO_MAX, Hello, Identity, Purpose, VERSION, Worker};
@@ -99,8 +100,8 @@ async fn greet(
         Ok(desk) => (Some(desk), None),
         Err(reason) => (None, Some(reason)),
     };
-    if let (None, Some(worker)) = (&refused, &worker) {
-        adopt_master(&stream, worker, node);
+    if let (Some(worker), None) = (worker, &refused) {
+        adopt_master(&stream, &worker, node);
     }
     let greeting = Greeting {
         version: VERSION,
@@ -116,6 +117,7 @@ async fn greet(
     stream.write_all(&control::json_frame(&greeting)).await?;
     match desk {
         Some(Desk::Requests) => desks.links.adopt(stream.into_std()?, place),
+        Some(Desk::Attach(workers)) => workers.adopt(stream.into_std()?, place),
         Some(Desk::Takeover(permit, same_version)) => permit.send(Taker {
             stream,
             same_version,
@@ -148,6 +150,8 @@ async fn frame(stream: &mut UnixStream, buffer: &mut Vec<u8>, limit: usize) -> i
 /// Who serves a link.
 enum Desk<'a> {
     Requests,
+    /// Those who hand out events.
+    Attach(Arc<Workers>),
     /// With whether it is of the same version.
     Takeover(mpsc::Permit<'a, Taker>, bool),
 }
@@ -165,8 +169,8 @@ fn direct<'a>(
     let ours = peer == uid || peer == 0;
     if !ours && !node.config().lets_others_in() {
         return Ok(Err(format!(
-            "this server belongs to user {uid} and does not serve user {peer}: see realtime.socket_mode and \
-             realtime.socket_group"
+            "this server belongs to user {uid} and does not serve user {peer}: see realtime.socket_mode \
+             and realtime.socket_group"
         )));
     }
     let Some(hello) = hello.filter(|hello| hello.protocol == "realtime") else {
@@ -200,7 +204,14 @@ fn direct<'a>(
             hello.version
         )));
     }
-    Ok(Ok(Desk::Requests))
+    Ok(match (hello.purpose, node.workers()) {
+        (Purpose::Attach, Some(workers)) => Ok(Desk::Attach(workers)),
+        (Purpose::Attach, None) => Err(format!(
+            "it is a part of PHP process {} and handles its clients' events there",
+            std::process::id()
+        )),
+        _ => Ok(Desk::Requests),
+    })
 }
 
 /// Tells the node of the master that has started this worker. Only its real one, and only this user's or root's: nobody
@@ -219,8 +230,8 @@ fn adopt_master(stream: &UnixStream, worker: &Worker, node: &Node) {
     }
     match Process::look(pid) {
         // In a container of its own it knows its parent by another number.
-        Some(process) if worker.master != pid => node.adopt(process.parent),
+        Some(process) if worker.master != pid => node.adopt(process.parent, worker.generation),
         // /proc may hide it, although it is the same user's: then its word is all there is.
-        _ => node.adopt(worker.master),
+        _ => node.adopt(worker.master, worker.generation),
     }
 }

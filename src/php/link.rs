@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::fault::contain;
 use super::sapi::Home;
 use super::server_link::Link;
-use super::{hub_process, ini};
+use super::{attached, hub_process, ini};
 use crate::backend::queue::EventQueue;
 use crate::config::{Config, ListenAddress};
 use crate::control::client::{Client, ConnectError};
@@ -104,6 +104,7 @@ pub fn watch_forks() {
     extern "C" fn in_child() {
         FORKS.fetch_add(1, Ordering::Relaxed);
         CHANGES.fetch_add(1, Ordering::Relaxed);
+        attached::let_go_in_child();
         // At once, or a child that never calls us would keep the port and the control socket from the next server.
         // Held only when another PHP thread was just starting or stopping the server; then the next call does it.
         if let Ok(mut running) = RUNNING.try_lock() {
@@ -211,6 +212,30 @@ pub fn autostart(home: Home) -> Option<String> {
             },
             Home::Process => local.find_or_start(),
         }
+    })
+}
+
+/// Whether `secret` is that of the server in another process that this one is linked to. A link may be to one that is
+/// gone: then it is made anew.
+pub fn is_secret(secret: &str) -> Result<bool, LinkError> {
+    let same = |client: &Client| {
+        let known = client.identity().secret.as_bytes();
+        // In constant time; a server without a secret has no such requests.
+        !known.is_empty()
+            && known.len() == secret.len()
+            && known
+                .iter()
+                .zip(secret.bytes())
+                .fold(0, |differ, (a, b)| differ | (a ^ b))
+                == 0
+    };
+    LOCAL.with_borrow_mut(|local| {
+        local.refresh();
+        if local.client.as_ref().is_some_and(same) {
+            return Ok(true);
+        }
+        local.client = None;
+        Ok(same(local.client.insert(connect()?)))
     })
 }
 
@@ -381,7 +406,9 @@ impl Local {
             let pause = match hub_process::start(config) {
                 Ok(()) => Duration::ZERO,
                 Err(NotStarted::Elsewhere(_)) => LOOK,
-                Err(NotStarted::Wait { time, .. }) if Instant::now() + time < deadline => time,
+                Err(NotStarted::Wait {
+                    time, ran: true, ..
+                }) if Instant::now() + time < deadline => time,
                 Err(error) => return Err(LinkError::NotStarted(error.to_string())),
             };
             std::thread::sleep(pause);

@@ -6,6 +6,7 @@
 
 // The handlers of PHP functions are named and documented by what they are in PHP.
 mod args;
+mod attached;
 mod callable;
 mod class;
 mod connection;
@@ -23,9 +24,13 @@ mod publish;
 mod sapi;
 mod server_link;
 mod signature;
+mod source;
+mod state;
 mod timers;
 mod value;
 mod wait;
+mod web;
+mod work;
 mod zend;
 
 use ext_php_rs::prelude::*;
@@ -92,11 +97,14 @@ unsafe extern "C" fn request_startup(_type: i32, _module: i32) -> i32 {
 /// RSHUTDOWN: the script is over, and with it everything that it has registered. The server goes on.
 unsafe extern "C" fn request_shutdown(_type: i32, _module: i32) -> i32 {
     contain(FAILURE, || {
+        // Before its handlers are gone, or the server would hear that it handles nothing any more.
+        attached::forget();
         handlers::forget_all();
         timers::forget_all();
         event_loop::forget_all();
         connection::forget_all();
         wait::forget();
+        web::forget();
         SUCCESS
     })
 }

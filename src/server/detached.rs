@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -21,8 +22,7 @@ use super::masters::Masters;
 use super::process::{self, Side};
 use super::takeover::{self, TakeoverError};
 use super::{Listeners, run, spawn};
-use crate::backend::Backend;
-use crate::backend::queue::EventQueue;
+use crate::backend::workers::Workers;
 use crate::config::{Config, ListenAddress};
 use crate::control::election::{self, NotElected};
 use crate::control::restarts::Record;
@@ -50,7 +50,7 @@ pub struct Birth {
 pub enum NotStarted {
     /// It would serve the network as root.
     #[error(
-        "realtime starts no server as root: set the user of the PHP pool, or realtime.allow_root=1"
+        "the server does not serve as root: give the PHP pool a user of its own, or set realtime.allow_root=1"
     )]
     Root,
     /// Another process is just starting one, or has one.
@@ -63,6 +63,8 @@ pub enum NotStarted {
         time: Duration,
         /// What went wrong; told already.
         why: String,
+        /// Whether it ran, and was not seen to fail: then waiting may be worth it.
+        ran: bool,
     },
     /// What it needs cannot be had.
     #[error("{0}")]
@@ -182,8 +184,12 @@ fn serve(birth: &Birth, listeners: Listeners, address: &str) -> io::Result<()> {
     let shards: Arc<[Arc<Shard>]> = (0..config.threads)
         .map(|_| Arc::new(Shard::default()))
         .collect();
-    let backend = backend(&config, birth.pool.as_ref(), &secret)?;
-    let node = Arc::new(Node::new(config.clone(), shards, backend)?);
+    let workers = Arc::new(Workers::new(
+        config.clone(),
+        birth.pool.clone(),
+        secret.clone(),
+    ));
+    let node = Arc::new(Node::new(config.clone(), shards, workers.clone())?);
     node.set_address(address.to_owned());
     node.set_identity(Identity {
         generation: birth.worker.generation,
@@ -194,7 +200,14 @@ fn serve(birth: &Birth, listeners: Listeners, address: &str) -> io::Result<()> {
     let masters = Arc::new(Masters::new()?);
     masters.adopt(birth.worker.master);
     let adopting = masters.clone();
-    node.set_adopter(Box::new(move |master| adopting.adopt(master)));
+    let newest = AtomicU64::new(birth.worker.generation);
+    node.set_adopter(Box::new(move |master, generation| {
+        adopting.adopt(master);
+        if newest.fetch_max(generation, Ordering::Relaxed) < generation {
+            // PHP was reloaded, and reads its files anew.
+            workers.handler_may_have_changed();
+        }
+    }));
     let signals = process::ending_signals()?;
     let (stop, shutdown) = watch::channel(false);
     let linger = config.linger;
@@ -202,17 +215,6 @@ fn serve(birth: &Birth, listeners: Listeners, address: &str) -> io::Result<()> {
     spawn("rt-masters", move || masters.watch(&signals, linger, &stop))?;
     tracing::info!("process {} is the server on {address}", std::process::id());
     run(listeners, node, shutdown)
-}
-
-/// What decides on events of clients: so far nobody does.
-///
-/// `_pool` is where FastCGI requests go when `realtime.fastcgi` says nothing else, `_secret` what they know the hub by.
-fn backend(
-    config: &Config,
-    _pool: Option<&ListenAddress>,
-    _secret: &str,
-) -> io::Result<Arc<dyn Backend>> {
-    Ok(Arc::new(EventQueue::new(config.queue_bytes)?))
 }
 
 impl Birth {
@@ -241,7 +243,11 @@ fn wait(record: &Record, by: &str) -> Result<(), NotStarted> {
             record.starts
         )
     });
-    Err(NotStarted::Wait { time, why })
+    Err(NotStarted::Wait {
+        time,
+        why,
+        ran: record.why.is_none(),
+    })
 }
 
 fn descriptors(listeners: &Listeners) -> Vec<RawFd> {

@@ -78,11 +78,14 @@ pub enum WireIncoming {
 /// An event of which nothing was said when the process's request or link ends is handed out again.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Outcomes {
-    /// Which events the script has handlers for: 1 open, 2 subscribe, 4 message, 8 close.
+    /// Which events the script has handlers for: 1 open, 2 subscribe, 4 message, 8 close; or [`LEAVING`].
     pub interest: u8,
     /// The outcomes.
     pub outcomes: Vec<WireOutcome>,
 }
+
+/// In place of [`Outcomes::interest`]: the attached process ends in order. What it has not answered it has not begun.
+pub const LEAVING: u8 = 0x80;
 
 /// What became of one event.
 #[derive(Debug, Serialize, Deserialize)]

@@ -369,7 +369,7 @@ test('another server has taken over: reconnects at once, but not again and again
   await wired();
   // The close frame of code 4321 arrives as one of 1012.
   wire.alter = (bytes) => Buffer.from(bytes.toString('latin1').replace('\x10\xe1as asked', '\x03\xf4as asked'), 'latin1');
-  const rt = client({ transports: ['ws'], minDelay: 1000 });
+  const rt = client({ transports: ['ws'], minDelay: 1000, maxDelay: 30000 });
   const got = await collect(rt, 'moved');
   const moved = async (opened) => {
     const begun = Date.now();

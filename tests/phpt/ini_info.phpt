@@ -39,7 +39,7 @@ address => 127.0.0.1:%d
 connections => 0
 channels => 0
 messages published => 1
-21 settings, 21 known
+32 settings, 32 known
 server => attached to pid PARENT
 address => 127.0.0.1:%d
 --CLEAN--

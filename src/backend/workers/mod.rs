@@ -5,6 +5,7 @@
 //! outcomes back ([`Outcomes`](crate::wire::events::Outcomes)). One batch of a connection is under way at a time, so its
 //! events stay in order; what queued meanwhile goes as the next one. Imports `backend`, `config` and `wire`.
 
+mod attached;
 mod hands;
 mod interest;
 mod lanes;
@@ -74,6 +75,8 @@ pub struct Workers {
     attached_wake: Notify,
     /// A lane was put off: the moment to look again may be another one.
     later_wake: Notify,
+    /// New links of attached processes.
+    desk: attached::Desk,
     /// Somebody says that the handler is another one.
     handler_changed: Notify,
     counters: Counters,
@@ -109,6 +112,7 @@ impl Workers {
             requests_wake: Notify::new(),
             attached_wake: Notify::new(),
             later_wake: Notify::new(),
+            desk: attached::Desk::new(),
             handler_changed: Notify::new(),
             counters: Counters::default(),
             config,
@@ -132,6 +136,7 @@ impl Workers {
         let mut tasks = JoinSet::new();
         let workers = self.clone();
         tasks.spawn_local(async move { workers.keep_time().await });
+        tasks.spawn_local(self.clone().serve_attached());
         let client = match (&self.config.handler, self.pool.clone()) {
             (Some(_), Some(address)) => {
                 let client = Rc::new(Client::new(self.clone(), Pool::new(address)));
