@@ -11,6 +11,8 @@ $sequence = (int) $_GET['first'];
 if ($_GET['line'] === 'who') {
     $stats = rt_stats();
     $done = [getmypid(), $stats['pid'], $stats['address']];
+} elseif ($_GET['line'] === 'requests') {
+    $done = [rt_stats()['handler_requests']];
 } else {
     $signals = fopen($_GET['signals'], 'r');
     stream_set_read_buffer($signals, 0);
