@@ -494,11 +494,6 @@ impl Node {
         self.broker.catch_up(channels, since)
     }
 
-    /// The events for other PHP processes, when they go to such: a server in a process of its own.
-    pub fn workers(&self) -> Option<Arc<Workers>> {
-        self.backend.clone().workers()
-    }
-
     /// Goes on with an old hub's history, before anything is published here.
     pub fn inherit(&self, past: Past) -> Result<(), InvalidId> {
         self.broker.inherit(past)
@@ -541,6 +536,11 @@ impl Node {
     /// Whether another hub has taken over, and this one only closes its clients.
     pub fn has_resigned(&self) -> bool {
         self.resigned.load(Ordering::SeqCst)
+    }
+
+    /// The events for other PHP processes, when they go to such: a server in a process of its own.
+    pub fn workers(&self) -> Option<Arc<Workers>> {
+        self.backend.clone().workers()
     }
 
     /// Lets the broker forget what is too old.

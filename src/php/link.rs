@@ -84,6 +84,8 @@ struct Local {
     seen: u32,
     here: Option<Here>,
     client: Option<Client>,
+    /// What a server in another process has told last.
+    secret: String,
     /// Why autostart failed in this process.
     failed: Option<String>,
     /// When it may be tried again. Never, where there is no time.
@@ -217,28 +219,30 @@ pub fn autostart(home: Home) -> Option<String> {
     })
 }
 
-/// Whether `secret` is that of the server in another process that this one is linked to. A link may be to one that is
-/// gone: then it is made anew.
+/// Whether `secret` is that of the server in another process. One that is stopping greets nobody any more and still has
+/// events handled, so what an earlier one of its links has told counts as well.
 pub fn is_secret(secret: &str) -> Result<bool, LinkError> {
-    let same = |client: &Client| {
-        let known = client.identity().secret.as_bytes();
-        // In constant time; a server without a secret has no such requests.
-        !known.is_empty()
-            && known.len() == secret.len()
-            && known
-                .iter()
-                .zip(secret.bytes())
-                .fold(0, |differ, (a, b)| differ | (a ^ b))
-                == 0
-    };
     LOCAL.with_borrow_mut(|local| {
         local.refresh();
-        if local.client.as_ref().is_some_and(same) {
+        if let Some(client) = &local.client {
+            local.secret.clone_from(&client.identity().secret);
+        }
+        if same(&local.secret, secret) {
             return Ok(true);
         }
+        // The link may be to one that is gone.
         local.client = None;
-        Ok(same(local.client.insert(connect()?)))
+        let client = local.client.insert(connect()?);
+        local.secret.clone_from(&client.identity().secret);
+        Ok(same(&local.secret, secret))
     })
+}
+
+/// Compares in constant time. A server without a secret has none that fits.
+fn same(known: &str, given: &str) -> bool {
+    let (known, given) = (known.as_bytes(), given.as_bytes());
+    let differ = |all: u8, (a, b): (&u8, &u8)| all | (a ^ b);
+    !known.is_empty() && known.len() == given.len() && known.iter().zip(given).fold(0, differ) == 0
 }
 
 /// What this thread is linked to, for phpinfo(): connects when a server is there, starts none.

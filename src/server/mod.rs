@@ -217,6 +217,10 @@ async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io:
             secret: doors.node.identity().secret.clone(),
             max_message_size: config.max_message_size,
             parts: taker.same_version,
+            attached: doors
+                .node
+                .workers()
+                .map_or(0, |workers| workers.attached_interest().to_bits()),
         };
         let same_version = taker.same_version;
         let (node, control, clients) = (
@@ -234,6 +238,9 @@ async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io:
             Ok(link) => {
                 control.set_owned(false);
                 clients.set_owned(false);
+                if let Some(workers) = node.workers() {
+                    workers.refer_attached();
+                }
                 return Ok(Successor { link, same_version });
             }
             Err(error) => {

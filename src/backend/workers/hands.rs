@@ -14,6 +14,12 @@ use crate::backend::Interest;
 use crate::ids::ConnectionId;
 use crate::wire::events::{Batch, Outcomes};
 
+/// What one batch for an attached process may hold: less when others have nothing to do meanwhile.
+const SHARE: Limits = Limits {
+    lanes: 64,
+    ..super::BATCH
+};
+
 /// Events that are with a process. Dropping it says that the process broke off.
 #[derive(Debug)]
 pub(super) struct Hands {
@@ -113,9 +119,9 @@ impl Attached {
     /// Waits for the next batch. May be called while earlier ones are not answered in full: [`Attached::held`] tells how
     /// much that is, and whoever calls this bounds it. Cancelling it loses nothing.
     pub async fn next(&self) -> Batch {
-        let (batch, _) = self.workers.next(Side::Attached, self.share()).await;
-        self.lock().hold(&batch);
-        batch
+        let next = self.workers.next(Side::Attached, SHARE).await;
+        self.lock().hold(&next.batch);
+        next.batch
     }
 
     /// Takes what the process says.
@@ -132,14 +138,6 @@ impl Attached {
     pub fn leave(self) {
         self.workers.interests.detach(self.number);
         self.lock().give_back(Blame::None);
-    }
-
-    /// A part of what waits, so that every attached process gets something to do.
-    fn share(&self) -> Limits {
-        Limits {
-            lanes: 64,
-            ..super::BATCH
-        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Hands> {

@@ -82,11 +82,11 @@ impl Interests {
         self.publish(&known);
     }
 
-    /// Whose word the next request of the handler is, and whether there has been none yet.
-    pub fn script(&self) -> Option<(Source, bool)> {
+    /// Whose word the next request of the handler is.
+    pub fn script(&self) -> Option<Source> {
         let known = self.lock();
         let script = known.handler.as_ref()?;
-        Some((Source::Handler(script.version), script.bits.is_none()))
+        Some(Source::Handler(script.version))
     }
 
     /// The handler's file is another one: what was known of it is not.
@@ -108,6 +108,27 @@ impl Interests {
         known.left = None;
         self.publish(&known);
         number
+    }
+
+    /// What attached processes handle, or did until the last of them left a moment ago.
+    pub fn of_attached(&self) -> Interest {
+        let known = self.lock();
+        let attached = known.attached.values().fold(0, |all, bits| all | bits);
+        let left = known.left.map_or(0, |(_, bits)| bits);
+        Interest::from_bits(if known.attached.is_empty() {
+            left
+        } else {
+            attached
+        })
+    }
+
+    /// Processes that handle `interest` will attach themselves in a moment: until then nobody gets past them.
+    pub fn expect(&self, interest: Interest) {
+        let mut known = self.lock();
+        if known.attached.is_empty() && known.handler.is_none() && interest != Interest::default() {
+            known.left = Some((Instant::now(), interest.to_bits()));
+            self.publish(&known);
+        }
     }
 
     /// An attached process has left.

@@ -75,6 +75,8 @@ pub struct Handed {
     pub parties: Vec<Arc<ConnectionInfo>>,
     /// The events.
     pub events: Vec<WireEvent>,
+    /// Whether a request with one of them has failed before.
+    pub tried: bool,
     /// What nobody waits for any more, to be dropped without the lock, and the room that it took.
     pub abandoned: Vec<Event>,
     /// The room that `abandoned` and the lanes that ended took.
@@ -163,6 +165,7 @@ impl Lanes {
                         break;
                     }
                     bytes += size;
+                    handed.tried |= next.attempts > 0;
                     handed.events.push(WireEvent {
                         number: next.number,
                         party,

@@ -98,6 +98,16 @@ enum Side {
     Attached,
 }
 
+/// A batch for a process.
+#[derive(Debug, Default)]
+struct Next {
+    batch: Batch,
+    /// Whose events it holds.
+    parties: Vec<Arc<ConnectionInfo>>,
+    /// Whether a process has failed at one of them before.
+    tried: bool,
+}
+
 impl Workers {
     /// With `realtime.handler`, requests go to `realtime.fastcgi` or, when that is empty, to `pool`: the pool whose worker
     /// has started the server. `secret` is the server's, as in its greeting.
@@ -198,26 +208,22 @@ impl Workers {
         self.give_up(drained, "the server has stopped");
     }
 
-    /// Waits for a batch, and whose events it holds.
-    async fn next(&self, side: Side, limits: Limits) -> (Batch, Vec<Arc<ConnectionInfo>>) {
+    /// Waits for a batch.
+    async fn next(&self, side: Side, limits: Limits) -> Next {
         let wake = match side {
             Side::Requests => &self.requests_wake,
             Side::Attached => &self.attached_wake,
         };
         loop {
             let woken = wake.notified();
-            if let Some(batch) = self.try_next(side, limits) {
-                return batch;
+            if let Some(next) = self.try_next(side, limits) {
+                return next;
             }
             woken.await;
         }
     }
 
-    fn try_next(
-        &self,
-        side: Side,
-        mut limits: Limits,
-    ) -> Option<(Batch, Vec<Arc<ConnectionInfo>>)> {
+    fn try_next(&self, side: Side, mut limits: Limits) -> Option<Next> {
         let attached = self.interests.attached();
         if side == Side::Requests && attached > 0 {
             return None;
@@ -256,7 +262,11 @@ impl Workers {
             parties: parties.collect(),
             events: handed.events,
         };
-        Some((batch, handed.parties))
+        Some(Next {
+            batch,
+            parties: handed.parties,
+            tried: handed.tried,
+        })
     }
 
     /// Lets somebody look who may take out.

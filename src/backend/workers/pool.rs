@@ -82,10 +82,10 @@ impl Pool {
         self.down.get().is_some()
     }
 
-    /// A kept connection, or a new one. `None`: the pool cannot be reached, and the operator knows.
-    pub(super) async fn connection(&self) -> Option<Connection> {
+    /// A kept connection, unless it must be `new`, or a new one. `None`: the pool cannot be reached, and the operator knows.
+    pub(super) async fn connection(&self, new: bool) -> Option<Connection> {
         // The last one first, so that no more are kept than are needed.
-        while let Some((_, mut connection)) = self.take() {
+        while !new && let Some((_, mut connection)) = self.take() {
             if connection.is_quiet().await {
                 return Some(connection);
             }

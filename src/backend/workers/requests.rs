@@ -17,10 +17,9 @@ use super::interest::Source;
 use super::lanes::Blame;
 use super::pool::{Connection, Pool};
 use super::said::{Said, Throttle};
-use super::{BATCH, Side, Workers, params};
-use crate::message::ConnectionInfo;
+use super::{BATCH, Next, Side, Workers, params};
 use crate::wire::control;
-use crate::wire::events::{Batch, Mark, OUTCOMES_OVERHEAD, Outcomes};
+use crate::wire::events::{Mark, OUTCOMES_OVERHEAD, Outcomes};
 use crate::wire::fastcgi::{Answer, Garbage, Part, Request};
 use crate::wire::output::{Output, Piece, TooLarge};
 
@@ -96,14 +95,13 @@ impl Client {
     async fn serve(&self) {
         loop {
             self.pool.rested().await;
-            let (batch, parties) = self.workers.next(Side::Requests, BATCH).await;
-            let Some((source, _)) = self.workers.interests.script() else {
+            let next = self.workers.next(Side::Requests, BATCH).await;
+            let Some(source) = self.workers.interests.script() else {
                 return;
             };
             let mut hands = Hands::new(self.workers.clone(), source);
-            hands.hold(&batch);
-            let client = parties.first().map(|connection| &**connection);
-            let blame = self.run(&batch, client, &mut hands).await.err();
+            hands.hold(&next.batch);
+            let blame = self.run(&next, &mut hands).await.err();
             hands.give_back(blame.unwrap_or(Blame::None));
         }
     }
@@ -111,17 +109,12 @@ impl Client {
     /// Asks the script which handlers it has. Whether it said so.
     pub(super) async fn probe(&self, source: Source) -> bool {
         let mut hands = Hands::new(self.workers.clone(), source);
-        let asked = self.run(&Batch::default(), None, &mut hands).await;
+        let asked = self.run(&Next::default(), &mut hands).await;
         asked.is_ok()
     }
 
     /// Runs the script once. The error tells which of the events that are left were tried.
-    async fn run(
-        &self,
-        batch: &Batch,
-        client: Option<&ConnectionInfo>,
-        hands: &mut Hands,
-    ) -> Result<(), Blame> {
+    async fn run(&self, next: &Next, hands: &mut Hands) -> Result<(), Blame> {
         // Never closed.
         let _place = self.places.acquire().await;
         let mut mark = Mark::default();
@@ -129,13 +122,16 @@ impl Client {
             tracing::error!(%error, "the kernel gives no random numbers");
             return Err(Blame::All);
         }
-        let body =
-            postcard::to_stdvec(batch).expect("postcard writes everything that a batch holds");
+        let body = postcard::to_stdvec(&next.batch)
+            .expect("postcard writes everything that a batch holds");
         let mut request = self.common.clone();
+        let client = next.parties.first().map(|connection| &**connection);
         params::add(&mut request, &mark, client, body.len());
         let request = request.bytes(&body);
+        // What may end processes is to be seen doing it.
+        let mut new = next.tried;
         loop {
-            let Some(mut connection) = self.pool.connection().await else {
+            let Some(mut connection) = self.pool.connection(new).await else {
                 return Err(Blame::None);
             };
             let mut said = Said::default();
@@ -151,9 +147,10 @@ impl Client {
                 )
                 .await;
             self.tell(&said);
-            let stale = matches!(ended, Err(Broken::Closed | Broken::Io(_)));
-            if stale && connection.used && !said.anything() {
+            let cut = matches!(ended, Err(Broken::Closed | Broken::Io(_)));
+            if cut && connection.used && !said.anything() {
                 // A process may end between two requests of a kept connection: it never saw this one.
+                new = true;
                 continue;
             }
             let requests = &self.workers.counters.requests;

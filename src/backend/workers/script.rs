@@ -5,6 +5,7 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,36 +35,55 @@ pub(super) async fn watch(client: Rc<Client>) {
     warn_if_missing(&path, &stamp);
     let mut due = questions();
     let mut pause = HOUSEKEEPING;
+    let mut asking: Option<Pin<Box<dyn Future<Output = bool>>>> = None;
     loop {
-        let reloaded = tokio::select! {
-            _ = tick.tick() => false,
-            () = workers.handler_changed.notified() => true,
-        };
-        let now = self::stamp(&path);
-        if now != stamp || reloaded {
-            if now != stamp {
-                warn_if_missing(&path, &now);
-                stamp = now;
+        let told = async {
+            match &mut asking {
+                Some(asking) => asking.await,
+                None => std::future::pending().await,
             }
+        };
+        let mut changed = false;
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = workers.handler_changed.notified() => changed = true,
+            told = told => {
+                asking = None;
+                match (told, due.last_mut()) {
+                    (true, _) => {
+                        due.pop();
+                        pause = HOUSEKEEPING;
+                    }
+                    (false, Some(next)) => {
+                        // Until it is known, each request of a client asks as well.
+                        *next = Instant::now() + pause;
+                        pause = (pause * 2).min(PAUSE_MAX);
+                    }
+                    (false, None) => {}
+                }
+            }
+        }
+        let now = self::stamp(&path);
+        if now != stamp {
+            warn_if_missing(&path, &now);
+            stamp = now;
+            changed = true;
+        }
+        if changed {
             workers.interests.script_changed();
+            // An answer of the other version says nothing.
+            asking = None;
             due = questions();
             pause = HOUSEKEEPING;
         }
-        let Some((source, unknown)) = workers.interests.script() else {
+        let Some(source) = workers.interests.script() else {
             return;
         };
         // While processes are attached, nobody asks the script anything.
-        let asked = due.last().is_some_and(|at| *at <= Instant::now());
-        if !asked || workers.interests.attached() > 0 {
-            continue;
-        }
-        if client.probe(source).await || !unknown {
-            due.pop();
-            pause = HOUSEKEEPING;
-        } else if let Some(next) = due.last_mut() {
-            // Until it is known, each request of a client asks as well.
-            *next = Instant::now() + pause;
-            pause = (pause * 2).min(PAUSE_MAX);
+        let is_due = due.last().is_some_and(|at| *at <= Instant::now());
+        if is_due && asking.is_none() && workers.interests.attached() == 0 {
+            let client = client.clone();
+            asking = Some(Box::pin(async move { client.probe(source).await }));
         }
     }
 }
