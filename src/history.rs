@@ -573,7 +573,7 @@ mod tests {
         assert!(!small.after("a", Some(4)).recovered);
         let none = moved(&old, history(0, 1 << 20));
         assert!(!none.after("a", Some(5)).recovered);
-        assert!(none.after("a", Some(6)).recovered);
+        assert!(none.after("a", Some(10)).recovered);
         assert!(none.knows("b", "own"));
     }
 }

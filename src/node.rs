@@ -215,16 +215,11 @@ impl Node {
         Ok(self.accept(publish))
     }
 
-    /// Publishes without blocking the thread and without waking a shard: the caller answers its publisher first and
-    /// then calls [`Node::rouse`]. Gives the message back when the shards are behind.
-    pub fn publish_now(&self, publish: Publish) -> Result<Result<String, Failure>, Publish> {
-        if let Err(refused) = self.check(publish.payload.len()) {
-            return Ok(Err(refused));
-        }
-        if !self.has_room() {
-            return Err(publish);
-        }
-        Ok(Ok(self.broker.publish(publish)))
+    /// Publishes without blocking and without waking a shard. The caller has looked for room ([`Node::has_room`]),
+    /// answers its publisher first, and then calls [`Node::rouse`].
+    pub fn publish_now(&self, publish: Publish) -> Result<String, Failure> {
+        self.check(publish.payload.len())?;
+        Ok(self.broker.publish(publish))
     }
 
     /// Has the shards take up what [`Node::publish_now`] left to them.
@@ -468,7 +463,7 @@ impl Node {
 
     /// Whether PHP has done all that it was told.
     pub fn backend_is_idle(&self) -> bool {
-        self.backend.is_idle()
+        self.backend.load().queued == 0
     }
 
     /// Hands an event to PHP that must not be lost.
@@ -479,11 +474,6 @@ impl Node {
     /// See [`Broker::catch_up`].
     pub fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp {
         self.broker.catch_up(channels, since)
-    }
-
-    /// The events for other PHP processes, when they go to such: a server in a process of its own.
-    pub fn workers(&self) -> Option<Arc<Workers>> {
-        self.backend.clone().workers()
     }
 
     /// Goes on with an old hub's history, before anything is published here.
@@ -528,6 +518,14 @@ impl Node {
     /// Whether another hub has taken over, and this one only closes its clients.
     pub fn has_resigned(&self) -> bool {
         self.resigned.load(Ordering::SeqCst)
+<<<<<<< HEAD
+=======
+    }
+
+    /// The events for other PHP processes, when they go to such: a server in a process of its own.
+    pub fn workers(&self) -> Option<Arc<Workers>> {
+        self.backend.clone().workers()
+>>>>>>> takeover
     }
 
     /// Lets the broker forget what is too old.

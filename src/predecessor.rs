@@ -1,13 +1,15 @@
 //! The way from a new hub to the old one, for as long as that still has clients to close: a client that PHP sends to, or
 //! lists, may be there.
 //!
-//! Asked by `control` from its blocking threads; `control::relay` carries the questions. Imports `wire::control`.
+//! Asked by `control` and `transport` from blocking threads; `control::relay` carries the questions. Imports `wire::control`.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::ids::ConnectionId;
+use crate::message::ConnectionInfo;
 use crate::wire::control::{self, Request, Response, WireStats};
 
 /// Questions that may wait for the old hub.
@@ -64,6 +66,21 @@ impl Predecessor {
     }
 }
 
+impl Predecessor {
+    /// The connection at the old hub that has this key. Blocks at most for `patience`.
+    pub fn find(&self, who: ConnectionId, key: u64, patience: Duration) -> Option<ConnectionInfo> {
+        let request = postcard::to_stdvec(&Request::Find {
+            who: who.to_bits(),
+            key,
+        })
+        .ok()?;
+        match self.ask(&request, Response::Connections(Vec::new()), patience) {
+            Response::Connections(mut found) => found.pop()?.into_info(),
+            _ => None,
+        }
+    }
+}
+
 /// Whether the old hub has a say.
 fn concerns(request: &Request<'_>, here: &Response) -> bool {
     match request {
@@ -72,6 +89,7 @@ fn concerns(request: &Request<'_>, here: &Response) -> bool {
         | Request::Unsubscribe { .. }
         | Request::Close { .. } => matches!(here, Response::Done(false)),
         Request::Channels { .. } | Request::Connections { .. } | Request::Stats => true,
+        Request::Find { .. } => matches!(here, Response::Connections(list) if list.is_empty()),
         Request::Publish(_) | Request::History { .. } => false,
     }
 }

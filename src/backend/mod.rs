@@ -208,11 +208,6 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// Whether there is room for more at all.
     fn has_room(&self) -> bool;
 
-    /// Whether everything that was taken is done: a hub that another has taken over from waits for that before it ends.
-    fn is_idle(&self) -> bool {
-        true
-    }
-
     /// Takes an event that nobody can wait for and that must not be lost (a connection's end).
     fn notify(&self, event: Event);
 

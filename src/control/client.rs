@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::ids::{Channel, ConnectionId, Pattern};
-use crate::message::{ConnectionInfo, EventName, Payload, Publish, Transport};
+use crate::message::{ConnectionInfo, EventName, Payload, Publish};
 use crate::node::{ChannelSummary, Failure, HistoryEntry, HistoryPage, Stats};
 use crate::wire::control::{
     self, Greeting, HELLO_MAX, Hello, Identity, Purpose, Request, Response, VERSION, WireFailure,
@@ -246,13 +246,7 @@ impl Client {
         match self.ask(&Request::Connections { channel })? {
             Response::Connections(list) => Ok(list
                 .into_iter()
-                .filter_map(|wire| {
-                    let transport = *Transport::ALL.get(usize::from(wire.transport))?;
-                    let id = ConnectionId::from_bits(wire.id);
-                    Some(Arc::new(ConnectionInfo::from_head(
-                        id, transport, &wire.ip, &wire.head,
-                    )))
-                })
+                .filter_map(|wire| wire.into_info().map(Arc::new))
                 .collect()),
             other => Err(self.unexpected(other)),
         }

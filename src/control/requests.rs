@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::ids::{Channel, ConnectionId, InvalidId, Pattern};
-use crate::message::{EventName, Payload, Publish};
+use crate::message::{ConnectionInfo, EventName, Payload, Publish};
 use crate::node::{Failure, Node};
 use crate::wire::control::{Request, Response, WireConnection, WireEntry, WireFailure};
 
@@ -52,9 +52,10 @@ pub fn now(node: &Node, request: Request<'_>) -> Now {
 
 /// Publishes without waiting.
 pub fn published(node: &Node, publish: Publish) -> Now {
-    match node.publish_now(publish) {
-        Ok(result) => Now::Done(finish(result.map(Response::Published))),
-        Err(publish) => Now::NoRoom(publish),
+    // Others may pass here at the same time: then a little more waits than should, which harms nobody.
+    match node.has_room() {
+        true => Now::Done(finish(node.publish_now(publish).map(Response::Published))),
+        false => Now::NoRoom(publish),
     }
 }
 
@@ -93,13 +94,7 @@ pub fn ask(node: &Arc<Node>, request: Request<'_>) -> Response {
         Request::Connections { channel } => {
             match channel.map(|name| Channel::parse(&name)).transpose() {
                 Ok(channel) => node.connections(channel.as_ref()).map(|list| {
-                    let wire = list.iter().map(|c| WireConnection {
-                        id: c.id.to_bits(),
-                        transport: c.transport.index() as u8,
-                        ip: c.ip.to_string(),
-                        head: c.head().to_owned(),
-                    });
-                    Response::Connections(wire.collect())
+                    Response::Connections(list.iter().map(|info| wire_connection(info)).collect())
                 }),
                 Err(invalid) => return bad(invalid),
             }
@@ -125,8 +120,24 @@ pub fn ask(node: &Arc<Node>, request: Request<'_>) -> Response {
             Err(invalid) => return bad(invalid),
         },
         Request::Stats => node.stats().map(Response::Stats),
+        Request::Find { who, key } => {
+            let found = node.connection(id(who)).map(|registered| registered.info);
+            let found = found.filter(|info| info.key == key);
+            Ok(Response::Connections(
+                found.iter().map(|info| wire_connection(info)).collect(),
+            ))
+        }
     };
     finish(asked)
+}
+
+fn wire_connection(info: &ConnectionInfo) -> WireConnection {
+    WireConnection {
+        id: info.id.to_bits(),
+        transport: info.transport.index() as u8,
+        ip: info.ip.to_string(),
+        head: info.head().to_owned(),
+    }
 }
 
 /// The answer to what was tried.

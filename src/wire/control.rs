@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Channel, ConnectionId, InvalidId};
-use crate::message::{EventName, Payload, Publish};
+use crate::message::{ConnectionInfo, EventName, Payload, Publish, Transport};
 
 /// The version of these frames. Both sides must have the same.
 pub const VERSION: u32 = 2;
@@ -127,6 +127,11 @@ pub enum Request<'a> {
         since: Option<String>,
     },
     Stats,
+    /// The connection that has this key, for another hub; [`Response::Connections`] with at most one.
+    Find {
+        who: u128,
+        key: u64,
+    },
 }
 
 /// What the hub answers.
@@ -211,6 +216,17 @@ pub struct WireConnection {
     pub transport: u8,
     pub ip: String,
     pub head: String,
+}
+
+impl WireConnection {
+    /// The connection again, if it is one.
+    pub fn into_info(self) -> Option<ConnectionInfo> {
+        let transport = *Transport::ALL.get(usize::from(self.transport))?;
+        let id = ConnectionId::from_bits(self.id);
+        Some(ConnectionInfo::from_head(
+            id, transport, &self.ip, &self.head,
+        ))
+    }
 }
 
 /// A message of a channel's history.

@@ -3,9 +3,10 @@
 //!
 //! The bare round trip and the call take turns, so that what drifts on the machine drifts for both.
 
-use crate::cpu::CpuTime;
+use crate::cpu::{CpuTime, Mask};
 use crate::fanout::{Contestant, Mode, numbers};
-use crate::process::{Process, Server, Setup};
+use crate::fpm::{self, Pool};
+use crate::process::{Process, Publisher, Server, Setup};
 use crate::report::{Figure, Report};
 use crate::stats::median;
 use crate::wire::Kind;
@@ -20,6 +21,10 @@ const MANY: usize = 4;
 pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
     let calls = (plan.deliveries / 6).next_multiple_of(100);
     let cores = &setup.cores;
+    let who = match fpm::find(setup) {
+        Some(_) => "workers of PHP-FPM",
+        None => "`php` processes, as PHP-FPM is not installed",
+    };
     let mut figures = Vec::new();
     for (place, hub, publisher) in [
         ("a core each", &cores.server, &cores.client),
@@ -43,7 +48,7 @@ pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
     }
     report.section(
         &format!(
-            "rt_broadcast() of {MESSAGE} bytes through the control socket, beside a bare round trip of the same sizes"
+            "rt_broadcast() of {MESSAGE} bytes by {who}, beside a bare round trip of the same sizes"
         ),
         &figures,
     );
@@ -54,8 +59,10 @@ pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
 
 /// An answering process and those that ask it.
 struct Side {
-    answering: Process,
-    asking: Vec<Process>,
+    answering: u32,
+    asking: Vec<Publisher>,
+    /// The process that is to live as long.
+    _keeper: Process,
 }
 
 #[derive(Clone, Copy)]
@@ -87,23 +94,42 @@ impl Side {
         let path = setup.scratch.join(format!("bare-{}", crate::cpu::now()));
         let path = path.to_string_lossy();
         let answering = Process::role("answer", &path, hub)?;
-        let asking = (0..count).map(|_| Process::role("ask", &path, publisher));
+        let asking = (0..count)
+            .map(|_| Process::role("ask", &path, publisher).map(Publisher::Process))
+            .collect::<Outcome<_>>()?;
         Ok(Self {
-            answering,
-            asking: asking.collect::<Outcome<_>>()?,
+            answering: answering.pid(),
+            asking,
+            _keeper: answering,
         })
     }
 
+    /// Workers of PHP-FPM and the hub that they have started; without PHP-FPM, `php` processes.
     fn hub(setup: &Setup, hub: &[usize], publisher: &[usize], count: usize) -> Outcome<Self> {
+        if let Some(fpm) = fpm::find(setup) {
+            let pool = Pool::start(setup, &fpm, count, publisher, &[])?;
+            let workers = (0..count).map(|_| pool.worker());
+            let workers: Vec<_> = workers.collect::<Outcome<_>>()?;
+            let answering = workers.first().map_or(0, |worker| worker.hub);
+            Mask::new(hub).apply_to(answering)?;
+            return Ok(Self {
+                answering,
+                asking: workers.into_iter().map(Publisher::Worker).collect(),
+                _keeper: pool.keeper(),
+            });
+        }
         let socket = format!("hub-{}.sock", crate::cpu::now());
         let start = |cores, listen| {
             Server::php(setup, cores, "publish.php", &socket, listen, &[]).map(|s| s.process)
         };
         let answering = start(hub, true)?;
-        let asking = (0..count).map(|_| start(publisher, false));
+        let asking = (0..count)
+            .map(|_| start(publisher, false).map(Publisher::Process))
+            .collect::<Outcome<_>>()?;
         Ok(Self {
-            answering,
-            asking: asking.collect::<Outcome<_>>()?,
+            answering: answering.pid(),
+            asking,
+            _keeper: answering,
         })
     }
 
@@ -115,19 +141,19 @@ impl Side {
                 (line, calls, 1.0)
             }
         };
-        let of = |asking: &[Process]| {
+        let of = |asking: &[Publisher]| {
             asking.iter().try_fold(0, |sum, process| {
                 CpuTime::of(process.pid()).map(|time| sum + time.process)
             })
         };
-        let hub = CpuTime::of(self.answering.pid())?;
+        let hub = CpuTime::of(self.answering)?;
         let askers = of(&self.asking)?;
         for process in &mut self.asking {
             process.tell(&line)?;
         }
         let (mut longest, mut typical) = (0.0_f64, Vec::new());
         for process in &mut self.asking {
-            let times = numbers(&process.hear("DONE")?)?;
+            let times = numbers(&process.hear()?)?;
             longest = longest.max(times[0]);
             typical.push(times[1] / block / 1e3);
         }
@@ -136,7 +162,7 @@ impl Side {
             typical: median(&typical),
             wall: longest / all,
             asking: (of(&self.asking)? - askers) as f64 / all,
-            answering: CpuTime::of(self.answering.pid())?.since(hub).process as f64 / all,
+            answering: CpuTime::of(self.answering)?.since(hub).process as f64 / all,
         })
     }
 }
@@ -239,7 +265,10 @@ fn per_delivery(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> 
     let size = plan.sizes.first().copied().unwrap_or(1000);
     let messages = (plan.deliveries / size).next_multiple_of(8).max(8);
     let mut inside = Contestant::php(setup, Kind::Raw, size)?;
-    let mut apart = Contestant::apart(setup, Kind::Raw, size)?;
+    let mut apart = match fpm::find(setup) {
+        Some(fpm) => Contestant::fpm(setup, &fpm, Kind::Raw, size)?,
+        None => Contestant::apart(setup, Kind::Raw, size)?,
+    };
     let mut figures = Vec::new();
     for mode in [Mode::Alone, Mode::Sliding] {
         let mut pairs = Vec::new();
@@ -291,9 +320,10 @@ fn per_call(setup: &Setup, calls: usize, report: &mut Report) -> Outcome<()> {
         side.take(Condition::Row(100))?;
         for (who, pid) in [
             ("asking", side.asking[0].pid()),
-            ("answering", side.answering.pid()),
+            ("answering", side.answering),
         ] {
-            let mut work = || side.take(Condition::Row(calls)).map(|_| ());
+            // With pauses: under strace the answering side is so slow that in a row it would never have to wait.
+            let mut work = || side.take(Condition::Asleep(calls)).map(|_| ());
             let counts = syscalls::count(setup, pid, &mut work)?;
             figures.push(syscalls::figure(
                 format!("{label}, {who}"),

@@ -3,8 +3,11 @@
 //! All contestants of a size are alive at once and take turns, the floor before each, so that what drifts on the machine
 //! drifts for all. The median over the rounds counts.
 
+use std::path::Path;
+
 use crate::client::Manner;
-use crate::process::{self, Process, Server, Setup};
+use crate::fpm::Pool;
+use crate::process::{self, Process, Publisher, Server, Setup};
 use crate::report::{Figure, Report};
 use crate::stats::median;
 use crate::wire::Kind;
@@ -87,7 +90,15 @@ impl Contestant {
         let (mut server, socket) = Self::server(setup, kind)?;
         let cores = &setup.cores.server;
         let publisher = Server::php(setup, cores, "publish.php", &socket, false, &[])?;
-        server.other = Some(publisher.process);
+        server.other = Some(Publisher::Process(publisher.process));
+        Self::open(setup, server, kind, count)
+    }
+
+    /// The same, with a worker of PHP-FPM that publishes and the server that it has started.
+    pub fn fpm(setup: &Setup, fpm: &Path, kind: Kind, count: usize) -> Outcome<Self> {
+        let cores = &setup.cores.server;
+        let settings = [("realtime.ping_interval", "3600")];
+        let server = Pool::start(setup, fpm, 1, cores, &settings)?.server()?;
         Self::open(setup, server, kind, count)
     }
 
@@ -141,14 +152,14 @@ impl Contestant {
         } else {
             "sliding"
         };
-        self.server.publisher().tell(&format!(
+        self.server.tell(&format!(
             "run {pace} {} {messages} {} {bytes}",
             self.channel,
             mode.window()
         ))?;
         // The clients first: they notice what is lost, and the server would wait for it forever.
         let times = numbers(&self.clients.hear("DONE")?)?;
-        let wall = numbers(&self.server.publisher().hear("DONE")?)?;
+        let wall = numbers(&self.server.hear()?)?;
         let used = self.server.cpu()?.since(before);
         let (&[_, p50, p99], &[wall]) = (times.as_slice(), wall.as_slice()) else {
             return Err("a DONE without its figures".into());

@@ -14,6 +14,7 @@ mod echo;
 mod epoll;
 mod fanout;
 mod floor;
+mod fpm;
 mod memory;
 mod process;
 mod report;

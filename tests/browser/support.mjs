@@ -113,6 +113,7 @@ export class Wire {
     this.target = port;
     this.down = false; // refuses new connections
     this.frozen = false; // swallows what is sent either way
+    this.alter = (bytes) => bytes; // what the server sends
     this.block = () => false; // given a request's head: true closes it, "hang" never answers it
   }
 
@@ -150,7 +151,7 @@ export class Wire {
         const blocked = from === client && this.block(bytes.toString('latin1'));
         if (blocked === 'hang') return;
         if (blocked) return client.destroy();
-        to.write(bytes);
+        to.write(from === client ? bytes : this.alter(bytes));
       });
     }
   }

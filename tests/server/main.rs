@@ -10,6 +10,7 @@ mod handler;
 mod harness;
 mod http;
 mod limits;
+mod links;
 mod long_poll;
 mod native;
 mod pool;

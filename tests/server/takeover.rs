@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use realtime::backend::Event;
 use realtime::backend::queue::EventQueue;
 use realtime::config::Config;
 use realtime::control::client::Client as Link;
@@ -346,4 +347,118 @@ fn nothing_is_lost_under_load() {
     assert!(published > 100, "{published}");
     assert_eq!((lost, doubled, disordered, gaps), (0, 0, 0, 0));
     assert_eq!(closed, CLIENTS * TAKEOVERS);
+}
+
+#[test]
+fn a_client_on_a_stream_at_the_old_hub_publishes_at_the_new_one() {
+    let site = Site::new(&[("realtime.drain", "5")]);
+    let old = site.first();
+    let mut sse = Client::stream(old.address(), "/sse?channel=a&meta=1", "");
+    let welcome = sse.chunk_with("realtime.welcome");
+    let welcome: Value = welcome
+        .lines()
+        .find_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
+        .unwrap();
+    let (id, key) = (
+        welcome["connection"].as_str().unwrap(),
+        welcome["key"].as_str().unwrap(),
+    );
+    let config = site.config();
+    let queue = Arc::new(EventQueue::new(config.queue_bytes).unwrap());
+    queue.set_interest(crate::harness::MESSAGES);
+    let identity = Identity {
+        detached: true,
+        generation: u64::MAX,
+        ..Identity::default()
+    };
+    let new = Server::with(take(&config).unwrap(), config, queue.clone(), identity).unwrap();
+    eventually("the new hub", || {
+        site.link().identity().generation == u64::MAX
+    });
+    let publish = |key: &str| {
+        let body = format!(r#"{{"channel":"a","data":1,"connection":"{id}","key":"{key}"}}"#);
+        Client::connect(new.address()).post(&body)
+    };
+    assert_eq!(publish("0000000000000000").code(), "forbidden");
+    std::thread::scope(|scope| {
+        let published = scope.spawn(|| publish(key));
+        let mut event = None;
+        eventually("the event", || {
+            event = queue.pop();
+            event.is_some()
+        });
+        let Some(Event::Message { message, reply_to }) = event else {
+            panic!("a message");
+        };
+        assert_eq!(
+            (message.from.id.to_string().as_str(), message.from.path()),
+            (id, "/sse")
+        );
+        // And the handler can answer there.
+        let sent = site
+            .link()
+            .send(message.from.id, json("[7]"), EventName::Message);
+        assert!(sent.unwrap());
+        new.node().reply(reply_to, Ok(Some(json("2"))));
+        assert_eq!(published.join().unwrap().json()["data"], 2);
+    });
+    sse.chunk_with("[7]");
+}
+
+#[test]
+fn a_new_address_is_bound_and_the_old_one_served_for_a_while() {
+    let mut site = Site::new(&[("realtime.drain", "1")]);
+    let old = site.first();
+    let former = old.address().to_owned();
+    let (mut client, _) = Client::native(&former);
+    client.subscribe("a", None);
+    site.settings.push(("realtime.listen", "localhost:0"));
+    site.settings.rotate_right(1);
+    let new = site.next();
+    assert_ne!(new.address(), former);
+    site.link().publish(&message("a", "1")).unwrap();
+    for address in [&former, new.address()] {
+        let (mut client, _) = Client::native(address);
+        let answer = client.subscribe("a", None);
+        assert!(answer["id"].as_str().unwrap().ends_with("-1"), "{answer}");
+    }
+    assert_eq!(client.json()["data"], 1);
+    assert_eq!(client.frame().close(), (1012, "reconnect"));
+    drop(client);
+    await_end(old);
+    eventually("that nobody listens there", || {
+        std::net::TcpStream::connect(&former).is_err()
+    });
+    assert_eq!(Client::connect(new.address()).get("/healthz").status, 200);
+}
+
+#[test]
+fn the_same_port_at_all_addresses_can_follow_one_address() {
+    let mut site = Site::new(&[("realtime.drain", "0.2")]);
+    let old = site.first();
+    let former = old.address().to_owned();
+    let port = former.rsplit(':').next().unwrap();
+    let all: &'static str = format!("0.0.0.0:{port}").leak();
+    site.settings.insert(0, ("realtime.listen", all));
+    let new = site.next();
+    assert_eq!(new.address(), all);
+    await_end(old);
+    for _ in 0..50 {
+        assert_eq!(Client::connect(&former).get("/healthz").status, 200);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_unix_socket_stays_where_it_is() {
+    let place = directory();
+    let address: &'static str = format!("unix:{}/clients.sock", place.path().display()).leak();
+    let site = Site::new(&[("realtime.drain", "0"), ("realtime.listen", address)]);
+    let old = site.first();
+    let new = site.next();
+    await_end(old);
+    assert_eq!(Client::connect(address).get("/healthz").status, 200);
+    drop(new);
+    assert!(!place.path().join("clients.sock").exists());
+    assert!(!site.config().socket.exists());
 }
