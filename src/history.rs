@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::ids::{Channel, Position};
 use crate::message::Publication;
+use crate::wire::handover::WireNote;
 
 /// What a kept message costs beside its content, in bytes.
 const ENTRY_COST: usize = 192;
@@ -62,6 +63,21 @@ pub struct Missed {
     pub recovered: bool,
     /// The oldest that is left.
     pub oldest: Option<Arc<Publication>>,
+}
+
+/// A history on its way from one hub to the next.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// Which history.
+    pub epoch: u32,
+    /// Its newest number.
+    pub seq: u64,
+    /// The newest number that was pushed out of a channel of which nothing is left.
+    pub forgotten: u64,
+    /// The newest number that was pushed out of each of the others.
+    pub marks: Vec<(String, u64)>,
+    /// What there is, in the order of numbers.
+    pub notes: Vec<WireNote>,
 }
 
 impl History {

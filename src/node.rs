@@ -83,6 +83,9 @@ pub struct HistoryPage {
 /// The counters of a server.
 pub type Stats = WireStats;
 
+/// Takes the process number of a master, see [`Node::adopt`].
+pub(crate) type Adopter = Box<dyn Fn(u32) + Send + Sync>;
+
 /// A server's coordinator.
 pub struct Node {
     config: Arc<Config>,
@@ -92,6 +95,7 @@ pub struct Node {
     started: Instant,
     address: OnceLock<String>,
     identity: OnceLock<Identity>,
+    adopter: OnceLock<Adopter>,
     numbers: AtomicU64,
 }
 
@@ -141,6 +145,7 @@ impl Node {
             started: Instant::now(),
             address: OnceLock::new(),
             identity: OnceLock::new(),
+            adopter: OnceLock::new(),
             numbers: AtomicU64::new(0),
         })
     }
@@ -174,6 +179,19 @@ impl Node {
     pub(crate) fn set_identity(&self, identity: Identity) {
         // Set once, before the server that owns this node runs.
         let _ = self.identity.set(identity);
+    }
+
+    /// Tells whom it may concern that a worker of this master's has come: a hub in a process of its own lives as long as
+    /// one of its masters.
+    pub fn adopt(&self, master: u32) {
+        if let Some(adopter) = self.adopter.get() {
+            adopter(master);
+        }
+    }
+
+    pub(crate) fn set_adopter(&self, adopter: Adopter) {
+        // Set once, before the server that owns this node runs.
+        let _ = self.adopter.set(adopter);
     }
 
     /// Publishes. Blocks at most `realtime.timeout` when the shards are behind. Returns the id of the message, with

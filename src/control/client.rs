@@ -4,6 +4,7 @@
 //! Called by `php`. Imports `wire::control` and `node`'s results.
 
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::message::{ConnectionInfo, EventName, Payload, Publish, Transport};
 use crate::node::{ChannelSummary, Failure, HistoryEntry, HistoryPage, Stats};
 use crate::wire::control::{
     self, Greeting, HELLO_MAX, Hello, Identity, Purpose, Request, Response, VERSION, WireFailure,
+    Worker,
 };
 
 /// The largest answer, in bytes: lists of connections and histories.
@@ -77,6 +79,15 @@ impl ConnectError {
 impl Client {
     /// Connects to the hub that listens on `socket`. Every call on the link takes at most `timeout`.
     pub fn connect(socket: &Path, timeout: Duration) -> Result<Self, ConnectError> {
+        Self::connect_as(socket, timeout, None)
+    }
+
+    /// The same, by a process that says whose worker it is.
+    pub fn connect_as(
+        socket: &Path,
+        timeout: Duration,
+        worker: Option<Worker>,
+    ) -> Result<Self, ConnectError> {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 ConnectError::Absent(socket.into())
@@ -108,7 +119,7 @@ impl Client {
         let hello = Hello {
             protocol: "realtime".into(),
             version: VERSION,
-            worker: None,
+            worker,
             purpose: Purpose::Requests,
         };
         client
@@ -123,6 +134,29 @@ impl Client {
                 reason,
             }),
         }
+    }
+
+    /// Whether the hub is still there, as far as one system call can tell.
+    pub fn is_alive(&self) -> bool {
+        let mut byte = 0u8;
+        // SAFETY: receives at most one byte into a local of one byte; the descriptor is open for as long as the stream.
+        let received = unsafe {
+            libc::recv(
+                self.stream.as_raw_fd(),
+                (&raw mut byte).cast(),
+                1,
+                libc::MSG_PEEK | libc::MSG_DONTWAIT,
+            )
+        };
+        // 0 is its end. Anything to read would be an answer that nobody asked for.
+        received < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+    }
+
+    /// The user whose process the hub is.
+    pub fn owner(&self) -> io::Result<u32> {
+        Ok(rustix::net::sockopt::socket_peercred(&self.stream)?
+            .uid
+            .as_raw())
     }
 
     /// The hub's process.

@@ -14,6 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::ids::{Channel, ConnectionId, InvalidId, Pattern};
 use crate::message::{EventName, Payload, Publish};
 use crate::node::{Failure, Node};
+use crate::procfs::Process;
 use crate::wire::control::{
     self, FRAME_OVERHEAD, Greeting, HELLO_MAX, Hello, Identity, Request, Response, VERSION,
     WireConnection, WireEntry, WireFailure,
@@ -60,7 +61,10 @@ async fn link(mut stream: UnixStream, node: Arc<Node>) -> io::Result<()> {
     if !hello.await.map_err(io::Error::other)?? {
         return Ok(());
     }
-    let refused = refuse(&stream, &buffer, config.socket_mode)?;
+    let refused = refuse(&stream, &buffer, config.lets_others_in())?;
+    if refused.is_none() {
+        adopt_master(&stream, &buffer, &node);
+    }
     let greeting = Greeting {
         version: VERSION,
         pid: std::process::id(),
@@ -114,13 +118,13 @@ async fn frame(stream: &mut UnixStream, buffer: &mut Vec<u8>, limit: usize) -> i
 }
 
 /// Why this peer is not served, if it is not.
-fn refuse(stream: &UnixStream, hello: &[u8], socket_mode: u32) -> io::Result<Option<String>> {
+fn refuse(stream: &UnixStream, hello: &[u8], others: bool) -> io::Result<Option<String>> {
     let peer = stream.peer_cred()?.uid();
     // SAFETY: geteuid() reads a number of this process and cannot fail.
     let uid = unsafe { libc::geteuid() };
-    if peer != uid && peer != 0 && socket_mode & 0o066 == 0 {
+    if peer != uid && peer != 0 && !others {
         return Ok(Some(format!(
-            "this server belongs to user {uid} and does not serve user {peer}: see realtime.socket_mode"
+            "this server belongs to user {uid} and does not serve user {peer}: see realtime.socket_mode and realtime.socket_group"
         )));
     }
     let reason = match serde_json::from_slice::<Hello>(hello) {
@@ -133,6 +137,35 @@ fn refuse(stream: &UnixStream, hello: &[u8], socket_mode: u32) -> io::Result<Opt
         Ok(_) => return Ok(None),
     };
     Ok(Some(reason))
+}
+
+/// Tells the node of the master that has started this worker. Only its real one, and only this user's or root's: nobody
+/// can make the hub live as long as some other process.
+fn adopt_master(stream: &UnixStream, hello: &[u8], node: &Node) {
+    let Ok(Hello {
+        worker: Some(worker),
+        ..
+    }) = serde_json::from_slice(hello)
+    else {
+        return;
+    };
+    let Ok(peer) = stream.peer_cred() else {
+        return;
+    };
+    // SAFETY: geteuid() reads a number of this process and cannot fail.
+    let uid = unsafe { libc::geteuid() };
+    let Some(pid) = peer.pid().and_then(|pid| u32::try_from(pid).ok()) else {
+        return;
+    };
+    if peer.uid() != uid && peer.uid() != 0 {
+        return;
+    }
+    match Process::look(pid) {
+        // In a container of its own it knows its parent by another number.
+        Some(process) if worker.master != pid => node.adopt(process.parent),
+        // /proc may hide it, although it is the same user's: then its word is all there is.
+        _ => node.adopt(worker.master),
+    }
 }
 
 async fn answer(node: &Arc<Node>, request: Request) -> Response {

@@ -6,18 +6,20 @@
 
 use std::cell::RefCell;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::fault::contain;
-use super::ini;
+use super::sapi::Home;
 use super::server_link::Link;
+use super::{hub_process, ini};
 use crate::backend::queue::EventQueue;
 use crate::config::{Config, ListenAddress};
 use crate::control::client::{Client, ConnectError};
 use crate::node::{Failure, Node, Stats};
 use crate::server::Server;
+use crate::server::detached::NotStarted;
 
 /// The server of this process.
 struct Running {
@@ -73,8 +75,8 @@ static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
 static FORKS: AtomicU32 = AtomicU32::new(0);
 /// Grows with every start and stop, so that threads notice.
 static CHANGES: AtomicU32 = AtomicU32::new(1);
-/// Whether this SAPI starts a server by itself (`php -S` with realtime.autostart).
-static AUTOSTART: AtomicBool = AtomicBool::new(false);
+/// The [`Home`] of the server that this SAPI starts by itself, with realtime.autostart.
+static AUTOSTART: AtomicU8 = AtomicU8::new(Home::Nowhere as u8);
 
 #[derive(Default)]
 struct Local {
@@ -84,7 +86,14 @@ struct Local {
     client: Option<Client>,
     /// Why autostart failed in this process.
     failed: Option<String>,
+    /// When it may be tried again. Never, where there is no time.
+    again: Option<Instant>,
 }
+
+/// How long requests do without a server that does not answer.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How often somebody who waits for a server that is just starting looks.
+const LOOK: Duration = Duration::from_millis(5);
 
 thread_local! {
     static LOCAL: RefCell<Local> = RefCell::default();
@@ -176,17 +185,31 @@ pub fn stop() {
     let _ = LOCAL.try_with(|local| local.take());
 }
 
-/// From now on a server is started when none is found. Tries at once, and returns why it failed, once.
-pub fn autostart() -> Option<String> {
-    AUTOSTART.store(true, Ordering::Relaxed);
+/// From now on a server is started when none is found. For RINIT: tries at once, and returns why it failed, once.
+pub fn autostart(home: Home) -> Option<String> {
+    AUTOSTART.store(home as u8, Ordering::Relaxed);
     LOCAL.with_borrow_mut(|local| {
         local.refresh();
-        if local.here.is_some() || local.client.is_some() || local.failed.is_some() {
+        if local.here.is_some() {
             return None;
         }
-        match local.connect() {
-            Ok(_) => None,
-            Err(_) => local.failed.clone(),
+        match &local.client {
+            Some(client) if client.is_alive() => return None,
+            _ => local.client = None,
+        }
+        if local.failed.is_some() {
+            if local.again.is_none_or(|again| Instant::now() < again) {
+                return None;
+            }
+            local.failed = None;
+        }
+        match home {
+            Home::Nowhere => None,
+            Home::Threads => match local.connect() {
+                Ok(_) => None,
+                Err(_) => local.failed.clone(),
+            },
+            Home::Process => local.find_or_start(),
         }
     })
 }
@@ -293,7 +316,11 @@ impl Local {
             Err(LinkError::NoServer(error)) if error.is_absent() => error,
             Err(error) => return Err(error),
         };
-        if !AUTOSTART.load(Ordering::Relaxed) {
+        let home = AUTOSTART.load(Ordering::Relaxed);
+        if home == Home::Process as u8 {
+            return self.start_process();
+        }
+        if home == Home::Nowhere as u8 {
             return Err(absent.into());
         }
         if let Some(why) = &self.failed {
@@ -315,11 +342,67 @@ impl Local {
             }
         }
     }
+
+    /// At the start of a request: joins the server, or starts one and does not wait for it. What went wrong is told once.
+    fn find_or_start(&mut self) -> Option<String> {
+        let config = ini::config().ok()?;
+        let (error, pause) = match connect() {
+            Ok(client) => {
+                // Whether it takes over or not, this one serves meanwhile.
+                let taken = hub_process::take_over(config, &client);
+                self.client = Some(client);
+                return match taken {
+                    Err(error @ (NotStarted::Failed(_) | NotStarted::NoProcess(_))) => {
+                        Some(error.to_string())
+                    }
+                    _ => None,
+                };
+            }
+            Err(LinkError::NoServer(error)) if error.is_absent() => {
+                match hub_process::start(config) {
+                    Ok(()) | Err(NotStarted::Elsewhere(_)) => return None,
+                    // Told by whoever failed.
+                    Err(NotStarted::Wait { .. }) => return None,
+                    Err(error) => (error.to_string(), LOOK),
+                }
+            }
+            Err(error) => (error.to_string(), SILENCE),
+        };
+        self.again = Instant::now().checked_add(pause);
+        self.failed = Some(error.clone());
+        Some(error)
+    }
+
+    /// In the middle of a script: joins the server that just now was not there, and starts it if nobody else does.
+    fn start_process(&mut self) -> Result<Link<'_>, LinkError> {
+        let config = ini::config()?;
+        let deadline = Instant::now() + config.timeout;
+        loop {
+            let pause = match hub_process::start(config) {
+                Ok(()) => Duration::ZERO,
+                Err(NotStarted::Elsewhere(_)) => LOOK,
+                Err(NotStarted::Wait { time, .. }) if Instant::now() + time < deadline => time,
+                Err(error) => return Err(LinkError::NotStarted(error.to_string())),
+            };
+            std::thread::sleep(pause);
+            match connect() {
+                Ok(client) => return Ok(Link::Remote(self.client.insert(client))),
+                Err(LinkError::NoServer(error))
+                    if error.is_absent() && Instant::now() < deadline => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
 }
 
 fn connect() -> Result<Client, LinkError> {
     let config = ini::config()?;
-    Ok(Client::connect(Path::new(&config.socket), config.timeout)?)
+    let worker = hub_process::worker();
+    Ok(Client::connect_as(
+        Path::new(&config.socket),
+        config.timeout,
+        worker,
+    )?)
 }
 
 /// A server that a fork has copied here is the parent's: its threads are not in this process.

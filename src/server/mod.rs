@@ -4,9 +4,14 @@
 //! Imports everything above.
 
 mod accept;
+pub mod detached;
 mod listen;
+mod logfile;
 mod logging;
+mod masters;
+mod process;
 mod shard;
+pub mod takeover;
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -17,6 +22,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use self::listen::{Listener, StartError};
+pub use self::logging::PhpLog;
+pub use self::process::is_patient;
+pub use self::takeover::{Legacy, TakeoverError};
 use crate::backend::Backend;
 use crate::config::Config;
 use crate::control;
@@ -35,6 +43,8 @@ pub struct Listeners {
     pub clients: Listener,
     /// For other processes of this machine.
     pub control: Elected,
+    /// What came with them, when they are another hub's: see [`takeover::take`].
+    pub legacy: Option<Legacy>,
 }
 
 impl Listeners {
@@ -42,7 +52,11 @@ impl Listeners {
     pub fn bind(config: &Config) -> Result<Self, StartError> {
         let control = election::stand(config)?;
         let clients = Listener::bind(&config.listen)?;
-        Ok(Self { clients, control })
+        Ok(Self {
+            clients,
+            control,
+            legacy: None,
+        })
     }
 }
 
@@ -53,7 +67,14 @@ pub type Shutdown = watch::Receiver<bool>;
 /// then clients are told 1001, what waits is sent, and it returns.
 pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Result<()> {
     let config = node.config().clone();
-    let Listeners { clients, control } = listeners;
+    let Listeners {
+        clients,
+        control,
+        legacy,
+    } = listeners;
+    if legacy.is_some() {
+        return Err(io::Error::other("no old hub hands over yet"));
+    }
     let polls = Arc::new(Polls::default());
     let mut shards = Vec::new();
     for index in 0..config.threads {
@@ -88,12 +109,24 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
         keeping.abort();
     });
     drop(local);
+    // The next hub need not wait until this one's clients have taken leave.
+    drop(control);
     for shard in shards {
         shard.join();
     }
     runtime.shutdown_timeout(Duration::from_millis(100));
-    drop(control);
     Ok(())
+}
+
+fn check_docroot(config: &Config) -> Result<(), StartError> {
+    let Some(directory) = &config.docroot else {
+        return Ok(());
+    };
+    let failed = |error| StartError::NoDocroot {
+        directory: directory.clone(),
+        error,
+    };
+    std::fs::read_dir(directory).map_err(failed).map(drop)
 }
 
 async fn keep_house(node: Arc<Node>) {
@@ -118,12 +151,7 @@ impl Server {
     /// Starts one. What cannot be bound is told before any thread starts.
     pub fn start(config: Config, backend: Arc<dyn Backend>) -> Result<Self, StartError> {
         logging::start(&config);
-        if let Some(directory) = &config.docroot {
-            std::fs::read_dir(directory).map_err(|error| StartError::NoDocroot {
-                directory: directory.clone(),
-                error,
-            })?;
-        }
+        check_docroot(&config)?;
         let listeners = Listeners::bind(&config)?;
         let shards: Arc<[Arc<Shard>]> = (0..config.threads)
             .map(|_| Arc::new(Shard::default()))

@@ -6,6 +6,7 @@
 pub mod control;
 pub mod envelope;
 pub mod events;
+pub mod handover;
 pub mod native;
 pub mod sse;
 pub mod websocket;
