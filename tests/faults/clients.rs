@@ -54,7 +54,7 @@ pub struct Notes {
     pub gaps: u64,
     /// How its connections ended, by close code; 0 is without one.
     pub ends: BTreeMap<u16, u64>,
-    /// Connection attempts that were refused.
+    /// Connection attempts that were refused, or broke off before they were answered.
     pub refused: u64,
 }
 
@@ -252,8 +252,13 @@ impl Crowd {
             .wrapping_add(1);
         let client = &mut self.clients[index];
         client.socket = None;
-        *client.notes.ends.entry(code).or_default() += 1;
-        self.progress.dropped.fetch_add(1, Ordering::Relaxed);
+        if client.upgraded || code != 0 {
+            *client.notes.ends.entry(code).or_default() += 1;
+            self.progress.dropped.fetch_add(1, Ordering::Relaxed);
+        } else {
+            // Never a connection: its place in the queue of a listener that was closed is all that it had.
+            client.notes.refused += 1;
+        }
         if client.subscribed {
             self.progress.subscribed.fetch_sub(1, Ordering::Relaxed);
         }

@@ -190,10 +190,10 @@ export class Lab {
     return (await until(() => this.hubs().length === 1 && this.hubs(), 'one hub', 8000, () => this.hubs()))[0];
   }
 
-  /** Zombies that this lab's processes have left. */
+  /** Zombies that this lab's processes have left. When init buries its own is its business. */
   zombies() {
     const ours = new Set([...this.pids, ...this.hubs().map((hub) => hub.pid)]);
-    return zombies().filter(({ parent, name }) => ours.has(parent) || /realtime/.test(name));
+    return zombies().filter(({ parent, name }) => ours.has(parent) || (/realtime/.test(name) && parent !== 1));
   }
 
   /** Ends everything and removes the directory. Says what did not end by itself when asked to. */

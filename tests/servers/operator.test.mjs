@@ -51,6 +51,8 @@ describe('root', () => {
 
   async function asRoot(settings) {
     lab = await Lab.make({ ini: shared, settings });
+    // In a directory that is root's own.
+    lab.writeIni({ socket: lab.file('hub.sock') });
     lab.fpm = await new Fpm(lab, { pool: { ...STATIC, 'listen.mode': '0666' }, as: 'root', wrap, args: ['-R'] }).start();
     lab.nginx = await new Nginx(lab).start();
   }
@@ -225,7 +227,7 @@ describe('the control socket\'s place', () => {
 
   test('a socket that is stale because a program took its path: a clear error, never a wrong peer', async () => {
     lab = await Lab.make({ ini: shared });
-    const server = net.createServer((socket) => socket.end('I am no realtime server\r\n'));
+    const server = net.createServer((socket) => socket.on('error', () => {}).resume().end('I am no realtime server\r\n'));
     await new Promise((done) => server.listen(lab.socket, done));
     lab.give(lab.socket);
     lab.fpm = await new Fpm(lab, { pool: STATIC }).start();
