@@ -166,6 +166,11 @@ impl Pool {
         })
     }
 
+    /// The process id of its master.
+    pub fn pid(&self) -> u32 {
+        self.master.pid()
+    }
+
     /// The process that ends the pool.
     pub fn keeper(self) -> Process {
         self.master
