@@ -3,7 +3,9 @@
 //! Imports `zend`.
 
 use std::ffi::{CStr, CString};
+use std::os::fd::{BorrowedFd, RawFd};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use ext_php_rs::ffi::sapi_module;
 
@@ -68,14 +70,31 @@ pub fn may_keep_standard_error() -> bool {
     matches!(name().to_bytes(), b"fpm-fcgi" | b"apache2handler") || is_patient(&std::io::stderr())
 }
 
-/// Where this process's pool takes FastCGI requests.
+/// Where this process's pool takes FastCGI requests. The same for as long as the process lives.
 pub fn pool() -> Option<ListenAddress> {
+    static POOL: OnceLock<Option<ListenAddress>> = OnceLock::new();
     if !matches!(name().to_bytes(), b"fpm-fcgi" | b"cgi-fcgi") {
         return None;
     }
-    // By FastCGI's specification the listening socket is standard input.
-    let stdin = std::io::stdin();
-    let socket = socket2::SockRef::from(&stdin);
+    // Looked for once, in the first request: later a script may have sockets of its own.
+    POOL.get_or_init(|| {
+        let mut open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
+            .ok()?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect();
+        // FastCGI's specification says standard input; PHP-FPM leaves its socket at some number above.
+        open.sort_unstable();
+        open.into_iter().find_map(listening)
+    })
+    .clone()
+}
+
+/// Where this descriptor listens, if it does.
+fn listening(descriptor: RawFd) -> Option<ListenAddress> {
+    // SAFETY: of this process's own list of open descriptors, in its only thread: nobody has closed it since. One that had
+    // been closed would be an error below, and nothing is closed here.
+    let socket = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    let socket = socket2::SockRef::from(&socket);
     if !socket.is_listener().ok()? {
         return None;
     }

@@ -78,7 +78,7 @@ impl Doors {
         );
         self.open = Some(Open {
             closed,
-            accepting: self.accept(self.clients.clone(), closing),
+            accepting: self.accept(self.clients.clone(), closing, false),
             controlling: tokio::task::spawn_local(greeting),
         });
         Ok(())
@@ -92,7 +92,7 @@ impl Doors {
     /// Accepts clients at another address, too, for so long.
     pub fn accept_at(&self, listener: Listener, during: Duration) {
         let (closed, closing) = watch::channel(false);
-        let accepting = self.accept(Rc::new(listener), closing);
+        let accepting = self.accept(Rc::new(listener), closing, true);
         tokio::task::spawn_local(async move {
             tokio::time::sleep(during).await;
             let _ = closed.send(true);
@@ -130,13 +130,19 @@ impl Doors {
         self.places.available_permits() == self.node.config().max_connections + SPARE
     }
 
-    fn accept(&self, listener: Rc<Listener>, closing: watch::Receiver<bool>) -> JoinHandle<()> {
+    fn accept(
+        &self,
+        listener: Rc<Listener>,
+        closing: watch::Receiver<bool>,
+        to_the_last: bool,
+    ) -> JoinHandle<()> {
         tokio::task::spawn_local(accept::run(
             listener,
             self.shards.clone(),
             self.places.clone(),
             self.node.config().clone(),
             closing,
+            to_the_last,
         ))
     }
 }

@@ -131,6 +131,7 @@ for (const kind of KINDS) {
       const publishing = server.php(`for ($i = 0; $i < 300; $i++) {
         rt_broadcast(['${kind}.steady', '${kind}.extra'], $i); usleep(5000); }`);
       const extras = [];
+      await until(() => got.length > 6, 'the first messages'); // PHP may take its time to start
       for (let i = 0; i < 5; i++) {
         await sleep(100);
         const extra = await collect(rt, `${kind}.extra`);

@@ -9,6 +9,8 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+export { default as WebSocket } from 'ws';
+
 export const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
 const php = process.env.PHP || 'php';
 const extension = process.env.REALTIME_SO || path.join(root, 'modules/realtime.so');
@@ -23,6 +25,16 @@ export async function until(check, what, ms = 8000, state = () => '') {
     if (Date.now() > end) throw new Error(`in ${ms} ms there was not: ${what} ${JSON.stringify(state())}`);
     await sleep(10);
   }
+}
+
+/** Chromium without a window. */
+export async function launch() {
+  const { chromium } = await import('playwright-core');
+  return chromium.launch({
+    executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
+    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+      '--disable-component-update', '--disable-sync'],
+  });
 }
 
 /** Runs PHP to its end. */

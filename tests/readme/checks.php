@@ -125,6 +125,10 @@ return [
         $chat->stop();
     },
 
+    // These need nginx and PHP-FPM: tests/servers/readme.test.mjs takes them from the page and runs them there.
+    'README.md#with-nginx-and-php-fpm ini' => fn (Block $block) => equal("extension=realtime.so\n", $block->code),
+    'README.md#with-nginx-and-php-fpm nginx' => fn (Block $block) => equal("include snippets/realtime.conf;\n", $block->code),
+
     'README.md#transports sh' => function (Block $block, Lab $lab): void {
         $clock = $lab->php(file_get_contents("$lab->directory/clock.php"), 'clock.php');
         $lab->ready($clock);

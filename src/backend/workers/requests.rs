@@ -146,7 +146,6 @@ impl Client {
                     hands,
                 )
                 .await;
-            self.tell(&said);
             let cut = matches!(ended, Err(Broken::Closed | Broken::Io(_)));
             if cut && connection.used && !said.anything() {
                 // A process may end between two requests of a kept connection: it never saw this one.
@@ -157,6 +156,7 @@ impl Client {
             requests.fetch_add(1, Ordering::Relaxed);
             return match ended {
                 Err(broken) => {
+                    self.tell(&said, true);
                     self.failed.pass(|missed| {
                         tracing::error!(missed, "a request of realtime.handler failed: {broken}");
                     });
@@ -166,6 +166,8 @@ impl Client {
                     if clean {
                         self.pool.keep(connection);
                     }
+                    // What a script printed that never ran is in that error.
+                    self.tell(&said, progress.ran);
                     self.ended(end, &said, &progress, hands)
                 }
             };
@@ -232,7 +234,7 @@ impl Client {
                     Part::Output(mut part) => {
                         while let Some(piece) = output.next(&mut part)? {
                             match piece {
-                                Piece::Text(text) => said.printed(text),
+                                Piece::Text(text) => said.printed(&text),
                                 Piece::Frame(frame) => {
                                     let outcomes: Outcomes =
                                         control::read(&frame).map_err(|_| Broken::Unreadable)?;
@@ -249,6 +251,7 @@ impl Client {
                         }
                     }
                     Part::End { status, refused } => {
+                        said.printed(output.rest());
                         let clean = bytes.is_empty() && rest.is_empty();
                         return Ok((End { status, refused }, clean));
                     }
@@ -258,13 +261,13 @@ impl Client {
     }
 
     /// Passes on what PHP reported and what the script printed.
-    fn tell(&self, said: &Said) {
+    fn tell(&self, said: &Said, ran: bool) {
         if let Some(text) = said.report() {
             self.reported.pass(|missed| {
                 tracing::warn!(missed, "realtime.handler: {text}");
             });
         }
-        if let Some((text, length)) = said.text() {
+        if ran && let Some((text, length)) = said.text() {
             self.printed.pass(|missed| {
                 tracing::warn!(
                     missed,
