@@ -20,7 +20,7 @@ use crate::ids::{Channel, ConnectionId, InvalidId, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload, Publication, Publish};
 use crate::predecessor::Predecessor;
 use crate::session;
-use crate::wire::control::{Identity, WireStats, Worker};
+use crate::wire::control::{Identity, WireStats};
 use crate::wire::handover::WireNote;
 
 /// How often somebody who waits for room looks again.
@@ -87,8 +87,8 @@ pub struct HistoryPage {
 /// The counters of a server.
 pub type Stats = WireStats;
 
-/// Takes a PHP process that a master has started, see [`Node::adopt`].
-pub(crate) type Adopter = Box<dyn Fn(&Worker) + Send + Sync>;
+/// Takes the process number of a master and its [`Identity::generation`], see [`Node::adopt`].
+pub(crate) type Adopter = Box<dyn Fn(u32, u64) + Send + Sync>;
 
 /// A server's coordinator.
 pub struct Node {
@@ -191,11 +191,11 @@ impl Node {
         let _ = self.identity.set(identity);
     }
 
-    /// Tells whom it may concern that a master's worker has come: a hub in a process of its own lives as long as one of its
-    /// masters.
-    pub fn adopt(&self, worker: &Worker) {
+    /// Tells whom it may concern that a worker of this master's has come: a hub in a process of its own lives as long as
+    /// one of its masters.
+    pub fn adopt(&self, master: u32, generation: u64) {
         if let Some(adopter) = self.adopter.get() {
-            adopter(worker);
+            adopter(master, generation);
         }
     }
 

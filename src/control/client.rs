@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+
+use crate::config;
 use crate::ids::{Channel, ConnectionId, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish};
 use crate::node::{ChannelSummary, Failure, HistoryEntry, HistoryPage, Stats};
@@ -59,6 +62,19 @@ pub enum ConnectError {
         .0.display()
     )]
     Forbidden(PathBuf),
+    /// It does not answer.
+    #[error(
+        "the realtime server on the control socket {} did not answer within realtime.timeout",
+        .0.display()
+    )]
+    Silent(PathBuf),
+    /// Somebody else listens where this user's own server would.
+    #[error(
+        "the control socket {} is another user's, although its name is of this user's server; name it in \
+         realtime.socket if that is meant",
+        .0.display()
+    )]
+    Foreign(PathBuf),
     /// It does not want us, and says why.
     #[error("the realtime server on the control socket {} refused: {reason}", .socket.display())]
     Refused {
@@ -87,7 +103,7 @@ impl ConnectError {
 impl Client {
     /// Connects to the hub that listens on `socket`. Every call on the link takes at most `timeout`.
     pub fn connect(socket: &Path, timeout: Duration) -> Result<Self, ConnectError> {
-        Self::connect_for(Purpose::Requests, socket, timeout, None)
+        Self::open(socket, timeout, None, Purpose::Requests)
     }
 
     /// The same, by a process that says whose worker it is.
@@ -96,34 +112,41 @@ impl Client {
         timeout: Duration,
         worker: Option<Worker>,
     ) -> Result<Self, ConnectError> {
-        Self::connect_for(Purpose::Requests, socket, timeout, worker)
+        Self::open(socket, timeout, worker, Purpose::Requests)
     }
 
-    /// Connects to be told events; then [`Client::into_stream`] is the link.
-    pub fn attach(socket: &Path, timeout: Duration) -> Result<Self, ConnectError> {
-        Self::connect_for(Purpose::Attach, socket, timeout, None)
-    }
-
-    fn connect_for(
+    /// Connects for something else than calls; then [`Client::into_stream`] is the link.
+    pub fn connect_for(
         purpose: Purpose,
         socket: &Path,
         timeout: Duration,
+    ) -> Result<Self, ConnectError> {
+        Self::open(socket, timeout, None, purpose)
+    }
+
+    fn open(
+        socket: &Path,
+        timeout: Duration,
         worker: Option<Worker>,
+        purpose: Purpose,
     ) -> Result<Self, ConnectError> {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 ConnectError::Absent(socket.into())
             }
             io::ErrorKind::PermissionDenied => ConnectError::Forbidden(socket.into()),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                ConnectError::Silent(socket.into())
+            }
             _ => ConnectError::Failed {
                 socket: socket.into(),
                 error,
             },
         };
-        let stream = UnixStream::connect(socket).map_err(failed)?;
-        let timeout = timeout.max(Duration::from_millis(1));
-        stream.set_read_timeout(Some(timeout)).map_err(failed)?;
-        stream.set_write_timeout(Some(timeout)).map_err(failed)?;
+        let stream = connect(socket, timeout).map_err(failed)?;
+        if socket == config::default_socket() && !is_trusted(&stream).map_err(failed)? {
+            return Err(ConnectError::Foreign(socket.into()));
+        }
         let mut client = Self {
             stream,
             socket: socket.into(),
@@ -159,16 +182,6 @@ impl Client {
         }
     }
 
-    /// The link itself. Nothing but the greeting has been read from it.
-    pub fn into_stream(self) -> UnixStream {
-        self.stream
-    }
-
-    /// The hub's largest message.
-    pub fn max_message_size(&self) -> usize {
-        self.greeting.max_message_size
-    }
-
     /// Whether the hub is still there, as far as one system call can tell.
     pub fn is_alive(&self) -> bool {
         let mut byte = 0u8;
@@ -187,9 +200,24 @@ impl Client {
 
     /// The user whose process the hub is.
     pub fn owner(&self) -> io::Result<u32> {
-        Ok(rustix::net::sockopt::socket_peercred(&self.stream)?
-            .uid
-            .as_raw())
+        owner(&self.stream)
+    }
+
+    /// Sets how long a call on the link may take from now on.
+    pub fn limit(&mut self, time: Duration) {
+        self.timeout = time;
+        // Fails only for a link that is broken, as the next call will find.
+        let _ = set_timeouts(SockRef::from(&self.stream), time);
+    }
+
+    /// The link itself. Nothing but the greeting has been read from it.
+    pub fn into_stream(self) -> UnixStream {
+        self.stream
+    }
+
+    /// The hub's largest message.
+    pub fn max_message_size(&self) -> usize {
+        self.greeting.max_message_size
     }
 
     /// The hub's process.
@@ -387,6 +415,9 @@ impl Client {
     /// Sends the frame in `request` and reads one into `buffer`. Two system calls where the answer is short.
     fn exchange(&mut self, limit: usize) -> io::Result<()> {
         let deadline = Instant::now() + self.timeout;
+        // Each read has its own time limit, as set for the link; where much of the time is over, it gets less.
+        let nearly = self.timeout / 10 * 9;
+        let mut shortened = false;
         let sent = self.stream.write_all(&self.request);
         if let Err(error) = &sent
             && !matches!(
@@ -402,9 +433,13 @@ impl Client {
         let mut filled = 0;
         let mut wanted = 4;
         while filled < wanted {
-            // Each read has its own time limit; together they may take at most twice as long.
-            if Instant::now() > deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
+            }
+            if left < nearly {
+                self.stream.set_read_timeout(Some(left))?;
+                shortened = true;
             }
             match self.stream.read(&mut self.buffer[filled..]) {
                 Ok(0) => {
@@ -430,6 +465,9 @@ impl Client {
                 self.buffer.resize(wanted.max(filled), 0);
             }
         }
+        if shortened {
+            self.stream.set_read_timeout(Some(self.timeout))?;
+        }
         self.moved = filled > wanted;
         self.buffer.truncate(wanted);
         self.buffer.drain(..4);
@@ -448,10 +486,9 @@ impl Client {
     fn broken(&self, error: &io::Error) -> Failure {
         let socket = self.socket.display();
         Failure::Link(match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => format!(
-                "the realtime server on {socket} did not answer within realtime.timeout ({:?})",
-                self.timeout
-            ),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                format!("the realtime server on {socket} did not answer within realtime.timeout")
+            }
             _ => format!("the link to the realtime server on {socket} broke: {error}"),
         })
     }
@@ -461,4 +498,30 @@ impl Client {
             "an unexpected answer, {response:?}"
         )))
     }
+}
+
+/// Also connecting takes time, while a hub does not accept.
+fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    set_timeouts(SockRef::from(&socket), timeout)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket.into())
+}
+
+fn set_timeouts(socket: SockRef<'_>, time: Duration) -> io::Result<()> {
+    // Zero would mean for ever.
+    let time = time.max(Duration::from_millis(1));
+    socket.set_read_timeout(Some(time))?;
+    socket.set_write_timeout(Some(time))
+}
+
+fn owner(stream: &UnixStream) -> io::Result<u32> {
+    Ok(rustix::net::sockopt::socket_peercred(stream)?.uid.as_raw())
+}
+
+/// Whether the hub is a process of this user or of root.
+fn is_trusted(stream: &UnixStream) -> io::Result<bool> {
+    let owner = owner(stream)?;
+    // SAFETY: geteuid() reads a number of this process and cannot fail.
+    Ok(owner == 0 || owner == unsafe { libc::geteuid() })
 }

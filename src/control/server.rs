@@ -100,8 +100,8 @@ async fn greet(
         Ok(desk) => (Some(desk), None),
         Err(reason) => (None, Some(reason)),
     };
-    if let (None, Some(worker)) = (&refused, &worker) {
-        adopt_master(&stream, worker, node);
+    if let (Some(worker), None) = (worker, &refused) {
+        adopt_master(&stream, &worker, node);
     }
     let greeting = Greeting {
         version: VERSION,
@@ -169,8 +169,8 @@ fn direct<'a>(
     let ours = peer == uid || peer == 0;
     if !ours && !node.config().lets_others_in() {
         return Ok(Err(format!(
-            "this server belongs to user {uid} and does not serve user {peer}: see realtime.socket_mode and \
-             realtime.socket_group"
+            "this server belongs to user {uid} and does not serve user {peer}: see realtime.socket_mode \
+             and realtime.socket_group"
         )));
     }
     let Some(hello) = hello.filter(|hello| hello.protocol == "realtime") else {
@@ -230,11 +230,8 @@ fn adopt_master(stream: &UnixStream, worker: &Worker, node: &Node) {
     }
     match Process::look(pid) {
         // In a container of its own it knows its parent by another number.
-        Some(process) if worker.master != pid => node.adopt(&Worker {
-            master: process.parent,
-            ..worker.clone()
-        }),
+        Some(process) if worker.master != pid => node.adopt(process.parent, worker.generation),
         // /proc may hide it, although it is the same user's: then its word is all there is.
-        _ => node.adopt(worker),
+        _ => node.adopt(worker.master, worker.generation),
     }
 }

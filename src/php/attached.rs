@@ -1,5 +1,7 @@
 //! The link of a `php worker.php` to a server in a process of its own, whose events it handles.
 //!
+//! When another server takes over, the process serves both until the last client of the old one has gone there.
+//!
 //! Batches come in and outcomes go out on the PHP thread, whenever `event_loop` looks; there is no thread and no runtime.
 //! A link that broke is made anew with back-off: its events went to other processes meanwhile, and what was read of
 //! them is forgotten. Imports `work`, `control::client`, `wire::events`, `link` and `ini`.
@@ -19,7 +21,7 @@ use super::wait::{owned, watch};
 use super::work::{Outgoing, Waiting, Work};
 use super::{ini, zend};
 use crate::control::client::Client;
-use crate::wire::control;
+use crate::wire::control::{self, Purpose};
 use crate::wire::events::{Batch, LEAVING, Outcomes};
 
 /// The first wait after a link broke that had not lasted, and the longest.
@@ -41,7 +43,8 @@ pub struct Attached {
     wake: OwnedFd,
     /// Readable when the link is to be made anew.
     timer: OwnedFd,
-    link: RefCell<Option<Link>>,
+    /// The link to the server, and for a while one to the server before it, whose last clients have events still.
+    links: RefCell<Vec<Link>>,
     back_off: Cell<Duration>,
     /// [`link::forks`] when it was made.
     forks: u32,
@@ -50,6 +53,8 @@ pub struct Attached {
 struct Link {
     stream: UnixStream,
     since: Instant,
+    /// Another server has taken over from this one, and will end the link when its last client has gone.
+    former: bool,
     /// The beginning of a batch whose rest is to come.
     input: Vec<u8>,
     events: VecDeque<Waiting>,
@@ -130,18 +135,20 @@ impl Attached {
 
     /// How many events wait.
     pub fn len(&self) -> usize {
-        self.link
+        self.links
             .borrow()
-            .as_ref()
-            .map_or(0, |link| link.events.len())
+            .iter()
+            .map(|link| link.events.len())
+            .sum()
     }
 
     /// The next event.
     pub fn pop(&self) -> Option<Work> {
-        let mut link = self.link.borrow_mut();
-        let link = link.as_mut()?;
-        let event = link.events.pop_front()?;
-        Some(link.outgoing.work(event))
+        let mut links = self.links.borrow_mut();
+        links.iter_mut().find_map(|link| {
+            let event = link.events.pop_front()?;
+            Some(link.outgoing.work(event))
+        })
     }
 
     /// Takes up what has come. Makes the link anew when it is time for that.
@@ -151,12 +158,10 @@ impl Attached {
         }
         drain(&self.wake);
         let due = drain(&self.timer);
-        let received = self.link.borrow_mut().as_mut().map(Link::receive);
-        match received {
-            Some(Ok(())) => {}
-            Some(Err(error)) => self.lost(&error),
-            None if due => self.try_again(),
-            None => {}
+        let was_linked = self.is_linked();
+        self.on_each(Link::receive);
+        if !self.is_linked() && (due || was_linked && self.is_moved()) {
+            self.try_again();
         }
     }
 
@@ -172,12 +177,36 @@ impl Attached {
         if self.is_inherited() {
             return;
         }
-        let told = match &mut *self.link.borrow_mut() {
-            Some(link) if now || link.outgoing.is_due() => link.tell(),
-            _ => Ok(()),
-        };
-        if let Err(error) = told {
-            self.lost(&error);
+        self.on_each(|link| match now || link.outgoing.is_due() {
+            true => link.tell(),
+            false => Ok(()),
+        });
+    }
+
+    /// Whether there is a link to a server that gets new clients.
+    fn is_linked(&self) -> bool {
+        self.links.borrow().iter().any(|link| !link.former)
+    }
+
+    /// Whether the server has said that another one has taken over.
+    fn is_moved(&self) -> bool {
+        self.links.borrow().iter().any(|link| link.former)
+    }
+
+    /// Does something with each link, and drops those with which it fails.
+    fn on_each(&self, mut act: impl FnMut(&mut Link) -> io::Result<()>) {
+        let mut broken = Vec::new();
+        self.links.borrow_mut().retain_mut(|link| match act(link) {
+            Ok(()) => true,
+            Err(error) => {
+                if !link.former {
+                    broken.push((error, link.since));
+                }
+                false
+            }
+        });
+        for (error, since) in broken {
+            self.lost(&error, since);
         }
     }
 
@@ -200,7 +229,7 @@ impl Attached {
             epoll,
             wake,
             timer,
-            link: RefCell::new(None),
+            links: RefCell::default(),
             back_off: Cell::new(BACK_OFF.0),
             forks: link::forks(),
         })
@@ -212,23 +241,23 @@ impl Attached {
         let mut link = Link {
             stream: client.into_stream(),
             since: Instant::now(),
+            former: false,
             input: Vec::new(),
             events: VecDeque::new(),
             outgoing,
         };
         let begun = watch(&self.epoll, link.stream.as_raw_fd()).and_then(|()| link.tell());
-        DESCRIPTORS[0].store(link.stream.as_raw_fd(), Ordering::Relaxed);
-        self.link.replace(Some(link));
         if let Err(error) = begun {
-            self.lost(&error);
+            return self.lost(&error, link.since);
         }
+        DESCRIPTORS[0].store(link.stream.as_raw_fd(), Ordering::Relaxed);
+        self.links.borrow_mut().push(link);
     }
 
     /// The link broke. What it brought is with others now.
-    fn lost(&self, error: &io::Error) {
+    fn lost(&self, error: &io::Error, since: Instant) {
         DESCRIPTORS[0].store(-1, Ordering::Relaxed);
-        let Some(link) = self.link.take() else { return };
-        if link.since.elapsed() >= LASTING {
+        if since.elapsed() >= LASTING {
             self.back_off.set(BACK_OFF.0);
             log(&format!(
                 "realtime: the server has ended the link to this worker ({error}); it looks for the next server"
@@ -279,7 +308,7 @@ impl Attached {
 
     /// Says what is done, and that the rest is for others.
     fn leave(&self) {
-        if let Some(mut link) = self.link.take() {
+        for mut link in self.links.take() {
             let mut last = link.outgoing.take().unwrap_or_default();
             last.interest = LEAVING;
             // The server may have gone first.
@@ -333,6 +362,8 @@ impl Link {
         while let Some((content, rest)) = control::split(&self.input[used..]) {
             used = self.input.len() - rest.len();
             let batch = control::read::<Batch>(content).map_err(io::Error::other)?;
+            // Without events it says that another server has taken over.
+            self.former |= batch.events.is_empty();
             self.events.extend(self.outgoing.events(batch));
         }
         self.input.drain(..used);
@@ -361,7 +392,11 @@ impl Link {
 fn connect() -> Result<Client, LinkError> {
     let config = ini::config()?;
     let socket = Path::new(&config.socket);
-    Ok(Client::attach(socket, config.timeout)?)
+    Ok(Client::connect_for(
+        Purpose::Attach,
+        socket,
+        config.timeout,
+    )?)
 }
 
 /// Empties an eventfd or a timerfd. Whether there was anything.

@@ -84,12 +84,16 @@ struct Local {
     seen: u32,
     here: Option<Here>,
     client: Option<Client>,
+    /// What a server in another process has told last.
+    secret: String,
     /// Why autostart failed in this process.
     failed: Option<String>,
     /// When it may be tried again. Never, where there is no time.
     again: Option<Instant>,
 }
 
+/// How long a request that may need no server at all waits for its greeting.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// How long requests do without a server that does not answer.
 const SILENCE: Duration = Duration::from_secs(5);
 /// How often somebody who waits for a server that is just starting looks.
@@ -206,7 +210,7 @@ pub fn autostart(home: Home) -> Option<String> {
         }
         match home {
             Home::Nowhere => None,
-            Home::Threads => match local.connect() {
+            Home::Threads => match local.connect(soon()) {
                 Ok(_) => None,
                 Err(_) => local.failed.clone(),
             },
@@ -215,28 +219,30 @@ pub fn autostart(home: Home) -> Option<String> {
     })
 }
 
-/// Whether `secret` is that of the server in another process that this one is linked to. A link may be to one that is
-/// gone: then it is made anew.
+/// Whether `secret` is that of the server in another process. One that is stopping greets nobody any more and still has
+/// events handled, so what an earlier one of its links has told counts as well.
 pub fn is_secret(secret: &str) -> Result<bool, LinkError> {
-    let same = |client: &Client| {
-        let known = client.identity().secret.as_bytes();
-        // In constant time; a server without a secret has no such requests.
-        !known.is_empty()
-            && known.len() == secret.len()
-            && known
-                .iter()
-                .zip(secret.bytes())
-                .fold(0, |differ, (a, b)| differ | (a ^ b))
-                == 0
-    };
     LOCAL.with_borrow_mut(|local| {
         local.refresh();
-        if local.client.as_ref().is_some_and(same) {
+        if let Some(client) = &local.client {
+            local.secret.clone_from(&client.identity().secret);
+        }
+        if same(&local.secret, secret) {
             return Ok(true);
         }
+        // The link may be to one that is gone.
         local.client = None;
-        Ok(same(local.client.insert(connect()?)))
+        let client = local.client.insert(connect()?);
+        local.secret.clone_from(&client.identity().secret);
+        Ok(same(&local.secret, secret))
     })
+}
+
+/// Compares in constant time. A server without a secret has none that fits.
+fn same(known: &str, given: &str) -> bool {
+    let (known, given) = (known.as_bytes(), given.as_bytes());
+    let differ = |all: u8, (a, b): (&u8, &u8)| all | (a ^ b);
+    !known.is_empty() && known.len() == given.len() && known.iter().zip(given).fold(0, differ) == 0
 }
 
 /// What this thread is linked to, for phpinfo(): connects when a server is there, starts none.
@@ -285,12 +291,11 @@ pub fn with<T>(mut call: impl FnMut(&mut Link<'_>) -> Result<T, Failure>) -> Res
         if let Some(here) = &local.here {
             return Ok(call(&mut Link::Here(&here.node))?);
         }
+        let timeout = ini::config()?.timeout;
+        let deadline = Instant::now() + timeout;
         if let Some(client) = &mut local.client {
-            let begun = Instant::now();
             match call(&mut Link::Remote(client)) {
-                Err(Failure::Link(_) | Failure::Stopped)
-                    if begun.elapsed() < ini::config()?.timeout =>
-                {
+                Err(Failure::Link(_) | Failure::Stopped) if Instant::now() < deadline => {
                     local.client = None;
                 }
                 Err(error @ (Failure::Link(_) | Failure::Stopped)) => {
@@ -300,9 +305,17 @@ pub fn with<T>(mut call: impl FnMut(&mut Link<'_>) -> Result<T, Failure>) -> Res
                 other => return Ok(other?),
             }
         }
-        let mut link = local.connect()?;
-        let result = call(&mut link);
-        if let Err(Failure::Link(_)) = result {
+        let result = match local.connect(deadline)? {
+            mut here @ Link::Here(_) => call(&mut here),
+            Link::Remote(client) => {
+                // All of it together takes no longer than one call may.
+                client.limit(deadline.saturating_duration_since(Instant::now()));
+                let result = call(&mut Link::Remote(client));
+                client.limit(timeout);
+                result
+            }
+        };
+        if let Err(Failure::Link(_) | Failure::Stopped) = result {
             local.client = None;
         }
         Ok(result?)
@@ -335,15 +348,15 @@ impl Local {
     }
 
     /// Finds a server, or starts one where this SAPI does that.
-    fn connect(&mut self) -> Result<Link<'_>, LinkError> {
-        let absent = match connect() {
+    fn connect(&mut self, deadline: Instant) -> Result<Link<'_>, LinkError> {
+        let absent = match connect_until(deadline) {
             Ok(client) => return Ok(Link::Remote(self.client.insert(client))),
             Err(LinkError::NoServer(error)) if error.is_absent() => error,
             Err(error) => return Err(error),
         };
         let home = AUTOSTART.load(Ordering::Relaxed);
         if home == Home::Process as u8 {
-            return self.start_process();
+            return self.start_process(deadline);
         }
         if home == Home::Nowhere as u8 {
             return Err(absent.into());
@@ -371,7 +384,7 @@ impl Local {
     /// At the start of a request: joins the server, or starts one and does not wait for it. What went wrong is told once.
     fn find_or_start(&mut self) -> Option<String> {
         let config = ini::config().ok()?;
-        let (error, pause) = match connect() {
+        let (error, pause) = match connect_until(Instant::now() + PATIENCE.min(config.timeout)) {
             Ok(client) => {
                 // Whether it takes over or not, this one serves meanwhile.
                 let taken = hub_process::take_over(config, &client);
@@ -391,17 +404,18 @@ impl Local {
                     Err(error) => (error.to_string(), LOOK),
                 }
             }
+            // Whoever needs an answer waits longer for it, and hears of it.
+            Err(LinkError::NoServer(ConnectError::Silent(_))) => (String::new(), SILENCE),
             Err(error) => (error.to_string(), SILENCE),
         };
         self.again = Instant::now().checked_add(pause);
         self.failed = Some(error.clone());
-        Some(error)
+        (!error.is_empty()).then_some(error)
     }
 
     /// In the middle of a script: joins the server that just now was not there, and starts it if nobody else does.
-    fn start_process(&mut self) -> Result<Link<'_>, LinkError> {
+    fn start_process(&mut self, deadline: Instant) -> Result<Link<'_>, LinkError> {
         let config = ini::config()?;
-        let deadline = Instant::now() + config.timeout;
         loop {
             let pause = match hub_process::start(config) {
                 Ok(()) => Duration::ZERO,
@@ -412,7 +426,7 @@ impl Local {
                 Err(error) => return Err(LinkError::NotStarted(error.to_string())),
             };
             std::thread::sleep(pause);
-            match connect() {
+            match connect_until(deadline) {
                 Ok(client) => return Ok(Link::Remote(self.client.insert(client))),
                 Err(LinkError::NoServer(error))
                     if error.is_absent() && Instant::now() < deadline => {}
@@ -422,14 +436,21 @@ impl Local {
     }
 }
 
+/// When a call that begins now has to end.
+fn soon() -> Instant {
+    Instant::now() + ini::config().map_or(Duration::ZERO, |config| config.timeout)
+}
+
 fn connect() -> Result<Client, LinkError> {
+    connect_until(soon())
+}
+
+fn connect_until(deadline: Instant) -> Result<Client, LinkError> {
     let config = ini::config()?;
-    let worker = hub_process::worker();
-    Ok(Client::connect_as(
-        Path::new(&config.socket),
-        config.timeout,
-        worker,
-    )?)
+    let left = deadline.saturating_duration_since(Instant::now());
+    let mut client = Client::connect_as(Path::new(&config.socket), left, hub_process::worker())?;
+    client.limit(config.timeout);
+    Ok(client)
 }
 
 /// A server that a fork has copied here is the parent's: its threads are not in this process.

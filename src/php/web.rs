@@ -6,13 +6,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::ffi::{CStr, c_int};
+use std::ffi::c_int;
 use std::rc::Rc;
 
-use ext_php_rs::ffi::sapi_module;
 use ext_php_rs::types::ZendStr;
 
 use super::fault::{self, Fault, Unwinding, contain};
+use super::sapi::{self, Home};
 use super::work::{Outgoing, Waiting};
 use super::{dispatch, event_loop, ini, link, zend};
 use crate::wire::control;
@@ -35,12 +35,7 @@ thread_local! {
 
 /// Whether this PHP runs scripts for a web server, each with one request, in processes that come and go.
 pub fn is_worker() -> bool {
-    // SAFETY: PHP sets its SAPI before it starts modules, and never changes its name.
-    let name = unsafe {
-        let module = sapi_module;
-        CStr::from_ptr(module.name)
-    };
-    [c"fpm-fcgi", c"apache2handler", c"cgi-fcgi", c"litespeed"].contains(&name)
+    sapi::home() == Home::Process
 }
 
 /// Fails in a web request, where `what` makes no sense.

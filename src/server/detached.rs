@@ -184,8 +184,11 @@ fn serve(birth: &Birth, listeners: Listeners, address: &str) -> io::Result<()> {
     let shards: Arc<[Arc<Shard>]> = (0..config.threads)
         .map(|_| Arc::new(Shard::default()))
         .collect();
-    let workers = Workers::new(config.clone(), birth.pool.clone(), secret.clone());
-    let workers = Arc::new(workers);
+    let workers = Arc::new(Workers::new(
+        config.clone(),
+        birth.pool.clone(),
+        secret.clone(),
+    ));
     let node = Arc::new(Node::new(config.clone(), shards, workers.clone())?);
     node.set_address(address.to_owned());
     node.set_identity(Identity {
@@ -198,10 +201,10 @@ fn serve(birth: &Birth, listeners: Listeners, address: &str) -> io::Result<()> {
     masters.adopt(birth.worker.master);
     let adopting = masters.clone();
     let newest = AtomicU64::new(birth.worker.generation);
-    node.set_adopter(Box::new(move |worker| {
-        adopting.adopt(worker.master);
-        // PHP was reloaded: the handler may include other code although its own file is as it was.
-        if newest.fetch_max(worker.generation, Ordering::Relaxed) < worker.generation {
+    node.set_adopter(Box::new(move |master, generation| {
+        adopting.adopt(master);
+        if newest.fetch_max(generation, Ordering::Relaxed) < generation {
+            // PHP was reloaded, and reads its files anew.
             workers.handler_may_have_changed();
         }
     }));

@@ -118,7 +118,6 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
         control,
         legacy,
     } = listeners;
-    // Held to the end: who is elected next finds nothing of this hub.
     let control = Rc::new(control);
     let serving = serve(
         (clients, control.clone(), legacy),
@@ -132,10 +131,10 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
     // Also when it never served: the shards wait for it.
     let _ = stop.send(true);
     drop(local);
-    // What it has answered reaches the shards before they end.
-    drop(links);
     // The next hub need not wait until this one's clients have taken leave.
     drop(control);
+    // What it has answered reaches the shards before they end.
+    drop(links);
     for shard in shards {
         shard.join();
     }
@@ -143,6 +142,17 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
     drop(executors);
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
+}
+
+fn check_docroot(config: &Config) -> Result<(), StartError> {
+    let Some(directory) = &config.docroot else {
+        return Ok(());
+    };
+    let failed = |error| StartError::NoDocroot {
+        directory: directory.clone(),
+        error,
+    };
+    std::fs::read_dir(directory).map_err(failed).map(drop)
 }
 
 /// The control thread's part.
@@ -207,6 +217,10 @@ async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io:
             secret: doors.node.identity().secret.clone(),
             max_message_size: config.max_message_size,
             parts: taker.same_version,
+            attached: doors
+                .node
+                .workers()
+                .map_or(0, |workers| workers.attached_interest().to_bits()),
         };
         let same_version = taker.same_version;
         let (node, control, clients) = (
@@ -224,6 +238,9 @@ async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io:
             Ok(link) => {
                 control.set_owned(false);
                 clients.set_owned(false);
+                if let Some(workers) = node.workers() {
+                    workers.refer_attached();
+                }
                 return Ok(Successor { link, same_version });
             }
             Err(error) => {
@@ -267,17 +284,6 @@ async fn part(successor: Successor, doors: &Doors, leave: &watch::Sender<Option<
         () = followed => {}
         () = drain::until_empty(doors, leaving) => {}
     }
-}
-
-fn check_docroot(config: &Config) -> Result<(), StartError> {
-    let Some(directory) = &config.docroot else {
-        return Ok(());
-    };
-    let failed = |error| StartError::NoDocroot {
-        directory: directory.clone(),
-        error,
-    };
-    std::fs::read_dir(directory).map_err(failed).map(drop)
 }
 
 async fn keep_house(node: Arc<Node>) {

@@ -16,6 +16,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use super::Listeners;
 use super::listen::{Listener, StartError};
+use crate::backend::Interest;
 use crate::config::{Config, ListenAddress};
 use crate::control::election::Elected;
 use crate::control::handover::Link;
@@ -64,6 +65,8 @@ pub struct Legacy {
     pub secret: String,
     /// The history; none when the old hub's version writes it in another way.
     pub(super) past: Option<Past>,
+    /// Which events the old hub's attached PHP processes handle.
+    pub(super) attached: Interest,
     /// The link to the old hub.
     pub(super) link: UnixStream,
     /// The largest frame on it, in bytes.
@@ -128,6 +131,7 @@ pub fn take(config: &Config) -> Result<Listeners, TakeoverError> {
         control: Elected::inherit(config, control, lock).map_err(broken)?,
         legacy: Some(Legacy {
             secret: estate.secret,
+            attached: Interest::from_bits(estate.attached),
             past,
             link,
             frame_max,
@@ -147,6 +151,9 @@ pub async fn succeed(
     control: &Elected,
 ) -> io::Result<(Option<Link>, Option<Listener>)> {
     let same_version = legacy.past.is_some();
+    if let Some(workers) = node.workers() {
+        workers.expect_attached(legacy.attached);
+    }
     if let Some(past) = legacy.past {
         node.inherit(past).map_err(io::Error::other)?;
     }

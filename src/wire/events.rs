@@ -19,7 +19,8 @@ pub const SECRET_PARAM: &str = "REALTIME_SECRET";
 pub struct Batch {
     /// Whose events they are, each connection once: a request's head may be large, and its events many.
     pub parties: Vec<WireParty>,
-    /// The events; none asks only for [`Outcomes::interest`].
+    /// The events. A request with none asks only for [`Outcomes::interest`]; an attached process is told by it that another
+    /// server has taken over.
     pub events: Vec<WireEvent>,
 }
 

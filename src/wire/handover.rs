@@ -33,6 +33,9 @@ pub struct Estate {
     pub max_message_size: usize,
     /// Whether it sends parts. If not, the new hub begins a history of its own.
     pub parts: bool,
+    /// Which events its attached PHP processes handle, as in [`super::events::Outcomes::interest`].
+    #[serde(default)]
+    pub attached: u8,
 }
 
 /// How far the hand-over is.

@@ -324,7 +324,8 @@ fn per_call(setup: &Setup, calls: usize, report: &mut Report) -> Outcome<()> {
         ] {
             // With pauses: under strace the answering side is so slow that in a row it would never have to wait.
             let mut work = || side.take(Condition::Asleep(calls)).map(|_| ());
-            let counts = syscalls::count(setup, pid, &mut work)?;
+            let mut counts = syscalls::count(setup, pid, &mut work)?;
+            counts.remove("clock_nanosleep");
             figures.push(syscalls::figure(
                 format!("{label}, {who}"),
                 &counts,

@@ -78,7 +78,9 @@ impl Pool {
         command.arg(directory.join("fpm.conf"));
         let socket = directory.join("hub.sock").display().to_string();
         let log = directory.join("hub.log").display().to_string();
+        let address = format!("unix:{place}/fpm.sock");
         let own = [
+            ("realtime.fastcgi", address),
             ("extension", setup.extension.display().to_string()),
             ("max_execution_time", "0".to_owned()),
             ("realtime.socket", socket),

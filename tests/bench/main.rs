@@ -15,6 +15,7 @@ mod epoll;
 mod fanout;
 mod floor;
 mod fpm;
+mod handler;
 mod memory;
 mod process;
 mod report;
@@ -40,7 +41,7 @@ use wire::Kind;
 pub type Outcome<T> = Result<T, String>;
 
 const USAGE: &str = "usage: cargo bench --bench fanout -- --extension PATH [--php PATH] [--quick] \
-    [--connections N[,N]] [FILTER]\n  FILTER is part of a section's name: fanout, memory, calls, control, echo, slow, syscalls";
+    [--connections N[,N]] [FILTER]\n  FILTER is part of a section's name: fanout, memory, calls, control, echo, handler, slow, syscalls";
 
 /// How much to measure.
 #[derive(Clone, Debug)]
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
             .map_err(|e| format!("{e}"))
             .and_then(floor::run),
         Some(["--role", "answer", path]) => roundtrip::answer(path),
+        Some(["--role", "request", path]) => handler::ask(path),
         Some(["--role", "ask", path]) => roundtrip::ask(path),
         Some(["--role", "client", rest @ ..]) => client_options(rest)
             .ok_or_else(|| "wrong client arguments".to_owned())
@@ -181,12 +183,13 @@ fn measure(setup: &Setup, plan: &Plan, quick: bool, filter: &str) -> Outcome<()>
         .apply()
         .map_err(|e| format!("sched_setaffinity: {e}"))?;
     type Section = fn(&Setup, &Plan, &mut Report) -> Outcome<()>;
-    let sections: [(&str, Section); 7] = [
+    let sections: [(&str, Section); 8] = [
         ("fanout", fanout::run),
         ("memory", memory::run),
         ("calls", calls::run),
         ("control", control::run),
         ("echo", echo::run),
+        ("handler", handler::run),
         ("slow", slow::run),
         ("syscalls", syscalls::run),
     ];

@@ -47,7 +47,8 @@ rt_on_message(function (Realtime\Message $m) {
     throw new Exception('its state is kept all the same');
 }, 'throw');
 rt_on_error(fn ($c, Throwable $e) => print("{$e->getMessage()}: " . json_encode($c->state) . "\n"));
-rt_on_close(function (Realtime\Connection $c, int $code) {
+rt_on_close(function (Realtime\Connection $c, int $code) use (&$closed) {
+    $closed = true;
     echo "closed $code ", json_encode($c->state), "\n";
 });
 
@@ -89,7 +90,7 @@ foreach ([
 }
 echo json_encode($found['b']->state), "\n";
 $b->send(pack('n', 1000), 8);
-$b->receive();
+wait_for(function () use (&$closed) { return $closed; });
 ?>
 --EXPECT--
 NULL

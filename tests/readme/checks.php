@@ -207,6 +207,16 @@ return [
         $server->stop();
     },
 
+    'php/docs/api.md#what-you-keep-with-a-connection php' => function (Block $block, Lab $lab) use ($serve): void {
+        $server = $serve($block, $lab);
+        $socket = new Socket($lab->port, '/ws?name=Ada');
+        foreach ([1, 2] as $n) {
+            $socket->send("{\"type\":\"publish\",\"channel\":\"a\",\"data\":1,\"ref\":$n}");
+            equal("Ada said $n things", $socket->frame('reply')['data']);
+        }
+        $server->stop();
+    },
+
     'php/docs/api.md#binary php' => function (Block $block, Lab $lab) use ($serve): void {
         $server = $serve($block, $lab);
         equal('ff007f', bin2hex((new Socket($lab->port, '/raw/pixels'))->receive()));

@@ -6,6 +6,7 @@ mod backend;
 mod bad_input;
 mod client;
 mod control;
+mod detached;
 mod handler;
 mod harness;
 mod http;

@@ -331,6 +331,7 @@ fn estate(clients: &TcpListener, parts: bool) -> Estate {
         secret: "handed down".into(),
         max_message_size: 1024,
         parts,
+        attached: 0,
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::{Attached, Workers};
 use crate::backend::Interest;
 use crate::wire::control;
-use crate::wire::events::{LEAVING, OUTCOMES_OVERHEAD, Outcomes};
+use crate::wire::events::{Batch, LEAVING, OUTCOMES_OVERHEAD, Outcomes};
 
 /// How long a new process may take to say what it handles.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
@@ -32,8 +32,8 @@ pub(super) struct Desk {
     newcomers: mpsc::UnboundedSender<Newcomer>,
     // Taken once, by the thread.
     waiting: std::sync::Mutex<Option<mpsc::UnboundedReceiver<Newcomer>>>,
-    /// Changes when the processes are to go elsewhere.
-    dismissals: watch::Sender<u64>,
+    /// Changes when another server has taken over.
+    referrals: watch::Sender<u64>,
 }
 
 impl Desk {
@@ -42,7 +42,7 @@ impl Desk {
         Self {
             newcomers,
             waiting: std::sync::Mutex::new(Some(waiting)),
-            dismissals: watch::Sender::new(0),
+            referrals: watch::Sender::new(0),
         }
     }
 }
@@ -54,10 +54,20 @@ impl Workers {
         let _ = self.desk.newcomers.send((link, place));
     }
 
-    /// Lets every attached process go as soon as it has answered what it has: a new server has taken over, and they will
-    /// find it where they found this one.
-    pub fn dismiss(&self) {
-        self.desk.dismissals.send_modify(|count| *count += 1);
+    /// Tells every attached process that another server has taken over, which it finds where it found this one. It goes on
+    /// serving both, until this server ends.
+    pub fn refer_attached(&self) {
+        self.desk.referrals.send_modify(|count| *count += 1);
+    }
+
+    /// What attached processes handle, for a server that takes over.
+    pub fn attached_interest(&self) -> Interest {
+        self.interests.of_attached()
+    }
+
+    /// Takes over from a server whose attached processes handle `interest`: they will come here.
+    pub fn expect_attached(&self, interest: Interest) {
+        self.interests.expect(interest);
     }
 
     /// Serves attached processes for as long as it is polled, within a `LocalSet`.
@@ -91,7 +101,7 @@ async fn serve(link: StdStream, workers: Arc<Workers>) -> io::Result<()> {
     link.set_nonblocking(true)?;
     let config = &workers.config;
     let limit = config.max_message_size + config.state_size + OUTCOMES_OVERHEAD;
-    let mut dismissals = workers.desk.dismissals.subscribe();
+    let mut referrals = workers.desk.referrals.subscribe();
     let (mut reader, mut writer) = UnixStream::from_std(link)?.into_split();
     let mut input = Input::new(limit);
     let first = tokio::time::timeout(FIRST_WAIT, input.next(&mut reader)).await;
@@ -100,16 +110,12 @@ async fn serve(link: StdStream, workers: Arc<Workers>) -> io::Result<()> {
     };
     let mut interest = first.interest;
     let attached = Attached::new(&workers, Interest::from_bits(interest));
-    let mut dismissed = false;
+    let mut referred = false;
     let mut output = Vec::new();
     let mut sent = 0;
     let mut deadline = Instant::now();
     loop {
         let held = attached.held();
-        if dismissed && held == 0 {
-            attached.leave();
-            return Ok(());
-        }
         tokio::select! {
             read = input.next(&mut reader) => {
                 let Some(mut outcomes) = read? else {
@@ -134,7 +140,7 @@ async fn serve(link: StdStream, workers: Arc<Workers>) -> io::Result<()> {
                     return Ok(());
                 }
             }
-            batch = attached.next(), if held == 0 && output.is_empty() && !dismissed => {
+            batch = attached.next(), if held == 0 && output.is_empty() => {
                 control::frame_into(&mut output, &batch);
                 deadline = Instant::now() + config.handler_timeout;
             }
@@ -152,7 +158,11 @@ async fn serve(link: StdStream, workers: Arc<Workers>) -> io::Result<()> {
                 )));
             }
             // An error means that the server has gone, and this task with it.
-            _ = dismissals.changed(), if !dismissed => dismissed = true,
+            _ = referrals.changed(), if !referred => {
+                referred = true;
+                // A batch without events says so.
+                output.extend_from_slice(&control::frame(&Batch::default()));
+            }
         }
     }
 }

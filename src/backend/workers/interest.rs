@@ -110,6 +110,27 @@ impl Interests {
         number
     }
 
+    /// What attached processes handle, or did until the last of them left a moment ago.
+    pub fn of_attached(&self) -> Interest {
+        let known = self.lock();
+        let attached = known.attached.values().fold(0, |all, bits| all | bits);
+        let left = known.left.map_or(0, |(_, bits)| bits);
+        Interest::from_bits(if known.attached.is_empty() {
+            left
+        } else {
+            attached
+        })
+    }
+
+    /// Processes that handle `interest` will attach themselves in a moment: until then nobody gets past them.
+    pub fn expect(&self, interest: Interest) {
+        let mut known = self.lock();
+        if known.attached.is_empty() && known.handler.is_none() && interest != Interest::default() {
+            known.left = Some((Instant::now(), interest.to_bits()));
+            self.publish(&known);
+        }
+    }
+
     /// An attached process has left.
     pub fn detach(&self, number: u64) {
         let mut known = self.lock();

@@ -30,6 +30,8 @@ function obey(string $line, $signals): array
 function run(string $mode, string $channel, int $messages, int $window, int $bytes, $from): array
 {
     global $sequence;
+    // From a named pipe, PHP waits for as many bytes as it is asked for.
+    $room = stream_get_meta_data($from)['wrapper_type'] === 'plainfile' ? 1 : 4096;
     $filling = str_repeat('x', $bytes - 33);
     $sent = $through = 0;
     $started = hrtime(true);
@@ -39,7 +41,7 @@ function run(string $mode, string $channel, int $messages, int $window, int $byt
                 rt_broadcast($channel, sprintf('#%010d %020d %s', $sequence++, hrtime(true), $filling));
             }
         }
-        $signals = fread($from, 4096);
+        $signals = fread($from, $room);
         if ($signals === false || $signals === '') {
             exit(1); // the driver has given up
         }

@@ -11,7 +11,11 @@ $sequence = (int) $_GET['first'];
 if ($_GET['line'] === 'who') {
     $stats = rt_stats();
     $done = [getmypid(), $stats['pid'], $stats['address']];
+} elseif ($_GET['line'] === 'requests') {
+    $done = [rt_stats()['handler_requests']];
 } else {
-    $done = obey($_GET['line'], fopen($_GET['signals'], 'r'));
+    $signals = fopen($_GET['signals'], 'r');
+    stream_set_read_buffer($signals, 0);
+    $done = obey($_GET['line'], $signals);
 }
 echo 'DONE ', implode(' ', $done), "\n";
