@@ -1,10 +1,11 @@
 //! `realtime`: a PHP extension that pushes to browsers, with the server embedded.
 //!
 //! The modules import each other from top to bottom only:
-//! `ids`, `message`, `config` -> `wire` -> `outbox` -> `hub`, `history` -> `broker` -> `backend` -> `node` ->
+//! `ids`, `config`, `auth`, `limits`, `message` -> `wire` -> `outbox` -> `hub`, `history` -> `broker` -> `backend` -> `node` ->
 //! `session` -> `transport`, `control` -> `server` -> `php` (the only one that names PHP, behind the feature
 //! of that name).
 
+pub mod auth;
 pub mod backend;
 pub mod broker;
 pub mod config;
@@ -12,6 +13,7 @@ pub mod control;
 pub mod history;
 pub mod hub;
 pub mod ids;
+pub mod limits;
 pub mod message;
 pub mod node;
 pub mod outbox;

@@ -7,18 +7,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::auth::Auth;
 use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, ReplyTo};
 use crate::broker::memory::Memory;
 use crate::broker::{Broker, BrokerEvents, CatchUp};
 use crate::config::Config;
 use crate::history::Limits;
-use crate::hub::Hub;
 use crate::hub::mailbox::{Command, Registered, Shard};
+use crate::hub::{self, Hub};
 use crate::ids::{Channel, ConnectionId, Pattern};
+use crate::limits::Counts;
 use crate::message::{ConnectionInfo, EventName, Payload, Publication, Publish};
 use crate::session;
 use crate::wire::control::{Identity, WireStats};
 
+/// What a client is told whose token was taken back.
+const REVOKED: &str = "the token was revoked";
 /// How often somebody who waits for room looks again.
 const ROOM_PAUSE: Duration = Duration::from_micros(200);
 
@@ -42,6 +46,9 @@ pub enum Failure {
     /// The server is stopping.
     #[error("the server is stopping")]
     Stopped,
+    /// The server will not do it; says why.
+    #[error("{0}")]
+    Refused(String),
     /// The link to the server's process failed; says which and how.
     #[error("{0}")]
     Link(String),
@@ -93,6 +100,9 @@ pub struct Node {
     address: OnceLock<String>,
     identity: OnceLock<Identity>,
     numbers: AtomicU64,
+    auth: Auth,
+    addresses: Arc<Counts>,
+    users: Arc<Counts>,
 }
 
 /// The hand-over of publications to the shards of this process.
@@ -133,6 +143,7 @@ impl Node {
             bytes: config.history_bytes,
         };
         let events = Shards(shards.clone());
+        let auth = Auth::new(&config).map_err(std::io::Error::other)?;
         Ok(Self {
             broker: Memory::new(limits, u32::from_ne_bytes(epoch), events),
             config,
@@ -142,6 +153,9 @@ impl Node {
             address: OnceLock::new(),
             identity: OnceLock::new(),
             numbers: AtomicU64::new(0),
+            auth,
+            addresses: Arc::default(),
+            users: Arc::default(),
         })
     }
 
@@ -174,6 +188,21 @@ impl Node {
     pub(crate) fn set_identity(&self, identity: Identity) {
         // Set once, before the server that owns this node runs.
         let _ = self.identity.set(identity);
+    }
+
+    /// Who may sign tokens, and which were taken back.
+    pub fn auth(&self) -> &Auth {
+        &self.auth
+    }
+
+    /// The connections of each address.
+    pub fn addresses(&self) -> &Arc<Counts> {
+        &self.addresses
+    }
+
+    /// The connections of each user.
+    pub fn users(&self) -> &Arc<Counts> {
+        &self.users
     }
 
     /// Publishes. Blocks at most `realtime.timeout` when the shards are behind. Returns the id of the message, with
@@ -266,6 +295,71 @@ impl Node {
         }
         shard.put(close);
         Ok(true)
+    }
+
+    /// Closes all connections of a user. Returns how many there were.
+    pub fn disconnect(&self, user: &str, code: u16, reason: &str) -> usize {
+        self.close_each(code, reason, |info| info.user() == Some(user))
+    }
+
+    /// Takes back all tokens that a user has got up to now, and closes its connections. Returns how many there were.
+    pub fn revoke_user(&self, user: &str) -> Result<usize, Failure> {
+        let revoked = self.auth.revoke_user(user);
+        revoked.map_err(|full| Failure::Refused(full.to_string()))?;
+        Ok(self.disconnect(user, hub::CLOSE_REVOKED, REVOKED))
+    }
+
+    /// Takes back one token, and closes the connections that came with it. Returns how many there were.
+    pub fn revoke_token(&self, token: &str) -> Result<usize, Failure> {
+        let grant = match self.auth.revoke_token(token) {
+            Ok(Ok(grant)) => grant,
+            Ok(Err(full)) => return Err(Failure::Refused(full.to_string())),
+            Err(bad) => return Err(Failure::Refused(bad.to_string())),
+        };
+        Ok(self.close_each(hub::CLOSE_REVOKED, REVOKED, |info| {
+            let its = info.grant();
+            its.is_some_and(|its| its.fingerprint == grant.fingerprint)
+        }))
+    }
+
+    fn close_each(
+        &self,
+        code: u16,
+        reason: &str,
+        is_meant: impl Fn(&ConnectionInfo) -> bool,
+    ) -> usize {
+        let mut closed = 0;
+        for shard in self.shards.iter() {
+            let mut connections = shard.connections();
+            connections.retain(|info| is_meant(info));
+            closed += connections.len();
+            let reason = reason.to_owned();
+            if !connections.is_empty() {
+                shard.put(Command::Run(Box::new(move |hub| {
+                    for info in connections {
+                        if let Some(registered) = hub.shard().connection(info.id) {
+                            hub.close(registered.slot, code, &reason);
+                        }
+                    }
+                })));
+            }
+        }
+        closed
+    }
+
+    /// Whether a connection is subscribed to a channel. Waits for its shard.
+    pub async fn is_subscribed(&self, who: ConnectionId, channel: Channel) -> bool {
+        let Some(shard) = self.shard_of(who) else {
+            return false;
+        };
+        let (sender, answer) = tokio::sync::oneshot::channel();
+        shard.put(Command::Run(Box::new(move |hub| {
+            let registered = hub.shard().connection(who);
+            // Whoever asked may have gone.
+            let _ =
+                sender.send(registered.is_some_and(|its| hub.is_subscribed(its.slot, &channel)));
+        })));
+        answer.await.unwrap_or(false)
     }
 
     /// The channels that have subscribers and fit `pattern`, by name.
@@ -416,9 +510,10 @@ impl Node {
         self.broker.catch_up(channels, since)
     }
 
-    /// Lets the broker forget what is too old.
+    /// Lets the broker forget what is too old, and the tokens' keys be read again.
     pub fn expire(&self) {
         self.broker.expire();
+        self.auth.keep_house();
     }
 
     /// The part of a shard that other threads reach.

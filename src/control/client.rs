@@ -145,7 +145,7 @@ impl Client {
         self.check_size(&publish.payload)?;
         match self.ask(&Request::Publish(publish.into()))? {
             Response::Published(id) => Ok(id),
-            other => Err(self.unexpected(other)),
+            _ => Err(self.unexpected()),
         }
     }
 
@@ -205,7 +205,7 @@ impl Client {
                     })
                 })
                 .collect()),
-            other => Err(self.unexpected(other)),
+            _ => Err(self.unexpected()),
         }
     }
 
@@ -221,12 +221,11 @@ impl Client {
                 .filter_map(|wire| {
                     let transport = *Transport::ALL.get(usize::from(wire.transport))?;
                     let id = ConnectionId::from_bits(wire.id);
-                    Some(Arc::new(ConnectionInfo::from_head(
-                        id, transport, &wire.ip, &wire.head,
-                    )))
+                    let info = ConnectionInfo::from_head(id, transport, &wire.ip, &wire.head);
+                    Some(Arc::new(info.with_user(wire.user.map(Into::into))))
                 })
                 .collect()),
-            other => Err(self.unexpected(other)),
+            _ => Err(self.unexpected()),
         }
     }
 
@@ -260,7 +259,7 @@ impl Client {
                 recovered,
                 oldest,
             }),
-            other => Err(self.unexpected(other)),
+            _ => Err(self.unexpected()),
         }
     }
 
@@ -268,14 +267,42 @@ impl Client {
     pub fn stats(&mut self) -> Result<Stats, Failure> {
         match self.ask(&Request::Stats)? {
             Response::Stats(stats) => Ok(stats),
-            other => Err(self.unexpected(other)),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// See [`crate::node::Node::disconnect`].
+    pub fn disconnect(&mut self, user: &str, code: u16, reason: &str) -> Result<usize, Failure> {
+        self.count(&Request::Disconnect {
+            user: user.to_owned(),
+            code,
+            reason: reason.to_owned(),
+        })
+    }
+
+    /// See [`crate::node::Node::revoke_user`].
+    pub fn revoke_user(&mut self, user: &str) -> Result<usize, Failure> {
+        let user = user.to_owned();
+        self.count(&Request::RevokeUser { user })
+    }
+
+    /// See [`crate::node::Node::revoke_token`].
+    pub fn revoke_token(&mut self, token: &str) -> Result<usize, Failure> {
+        let token = token.to_owned();
+        self.count(&Request::RevokeToken { token })
+    }
+
+    fn count(&mut self, request: &Request) -> Result<usize, Failure> {
+        match self.ask(request)? {
+            Response::Count(count) => Ok(count),
+            _ => Err(self.unexpected()),
         }
     }
 
     fn done(&mut self, request: &Request) -> Result<bool, Failure> {
         match self.ask(request)? {
             Response::Done(done) => Ok(done),
-            other => Err(self.unexpected(other)),
+            _ => Err(self.unexpected()),
         }
     }
 
@@ -294,6 +321,7 @@ impl Client {
             Response::Failed(WireFailure::Busy) => Err(Failure::Busy),
             Response::Failed(WireFailure::Stopped) => Err(Failure::Stopped),
             Response::Failed(WireFailure::Bad(reason)) => Err(Failure::Link(reason)),
+            Response::Failed(WireFailure::Refused(reason)) => Err(Failure::Refused(reason)),
             response => Ok(response),
         }
     }
@@ -359,9 +387,8 @@ impl Client {
         })
     }
 
-    fn unexpected(&self, response: Response) -> Failure {
-        self.broken(&io::Error::other(format!(
-            "an unexpected answer, {response:?}"
-        )))
+    /// Which is not shown: it may have cookies and tokens.
+    fn unexpected(&self) -> Failure {
+        self.broken(&io::Error::other("an answer to another question"))
     }
 }

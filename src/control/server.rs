@@ -190,6 +190,7 @@ fn ask(node: &Arc<Node>, request: Request) -> Response {
                         transport: c.transport.index() as u8,
                         ip: c.ip.to_string(),
                         head: c.head().to_owned(),
+                        user: c.user().map(ToOwned::to_owned),
                     });
                     Response::Connections(wire.collect())
                 }),
@@ -217,6 +218,11 @@ fn ask(node: &Arc<Node>, request: Request) -> Response {
             Err(invalid) => return bad(invalid),
         },
         Request::Stats => node.stats().map(Response::Stats),
+        Request::Disconnect { user, code, reason } => {
+            Ok(Response::Count(node.disconnect(&user, code, &reason)))
+        }
+        Request::RevokeUser { user } => node.revoke_user(&user).map(Response::Count),
+        Request::RevokeToken { token } => node.revoke_token(&token).map(Response::Count),
     };
     finish(asked)
 }
@@ -227,6 +233,7 @@ fn finish(result: Result<Response, Failure>) -> Response {
             Failure::TooLarge { size, limit } => WireFailure::TooLarge { size, limit },
             Failure::Busy => WireFailure::Busy,
             Failure::Stopped => WireFailure::Stopped,
+            Failure::Refused(reason) => WireFailure::Refused(reason),
             Failure::Link(reason) => WireFailure::Bad(reason),
         })
     })

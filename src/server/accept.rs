@@ -1,17 +1,18 @@
 //! Accepts clients and deals them out to the shards, one after the other.
 //!
-//! Runs on the control thread; what it hands over is served by `transport::http` on the shard. Imports `config`.
+//! Runs on the control thread; what it hands over is served by `transport::http` on the shard. Imports `config` and `limits`.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Sender;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::listen::Listener;
 use crate::config::Config;
+use crate::limits::{self, Counts, Place};
 
 /// A client on its way to a shard.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub struct Accepted {
     /// Its address without the port; empty for a Unix socket.
     pub ip: Box<str>,
     /// Its place among all sockets.
-    pub place: OwnedSemaphorePermit,
+    pub place: Place,
 }
 
 /// Sockets beyond `realtime.max_connections`: those that still have to say what they want, and answers without a
@@ -29,9 +30,11 @@ pub struct Accepted {
 const SPARE: usize = 256;
 
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+const GREEDY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
 /// Accepts until it is dropped.
 pub async fn run(listener: Listener, shards: Vec<Sender<Accepted>>, config: Arc<Config>) {
+    let addresses = Arc::new(Counts::default());
     let places = Arc::new(Semaphore::new(config.max_connections + SPARE));
     // SAFETY: the descriptor is the listener's own, which `watched` owns from here on and closes after it has been
     // deregistered; nobody else in this process has it.
@@ -55,6 +58,20 @@ pub async fn run(listener: Listener, shards: Vec<Sender<Accepted>>, config: Arc<
                     let _ = socket.send_with_flags(FULL, libc::MSG_NOSIGNAL);
                     continue;
                 };
+                // A proxy has the connections of all its clients; theirs are counted when they say who they are.
+                let limit = match limits::is_counted(&ip, &config.trusted_proxies) {
+                    true => config.max_connections_per_address,
+                    false => 0,
+                };
+                let Some(of_address) = addresses.hold(&limits::owner(&ip), limit) else {
+                    tracing::debug!(
+                        ip,
+                        "an address has more than {limit} sockets (realtime.max_connections_per_address)"
+                    );
+                    let _ = socket.send_with_flags(GREEDY, libc::MSG_NOSIGNAL);
+                    continue;
+                };
+                let place = Place::new(place, of_address);
                 next = (next + 1) % shards.len();
                 // Waits when the shard is behind; the kernel's backlog then holds the rest.
                 if shards[next]

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use self::listen::{Listener, StartError};
+use crate::auth::Auth;
 use crate::backend::Backend;
 use crate::config::Config;
 use crate::control;
@@ -124,6 +125,8 @@ impl Server {
                 error,
             })?;
         }
+        // Read once more with the node; here a mistake is told before anything is bound.
+        Auth::new(&config)?;
         let listeners = Listeners::bind(&config)?;
         let shards: Arc<[Arc<Shard>]> = (0..config.threads)
             .map(|_| Arc::new(Shard::default()))

@@ -52,6 +52,9 @@ struct Answer {
     connection: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
+    /// Seconds until the token expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<u64>,
 }
 
 /// Answers a poll.
@@ -144,6 +147,7 @@ async fn first_of_session(
     let info = session.info().clone();
     let cursor: Position = answer.cursor.parse().expect("a cursor of our own");
     let since = position(query).unwrap_or(cursor);
+    let expires = session.expires();
     let slot = Arc::new(Mailslot::new(info.key, past, since, cursor));
     lock(&shared.polls.slots).insert(info.id, slot.clone());
     tokio::task::spawn_local(keep(shared.clone(), session, slot.clone()));
@@ -153,6 +157,7 @@ async fn first_of_session(
         key: Some(format!("{:016x}", info.key)),
         messages: objects(taken.messages),
         cursor: taken.cursor.to_string(),
+        expires,
         ..answer
     })
 }
@@ -176,6 +181,7 @@ async fn next_of_session(
         oldest: None,
         connection: None,
         key: None,
+        expires: None,
     })
 }
 
@@ -247,6 +253,7 @@ fn attach(session: &Session, query: &Query) -> (Vec<Bytes>, Answer, bool) {
         oldest,
         connection: None,
         key: None,
+        expires: None,
     };
     (messages, answer, complete)
 }

@@ -16,6 +16,7 @@ mod request;
 mod response;
 mod routes;
 mod stream;
+mod token;
 mod upgrade;
 mod websocket;
 

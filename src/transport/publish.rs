@@ -48,6 +48,13 @@ pub async fn answer(
     }
     let node = &requests.shared.node;
     let body = read(node, body).await?;
+    let wait = requests
+        .pace
+        .borrow_mut()
+        .spend(node.config().rate(), 0, body.len());
+    if let Some(wait) = wait {
+        tokio::time::sleep(wait).await;
+    }
     let text = std::str::from_utf8(&body)
         .map_err(|_| Refusal::bad("bad_json", "the body is not UTF-8"))?;
     let (publish, claim) = native::parse_publish(text).map_err(|mistake: Mistake| Refusal {

@@ -9,6 +9,7 @@ use hyper::http::request::Parts;
 
 use super::Shared;
 use super::response::Refusal;
+use super::token;
 use crate::ids::{Channel, ConnectionId};
 use crate::message::{ConnectionInfo, Transport};
 
@@ -94,13 +95,14 @@ pub fn channel(name: &str) -> Result<Channel, Refusal> {
     })
 }
 
-/// A new connection's identity.
+/// A new connection's identity, proven when it has a token.
 pub fn identify(
     shared: &Shared,
     transport: Transport,
     ip: &str,
     parts: &Parts,
 ) -> Result<Arc<ConnectionInfo>, Refusal> {
+    let grant = token::grant(&shared.node, parts)?;
     let mut random = [0u8; 24];
     getrandom::fill(&mut random).map_err(|error| {
         tracing::error!(%error, "the kernel gives no random numbers");
@@ -117,14 +119,15 @@ pub fn identify(
         .uri
         .path_and_query()
         .map_or("/", |target| target.as_str());
-    Ok(Arc::new(ConnectionInfo::new(
+    let info = ConnectionInfo::new(
         ConnectionId::new(shared.shard, id),
         key,
         transport,
         ip,
         target,
         headers(&parts.headers),
-    )))
+    );
+    Ok(Arc::new(info.with_grant(grant)))
 }
 
 fn headers(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {

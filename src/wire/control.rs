@@ -13,7 +13,7 @@ use crate::ids::{Channel, ConnectionId, InvalidId};
 use crate::message::{EventName, Payload, Publish};
 
 /// The version of these frames. Both sides must have the same.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The largest hello or greeting, in bytes: what is read from a peer before it is known to be one of ours.
 pub const HELLO_MAX: usize = 4096;
@@ -126,6 +126,17 @@ pub enum Request {
         since: Option<String>,
     },
     Stats,
+    Disconnect {
+        user: String,
+        code: u16,
+        reason: String,
+    },
+    RevokeUser {
+        user: String,
+    },
+    RevokeToken {
+        token: String,
+    },
 }
 
 /// What the hub answers.
@@ -146,6 +157,7 @@ pub enum Response {
     },
     Stats(WireStats),
     Failed(WireFailure),
+    Count(usize),
 }
 
 /// Why a request was not done.
@@ -164,6 +176,8 @@ pub enum WireFailure {
     Stopped,
     /// The request makes no sense to the hub.
     Bad(String),
+    /// The hub will not do it.
+    Refused(String),
 }
 
 /// A [`Payload`].
@@ -194,6 +208,7 @@ pub struct WireConnection {
     pub transport: u8,
     pub ip: String,
     pub head: String,
+    pub user: Option<String>,
 }
 
 /// A message of a channel's history.
