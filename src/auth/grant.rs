@@ -152,16 +152,9 @@ impl Claims {
     }
 }
 
-/// Checks a user's name.
-pub fn check_user(name: &str) -> Result<(), String> {
-    let fits = (1..=USER_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
-    if fits {
-        Ok(())
-    } else {
-        Err(format!(
-            "\"sub\" must be 1 to {USER_MAX} bytes without control characters"
-        ))
-    }
+/// Whether a user may be named so.
+pub fn is_user(name: &str) -> bool {
+    (1..=USER_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
 fn user(subject: Subject) -> Result<Box<str>, String> {
@@ -169,8 +162,13 @@ fn user(subject: Subject) -> Result<Box<str>, String> {
         Subject::Text(text) => text,
         Subject::Number(number) => number.to_string(),
     };
-    check_user(&name)?;
-    Ok(name.into())
+    if is_user(&name) {
+        Ok(name.into())
+    } else {
+        Err(format!(
+            "\"sub\" must be 1 to {USER_MAX} bytes without control characters"
+        ))
+    }
 }
 
 fn patterns(claim: &str, names: Option<Names>) -> Result<Vec<Pattern>, String> {

@@ -17,7 +17,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
 
 use self::grant::Claims;
-pub use self::grant::{Grant, Stamp};
+pub use self::grant::{Grant, Stamp, is_user};
 pub use self::keys::KeysError;
 use self::keys::{Keys, Watched};
 pub use self::revocations::{Full, Revocations};

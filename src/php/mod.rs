@@ -22,6 +22,7 @@ mod publish;
 mod server_link;
 mod signature;
 mod timers;
+mod tokens;
 mod value;
 mod wait;
 mod zend;

@@ -1,12 +1,14 @@
 //! The server as its clients see it, byte by byte, over real sockets on free ports. PHP's part is played by an
 //! [`EventQueue`](realtime::backend::queue::EventQueue) that a test thread empties.
 
+mod abuse;
 mod backend;
 mod bad_input;
 mod client;
 mod control;
 mod harness;
 mod http;
+mod issuer;
 mod limits;
 mod long_poll;
 mod native;
@@ -14,4 +16,5 @@ mod publish;
 mod resume;
 mod sse;
 mod stream;
+mod tokens;
 mod websocket;
