@@ -8,6 +8,7 @@ pub mod http;
 
 mod body;
 mod files;
+mod library;
 mod long_poll;
 mod mailslot;
 mod origin;
