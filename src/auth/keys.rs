@@ -229,7 +229,7 @@ fn of_pem(text: &str) -> Result<Vec<Key>, String> {
         let length = block
             .find(&end)
             .ok_or_else(|| format!("it has a {label} without end"))?;
-        let block = block[..length + end.len()].as_bytes();
+        let block = &block.as_bytes()[..length + end.len()];
         let (algorithm, key) = match DecodingKey::from_rsa_pem(block) {
             Ok(key) => (Algorithm::RS256, key),
             Err(_) => match DecodingKey::from_ec_pem(block) {

@@ -21,6 +21,7 @@ use super::mailslot::{BETWEEN_POLLS, Mailslot};
 use super::request::Query;
 use super::response::{self, Refusal};
 use super::routes::{self, Requests};
+use crate::auth;
 use crate::broker::CatchUp;
 use crate::ids::{Channel, ConnectionId, Position};
 use crate::message::Transport;
@@ -172,7 +173,8 @@ async fn next_of_session(
     let id: ConnectionId = connection.parse().map_err(|_| gone())?;
     let key = u64::from_str_radix(key, 16).map_err(|_| gone())?;
     let slot = lock(&polls.slots).get(&id).cloned();
-    let slot = slot.filter(|slot| slot.key == key).ok_or_else(gone)?;
+    let proves = |slot: &Arc<Mailslot>| auth::is_same(&slot.key.to_ne_bytes(), &key.to_ne_bytes());
+    let slot = slot.filter(proves).ok_or_else(gone)?;
     let taken = slot.next(position(query), timeout).await.ok_or_else(gone)?;
     Ok(Answer {
         messages: objects(taken.messages),

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::body::Body;
 use super::response::{self, Refusal};
 use super::routes::{self, Requests};
+use crate::auth;
 use crate::backend::ReplyTo;
 use crate::ids::ConnectionId;
 use crate::message::{ConnectionInfo, Incoming, Transport};
@@ -151,7 +152,7 @@ fn known(node: &Node, claim: &Claim) -> Result<Arc<ConnectionInfo>, Refusal> {
     let id: ConnectionId = claim.connection.parse().map_err(|_| forbidden())?;
     let key = u64::from_str_radix(&claim.key, 16).map_err(|_| forbidden())?;
     let registered = node.connection(id).ok_or_else(forbidden)?;
-    if registered.info.key == key {
+    if auth::is_same(&registered.info.key.to_ne_bytes(), &key.to_ne_bytes()) {
         Ok(registered.info)
     } else {
         Err(forbidden())

@@ -140,3 +140,35 @@ fn requests_on_one_socket_have_the_same_rate() {
     }
     assert!(begun.elapsed() >= Duration::from_millis(1200));
 }
+
+#[test]
+fn neither_drops_of_a_head_nor_silence_after_an_answer_keep_a_socket() {
+    let hub = Hub::with(&[("realtime.handshake_timeout", "0.5")]);
+    let mut idle = Client::connect(hub.address());
+    assert_eq!(idle.get("/healthz").status, 200);
+    let begun = Instant::now();
+    assert!(idle.is_ended());
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    // A byte now and then is no head: the time is that of the whole.
+    let mut slow = Client::connect(hub.address());
+    let begun = Instant::now();
+    let mut drops = handshake("/ws", "").into_bytes().into_iter().cycle();
+    while begun.elapsed() < Duration::from_secs(1) {
+        let drop = drops.next().unwrap();
+        if slow.try_send(&[drop]).is_err() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(slow.is_ended());
+    // Nor does one of a body.
+    let mut slow = Client::connect(hub.address());
+    slow.send(
+        b"POST /publish HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n",
+    );
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(1) && slow.try_send(b"{").is_ok() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(slow.is_ended());
+}
