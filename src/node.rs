@@ -298,15 +298,16 @@ impl Node {
     }
 
     /// Closes all connections of a user. Returns how many there were.
-    pub fn disconnect(&self, user: &str, code: u16, reason: &str) -> usize {
-        self.close_each(code, reason, |info| info.user() == Some(user))
+    pub fn disconnect(&self, user: &str, code: u16, reason: &str) -> Result<usize, Failure> {
+        let user: Arc<str> = user.into();
+        self.close_each(code, reason, move |info| info.user() == Some(&user))
     }
 
     /// Takes back all tokens that a user has got up to now, and closes its connections. Returns how many there were.
     pub fn revoke_user(&self, user: &str) -> Result<usize, Failure> {
         let revoked = self.auth.revoke_user(user);
         revoked.map_err(|full| Failure::Refused(full.to_string()))?;
-        Ok(self.disconnect(user, hub::CLOSE_REVOKED, REVOKED))
+        self.disconnect(user, hub::CLOSE_REVOKED, REVOKED)
     }
 
     /// Takes back one token, and closes the connections that came with it. Returns how many there were.
@@ -316,35 +317,24 @@ impl Node {
             Ok(Err(full)) => return Err(Failure::Refused(full.to_string())),
             Err(bad) => return Err(Failure::Refused(bad.to_string())),
         };
-        Ok(self.close_each(hub::CLOSE_REVOKED, REVOKED, |info| {
+        self.close_each(hub::CLOSE_REVOKED, REVOKED, move |info| {
             let its = info.grant();
             its.is_some_and(|its| its.fingerprint == grant.fingerprint)
-        }))
+        })
     }
 
     fn close_each(
         &self,
         code: u16,
         reason: &str,
-        is_meant: impl Fn(&ConnectionInfo) -> bool,
-    ) -> usize {
+        is_meant: impl Fn(&ConnectionInfo) -> bool + Clone + Send + 'static,
+    ) -> Result<usize, Failure> {
         let mut closed = 0;
         for shard in self.shards.iter() {
-            let mut connections = shard.connections();
-            connections.retain(|info| is_meant(info));
-            closed += connections.len();
-            let reason = reason.to_owned();
-            if !connections.is_empty() {
-                shard.put(Command::Run(Box::new(move |hub| {
-                    for info in connections {
-                        if let Some(registered) = hub.shard().connection(info.id) {
-                            hub.close(registered.slot, code, &reason);
-                        }
-                    }
-                })));
-            }
+            let (reason, is_meant) = (reason.to_owned(), is_meant.clone());
+            closed += self.ask(shard, move |hub| hub.close_each(code, &reason, is_meant))?;
         }
-        closed
+        Ok(closed)
     }
 
     /// Whether a connection is subscribed to a channel. Waits for its shard.

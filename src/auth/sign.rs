@@ -78,6 +78,6 @@ fn check(claims: &Map<String, Value>) -> Result<(), NotSigned> {
     let text = serde_json::to_vec(claims).expect("a map of JSON values always serializes");
     let refused = |why: String| NotSigned::Claims(format!("be valid claims: {why}"));
     let claims: Claims =
-        serde_json::from_slice(&text).map_err(|error| refused(error.to_string()))?;
+        serde_json::from_slice(&text).map_err(|error| refused(super::words(&error)))?;
     claims.grant([0; 16]).map(drop).map_err(refused)
 }

@@ -219,7 +219,7 @@ fn ask(node: &Arc<Node>, request: Request) -> Response {
         },
         Request::Stats => node.stats().map(Response::Stats),
         Request::Disconnect { user, code, reason } => {
-            Ok(Response::Count(node.disconnect(&user, code, &reason)))
+            node.disconnect(&user, code, &reason).map(Response::Count)
         }
         Request::RevokeUser { user } => node.revoke_user(&user).map(Response::Count),
         Request::RevokeToken { token } => node.revoke_token(&token).map(Response::Count),

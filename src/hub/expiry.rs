@@ -9,6 +9,7 @@ use std::collections::BinaryHeap;
 use crate::auth::Stamp;
 use crate::hub::Hub;
 use crate::ids::{Channel, ConnectionId};
+use crate::message::ConnectionInfo;
 
 /// Its token has expired: a client that can get a fresh one may come back.
 pub const CLOSE_EXPIRED: u16 = 4010;
@@ -52,6 +53,29 @@ impl Hub {
             }
         }
         self.flush_dirty();
+    }
+
+    /// Closes every connection for which `is_meant` holds, and is not being closed already. Returns how many.
+    pub fn close_each(
+        &mut self,
+        code: u16,
+        reason: &str,
+        is_meant: impl Fn(&ConnectionInfo) -> bool,
+    ) -> usize {
+        let open = |(_, connection): &(usize, &super::Connection)| {
+            connection.closing.is_none() && is_meant(&connection.info)
+        };
+        let meant: Vec<usize> = self
+            .connections
+            .iter()
+            .filter(open)
+            .map(|(slot, _)| slot)
+            .collect();
+        for &slot in &meant {
+            self.close(slot, code, reason);
+        }
+        self.flush_dirty();
+        meant.len()
     }
 
     /// The channels that `slot` is subscribed to and for which `is_meant` holds.

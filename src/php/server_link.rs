@@ -67,7 +67,7 @@ impl Link<'_> {
     /// `Node::disconnect`
     pub fn disconnect(&mut self, user: &str, code: u16, reason: &str) -> Result<usize, Failure> {
         match self {
-            Self::Here(node) => Ok(node.disconnect(user, code, reason)),
+            Self::Here(node) => node.disconnect(user, code, reason),
             Self::Remote(client) => client.disconnect(user, code, reason),
         }
     }

@@ -40,7 +40,7 @@ ValueError: rt_token(): Argument #1 ($claims) must be an array of claims by name
 ValueError: rt_token(): Argument #1 ($claims) must be valid claims: "sub" must be a string or an integer
 ValueError: rt_token(): Argument #1 ($claims) must be valid claims: "sub" must be 1 to 200 bytes without control characters
 ValueError: rt_token(): Argument #1 ($claims) must be valid claims: each of "channels" must be a channel name of letters, digits and _ - = @ , . ; : /, found ' '
-ValueError: rt_token(): Argument #1 ($claims) must be valid claims: "channels" and "publish" must be lists of patterns%S
+ValueError: rt_token(): Argument #1 ($claims) must be valid claims: "channels" and "publish" must be lists of patterns
 ValueError: rt_token(): Argument #1 ($claims) must not have "exp": $ttl and realtime.token_audience say it
 ValueError: rt_token(): Argument #1 ($claims) must be JSON-encodable: Inf and NaN cannot be JSON encoded
 ValueError: rt_token(): Argument #1 ($claims) must make a token of at most 8192 bytes, %d are too many
