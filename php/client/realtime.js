@@ -195,7 +195,7 @@ export function Realtime(base = '/', {
 				chosen.forEach(([channel]) => query.append('channel', channel));
 				me.expect(wait * 1000 + timeout);
 				try {
-					const headers = jwt && { Authorization: `Bearer ${jwt}` };
+					const headers = jwt ? { Authorization: `Bearer ${jwt}` } : {};
 					const answer = await ask(`${root + me.kind}?${query}`, { signal, headers, stream: kind !== poll });
 					await kind(answer, chosen);
 				} catch (error) {

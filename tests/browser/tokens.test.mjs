@@ -77,7 +77,8 @@ for (const kind of ['ws', 'sse', 'poll']) {
     test('is closed when its token is revoked, and comes back with a new one', async () => {
       const rt = client({ transports: [kind], token: () => token({ sub: `${kind}-bob`, channels: '*' }) });
       const got = await collect(rt, `private-${kind}-r`);
-      assert.equal(await server.php(`echo rt_revoke('${kind}-bob');`), '1');
+      // A session of polls that the client has left for another waits for some seconds yet.
+      assert.ok(await server.php(`echo rt_revoke('${kind}-bob');`) >= 1);
       await until(() => rt.times('open') === 2, 'a second connection', 8000, () => rt.log);
       await server.broadcast(`private-${kind}-r`, 'back');
       await until(() => got.length, 'a message', 8000, () => rt.log);
