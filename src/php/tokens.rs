@@ -18,10 +18,11 @@ pub extern "C" fn rt_token(call: &mut ExecuteData, ret: &mut Zval) {
         let count = zend::arg_count(call);
         // SAFETY: "a|l" fills a Zval pointer with an argument, alive until we return, and a long.
         let claims = unsafe {
-            zend::zend_parse_parameters(count, c"a|l".as_ptr(), &raw mut claims, &raw mut ttl)
-                .eq(&0)
-                .then(|| claims.as_mut())
-                .flatten()
+            let wrong =
+                zend::zend_parse_parameters(count, c"a|l".as_ptr(), &raw mut claims, &raw mut ttl);
+            claims
+                .as_mut()
+                .filter(|_| wrong == 0)
                 .ok_or(Fault::ARGUMENTS)?
         };
         let (Payload::Json(json) | Payload::Binary(json)) =
