@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::auth::Grant;
+use crate::auth::{self, Grant};
 use crate::ids::{Channel, ConnectionId, Position};
 
 /// A message's content.
@@ -162,8 +162,10 @@ pub struct ConnectionInfo {
     pub id: ConnectionId,
     /// How it is connected.
     pub transport: Transport,
-    /// The peer's address without the port; empty for a Unix socket.
+    /// The client's address without the port; empty for a Unix socket. What a proxy said, when it is trusted.
     pub ip: Box<str>,
+    /// Whether a trusted proxy said that the client speaks TLS. Known to the server alone.
+    pub(crate) secure: bool,
     /// The secret with which a `POST /publish` proves to come from this connection; 0 where it is not known.
     pub(crate) key: u64,
     /// `path?query` on the first line, then `name: value` lines, names in lower case.
@@ -213,6 +215,7 @@ impl ConnectionInfo {
             id,
             transport,
             ip: ip.into(),
+            secure: false,
             key,
             head: head.into_boxed_str(),
             state: Mutex::default(),
@@ -241,12 +244,18 @@ impl ConnectionInfo {
             id,
             transport,
             ip: ip.into(),
+            secure: false,
             key: 0,
             head: head.into(),
             state: Mutex::default(),
             user: None,
             grant: Mutex::default(),
         }
+    }
+
+    /// Whether `key` is its own.
+    pub(crate) fn has_key(&self, key: u64) -> bool {
+        auth::is_same(&self.key.to_ne_bytes(), &key.to_ne_bytes())
     }
 
     /// Who it is, if its token said so.
@@ -306,7 +315,8 @@ impl ConnectionInfo {
             .filter_map(|line| line.split_once(": "))
     }
 
-    fn target(&self) -> &str {
+    /// The path and query of the request, as they were sent.
+    pub fn target(&self) -> &str {
         self.head.split('\n').next().unwrap_or_default()
     }
 }
@@ -323,11 +333,16 @@ pub enum Incoming {
 }
 
 impl Incoming {
+    /// The bytes as they were sent.
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Json(bytes) | Self::Text(bytes) | Self::Binary(bytes) => bytes,
+        }
+    }
+
     /// The number of bytes it holds.
     pub fn len(&self) -> usize {
-        match self {
-            Self::Json(bytes) | Self::Text(bytes) | Self::Binary(bytes) => bytes.len(),
-        }
+        self.bytes().len()
     }
 
     /// Whether it holds no bytes.

@@ -20,7 +20,7 @@ use self::grant::Claims;
 pub use self::grant::{Grant, Stamp, is_user};
 pub use self::keys::KeysError;
 use self::keys::{Keys, Watched};
-pub use self::revocations::{Full, Revocations};
+pub use self::revocations::{Full, Lists, Revocations};
 pub use self::sign::{NotSigned, sign};
 use crate::config::Config;
 

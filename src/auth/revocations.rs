@@ -109,6 +109,27 @@ impl Revocations {
 }
 
 impl Lists {
+    /// The same in parts of at most `size` entries.
+    pub fn parts(self, size: usize) -> Vec<Self> {
+        let mut parts = vec![Self::default()];
+        for entry in self
+            .tokens
+            .into_iter()
+            .map(Ok)
+            .chain(self.users.into_iter().map(Err))
+        {
+            if parts.last().is_some_and(|part| part.len() >= size) {
+                parts.push(Self::default());
+            }
+            let part = parts.last_mut().expect("there is one from the beginning");
+            match entry {
+                Ok((token, expires)) => drop(part.tokens.insert(token, expires)),
+                Err((user, when)) => drop(part.users.insert(user, when)),
+            }
+        }
+        parts
+    }
+
     fn len(&self) -> usize {
         self.tokens.len() + self.users.len()
     }

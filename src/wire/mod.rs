@@ -6,7 +6,10 @@
 pub mod control;
 pub mod envelope;
 pub mod events;
+pub mod fastcgi;
+pub mod handover;
 pub mod native;
+pub mod output;
 pub mod sse;
 pub mod websocket;
 

@@ -2,19 +2,27 @@
 //! [`EventQueue`](realtime::backend::queue::EventQueue) that a test thread empties.
 
 mod abuse;
+mod attached;
 mod backend;
 mod bad_input;
 mod client;
 mod control;
+mod detached;
+mod handler;
 mod harness;
 mod http;
 mod issuer;
 mod limits;
+mod links;
 mod long_poll;
 mod native;
+mod pool;
 mod publish;
 mod resume;
 mod sse;
 mod stream;
+mod takeover;
+mod takeover_bad;
+mod takeover_random;
 mod tokens;
 mod websocket;
