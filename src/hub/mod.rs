@@ -5,6 +5,7 @@
 
 pub mod connection;
 mod delivery;
+mod expiry;
 mod lane;
 pub mod mailbox;
 
@@ -19,6 +20,8 @@ use bytes::Bytes;
 use slab::Slab;
 
 use self::connection::{Closing, Connection, Replay, Subscription};
+use self::expiry::Expiries;
+pub use self::expiry::{CLOSE_EXPIRED, CLOSE_REVOKED};
 use self::lane::Lane;
 use self::mailbox::Shard;
 use crate::ids::Channel;
@@ -56,6 +59,7 @@ pub struct Hub {
     max_backlog: usize,
     /// How many sweeps there were.
     sweeps: usize,
+    expiries: Expiries,
 }
 
 /// A connection in a channel's list.
@@ -79,6 +83,7 @@ impl Hub {
             input: Vec::new(),
             max_backlog,
             sweeps: 0,
+            expiries: Expiries::default(),
         }
     }
 
@@ -102,6 +107,9 @@ impl Hub {
             self.lanes.push(lane);
         } else {
             self.lanes[slot] = lane;
+        }
+        if let Some(grant) = info.grant() {
+            self.expiries.watch(info.id, grant.expires);
         }
         self.shard.register(info, slot);
         slot

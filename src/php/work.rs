@@ -298,9 +298,8 @@ fn connection_of(party: WireParty) -> Option<Arc<ConnectionInfo>> {
     let transport = *Transport::ALL.get(usize::from(wire.transport))?;
     // The one that PHP's object has, if it has one: then they share the state.
     let who = connection::known(id).unwrap_or_else(|| {
-        Arc::new(ConnectionInfo::from_head(
-            id, transport, &wire.ip, &wire.head,
-        ))
+        let info = ConnectionInfo::from_head(id, transport, &wire.ip, &wire.head);
+        Arc::new(info.with_user(wire.user.map(Into::into)))
     });
     let state = std::str::from_utf8(&party.state).ok()?;
     who.set_state((!state.is_empty()).then(|| state.into()));

@@ -86,7 +86,7 @@ pub fn start(birth: &Birth) -> Result<(), NotStarted> {
     let by = birth.name();
     wait(&record, &by)?;
     record.started(&by);
-    let bound = super::check_docroot(config)
+    let bound = super::check_files(config)
         .and_then(|()| super::Listener::bind(&config.listen))
         .inspect_err(|error| record.failed(&error.to_string()));
     // Before it starts: what kills it at once counts, too.

@@ -168,6 +168,7 @@ pub async fn succeed(
                     node.inject(note).map_err(io::Error::other)?;
                 }
             }
+            Said::Part(Part::Revoked(lists)) => node.auth().revocations().adopt(lists),
             Said::Step(Step::Yours) => break,
             other => return Err(io::Error::other(format!("{other:?} in place of Yours"))),
         }

@@ -9,6 +9,7 @@ pub mod http;
 mod body;
 mod files;
 mod forwarded;
+mod library;
 mod long_poll;
 mod mailslot;
 mod origin;
@@ -17,6 +18,7 @@ mod request;
 mod response;
 mod routes;
 mod stream;
+mod token;
 mod upgrade;
 mod websocket;
 

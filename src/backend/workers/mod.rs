@@ -252,6 +252,7 @@ impl Workers {
                 transport: connection.transport.index() as u8,
                 ip: connection.ip.to_string(),
                 head: connection.head().to_owned(),
+                user: connection.user().map(ToOwned::to_owned),
             },
             state: connection
                 .state()
