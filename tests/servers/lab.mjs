@@ -86,10 +86,10 @@ export class Lab {
   /** A documented configuration, for this lab's paths, ports and users. */
   adapt(file, more = {}) {
     let text = readFileSync(path.join(root, file), 'utf8');
-    // The first that fits wins.
+    // In this order: `more` comes first, and last it overrides.
     const changes = {
       ...more, '/srv/app': this.site, '/run/php': this.runDir, 'group = www-data': `group = ${user.group}`, 'www-data': user.name, '127.0.0.1:8080': `127.0.0.1:${this.port}`,
-      '127.0.0.1:8081': `127.0.0.1:${this.shopPort}`, 'listen 80;': `listen 127.0.0.1:${this.webPort};`,
+      '127.0.0.1:8081': `127.0.0.1:${this.shopPort}`, 'listen 80;': `listen 127.0.0.1:${this.webPort};`, ...more,
     };
     for (const [from, to] of Object.entries(changes)) text = text.replaceAll(from, to);
     return text;
