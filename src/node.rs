@@ -520,25 +520,33 @@ impl Node {
 
     /// Answers a client's message.
     pub fn reply(&self, to: ReplyTo, outcome: Outcome) {
+        if let Some(shard) = self.reply_quietly(to, outcome) {
+            shard.rouse();
+        }
+    }
+
+    /// Returns the shard that is left to be woken.
+    fn reply_quietly(&self, to: ReplyTo, outcome: Outcome) -> Option<&Shard> {
         match to {
             ReplyTo::Connection {
                 connection,
                 reference,
             } => {
                 if reference.is_none() && matches!(outcome, Ok(None)) {
-                    return;
+                    return None;
                 }
-                if let Some(shard) = self.shards.get(connection.shard()) {
-                    shard.put(Command::Reply {
-                        to: connection,
-                        reference,
-                        outcome,
-                    });
-                }
+                let shard = self.shards.get(connection.shard())?;
+                shard.put_quietly(Command::Reply {
+                    to: connection,
+                    reference,
+                    outcome,
+                });
+                Some(shard)
             }
             ReplyTo::Request(sender) => {
                 // The client may have given up waiting.
                 let _ = sender.send(outcome);
+                None
             }
         }
     }
@@ -721,6 +729,10 @@ impl Node {
 
 impl Replies for Node {
     fn reply(&self, to: ReplyTo, outcome: Outcome) {
-        Node::reply(self, to, outcome);
+        self.reply_quietly(to, outcome);
+    }
+
+    fn send(&self) {
+        self.rouse();
     }
 }

@@ -226,7 +226,12 @@ impl Outgoing {
     /// Whether the server should be told now.
     pub fn is_due(&self) -> bool {
         !self.done.borrow().is_empty()
-            && (self.bytes.get() >= FULL || self.told.get().elapsed() >= PATIENCE)
+            && (self.bytes.get() >= FULL || self.is_late())
+    }
+
+    /// Whether it was told long ago.
+    pub fn is_late(&self) -> bool {
+        self.told.get().elapsed() >= PATIENCE
     }
 
     /// What the server is to be told now; `None` when it knows everything.
