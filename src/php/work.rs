@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::link::{self, Here};
+use super::server_here::{self, Here};
 use super::{connection, handlers};
 use crate::backend::{Answer, Event, HandlerFailed, Outcome, ReplyTo};
 use crate::ids::{Channel, ConnectionId};
@@ -201,7 +201,7 @@ pub struct Outgoing {
     /// The interest that it was told.
     announced: Cell<Option<u8>>,
     max_message_size: usize,
-    /// [`link::forks`] when it was made.
+    /// [`server_here::forks`] when it was made.
     forks: u32,
 }
 
@@ -214,19 +214,18 @@ impl Outgoing {
             told: Cell::new(Instant::now()),
             announced: Cell::new(None),
             max_message_size,
-            forks: link::forks(),
+            forks: server_here::forks(),
         })
     }
 
     /// Whether a fork has copied this into a child, whose events they are not.
     pub fn is_inherited(&self) -> bool {
-        self.forks != link::forks()
+        self.forks != server_here::forks()
     }
 
     /// Whether the server should be told now.
     pub fn is_due(&self) -> bool {
-        !self.done.borrow().is_empty()
-            && (self.bytes.get() >= FULL || self.is_late())
+        !self.done.borrow().is_empty() && (self.bytes.get() >= FULL || self.is_late())
     }
 
     /// Whether it was told long ago.
