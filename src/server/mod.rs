@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::control;
 use crate::control::election::{self, Elected};
 use crate::hub::mailbox::Shard;
+use crate::hub::packed::Packed;
 use crate::node::Node;
 use crate::transport::Polls;
 
@@ -125,8 +126,9 @@ impl Server {
             })?;
         }
         let listeners = Listeners::bind(&config)?;
+        let packed = Arc::new(Packed::default());
         let shards: Arc<[Arc<Shard>]> = (0..config.threads)
-            .map(|_| Arc::new(Shard::default()))
+            .map(|_| Arc::new(Shard::new(packed.clone())))
             .collect();
         let config = Arc::new(config);
         let node = Arc::new(Node::new(config, shards, backend).map_err(StartError::Threads)?);
