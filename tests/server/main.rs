@@ -5,6 +5,7 @@ mod backend;
 mod bad_input;
 mod client;
 mod control;
+mod deflate;
 mod frames;
 mod harness;
 mod http;
