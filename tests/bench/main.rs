@@ -9,6 +9,7 @@
 mod calls;
 mod client;
 mod cpu;
+mod deflate;
 mod echo;
 mod epoll;
 mod fanout;
@@ -37,7 +38,7 @@ use wire::Kind;
 pub type Outcome<T> = Result<T, String>;
 
 const USAGE: &str = "usage: cargo bench --bench fanout -- --extension PATH [--php PATH] [--quick] \
-    [--connections N[,N]] [FILTER]\n  FILTER is part of a section's name: fanout, memory, calls, echo, slow, syscalls";
+    [--connections N[,N]] [FILTER]\n  FILTER is part of a section's name: fanout, deflate, memory, calls, echo, slow, syscalls";
 
 /// How much to measure.
 #[derive(Clone, Debug)]
@@ -176,8 +177,9 @@ fn measure(setup: &Setup, plan: &Plan, quick: bool, filter: &str) -> Outcome<()>
         .apply()
         .map_err(|e| format!("sched_setaffinity: {e}"))?;
     type Section = fn(&Setup, &Plan, &mut Report) -> Outcome<()>;
-    let sections: [(&str, Section); 6] = [
+    let sections: [(&str, Section); 7] = [
         ("fanout", fanout::run),
+        ("deflate", deflate::run),
         ("memory", memory::run),
         ("calls", calls::run),
         ("echo", echo::run),
