@@ -53,7 +53,7 @@ pub fn close(code: u16, reason: &str) -> Bytes {
     while !reason.is_char_boundary(end) {
         end -= 1;
     }
-    let payload = [&code.to_be_bytes(), reason[..end].as_bytes()].concat();
+    let payload = [&code.to_be_bytes(), &reason.as_bytes()[..end]].concat();
     frame(OpCode::Control(Control::Close), false, &payload)
 }
 

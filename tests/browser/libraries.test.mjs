@@ -86,22 +86,22 @@ test('/ws: the native protocol, frame by frame', async () => {
 
 test('ws agrees on compression by itself, and reads what is compressed', async () => {
   const { chat } = programs;
-  const plain = new WebSocket(`${chat.url.replace('http', 'ws')}raw/big`, { perMessageDeflate: false });
+  const plain = new WebSocket(`${chat.url.replace('http', 'ws')}raw/chat`, { perMessageDeflate: false });
   await new Promise((done, fail) => plain.once('open', done).once('error', fail));
   assert.equal(plain.extensions, '');
-  const packed = await websocket(`${chat.url}raw/big`);
+  const packed = await websocket(`${chat.url}raw/chat`);
   assert.equal(packed.extensions, 'permessage-deflate');
   let bytes = 0; // what came over the wire
   packed._socket.on('data', (chunk) => { bytes += chunk.length; });
   plain.got = [];
   plain.on('message', (data) => plain.got.push(data.toString()));
   const orders = Array.from({ length: 200 }, (_, i) => ({ id: 41000 + i, status: i % 3 ? 'paid' : 'open', name: 'Zoë' }));
-  await chat.broadcast('big', orders);
+  await chat.broadcast('chat', orders);
   await until(() => packed.got.length && plain.got.length, 'the broadcast at both');
   assert.deepEqual(JSON.parse(packed.got[0]), orders);
   assert.equal(packed.got[0], plain.got[0]);
   assert.ok(bytes > 0 && bytes < packed.got[0].length / 4, `${bytes} of ${packed.got[0].length} bytes`);
-  await chat.broadcast('big', 'small'); // not compressed, on the same connection
+  await chat.broadcast('chat', 'small'); // not compressed, on the same connection
   await until(() => packed.got.length === 2, 'the small one');
   assert.equal(packed.got[1], 'small');
   // From 1 KiB on ws compresses what it sends.
