@@ -109,26 +109,30 @@ namespace {
     function rt_on_error(callable $handler): void {}
 
     /**
-     * Starts the server in this process.
+     * Starts the server in this process. Not in a web request of PHP-FPM and the like, whose server is a process of its own.
      *
      * @param string|null $address host:port, [ipv6]:port or unix:/path; null takes realtime.listen. Port 0 takes any free one
      * @return string the address that it listens on
      * @throws ValueError if $address is not of that form
      * @throws Realtime\Exception if it cannot listen there (says who does, if that is known), if another server has the control
-     *         socket, or if this process listens on another address already
+     *         socket, if this process listens on another address already or handles another server's events, or in a web request
      */
     function rt_listen(?string $address = null): string {}
 
     /**
-     * Calls the handlers for what clients do, and timers, until SIGINT or SIGTERM, rt_stop(), or the time is up. Starts the
-     * server if this process has none.
+     * Calls the handlers for what clients do, and timers, until SIGINT or SIGTERM, rt_stop(), or the time is up.
      *
+     * Without a server in this process it handles the events of the one that PHP-FPM or the like has started as a process of
+     * its own, together with other such workers, and looks for the next when that ends; if there is none it starts one here.
      * Signals for which the script has a handler of its own (pcntl_signal()) do not end it.
+     *
+     * In a web request of PHP-FPM and the like it handles the events for which the server runs this script
+     * (realtime.handler), and returns; $seconds and signals mean nothing there.
      *
      * @param float|null $seconds null is for ever
      * @return int the number of events handled
      * @throws ValueError if $seconds is negative or not a number
-     * @throws Realtime\Exception as rt_listen(), or if it is running already
+     * @throws Realtime\Exception as rt_listen(), if it is running already, or in a web request that is not the server's
      */
     function rt_run(?float $seconds = null): int {}
 
@@ -138,14 +142,18 @@ namespace {
      * @param int $max at most so many events; 0 is all that wait now
      * @return int the number of events handled
      * @throws ValueError if $max is negative
+     * @throws Realtime\Exception in a web request that is not the server's
      */
     function rt_dispatch(int $max = 0): int {}
 
     /**
      * A stream that stream_select() finds readable when an event or a timer waits for rt_dispatch(). Do not read from it.
      *
+     * Without a server in this process it begins to handle the events of another one's, as rt_run() does.
+     *
      * @return resource
-     * @throws Realtime\Exception if no server runs in this process, or it has no descriptors left
+     * @throws Realtime\Exception if no server runs in this process or takes its help, if it has no descriptors left, or in a
+     *         web request
      */
     function rt_stream() {}
 
@@ -159,6 +167,7 @@ namespace {
      *
      * @return int a number for rt_cancel()
      * @throws ValueError if $seconds is not a number greater than 0
+     * @throws Realtime\Exception in a web request, which ends before it would run
      */
     function rt_every(float $seconds, callable $callback): int {}
 
@@ -167,6 +176,7 @@ namespace {
      *
      * @return int a number for rt_cancel()
      * @throws ValueError if $seconds is negative or not a number
+     * @throws Realtime\Exception in a web request, which ends before it would run
      */
     function rt_after(float $seconds, callable $callback): int {}
 
@@ -211,7 +221,7 @@ namespace {
     /**
      * The server's numbers.
      *
-     * @return array{uptime: float, pid: int, address: string, connections: int, connections_total: int, by_transport: array<string, int>, channels: int, subscriptions: int, published: int, delivered: int, received: int, dropped_slow: int, history_messages: int, history_bytes: int, shards: int}
+     * @return array{uptime: float, pid: int, address: string, connections: int, connections_total: int, by_transport: array<string, int>, channels: int, subscriptions: int, published: int, delivered: int, received: int, dropped_slow: int, history_messages: int, history_bytes: int, shards: int, handler_queued: int, handler_requests: int, handler_retried: int, handler_failed: int}
      * @throws Realtime\Exception if there is no server, or it does not answer within realtime.timeout
      */
     function rt_stats(): array {}
@@ -270,6 +280,14 @@ namespace Realtime {
 
         /** Who it is; null until somebody says so. */
         public readonly ?string $user;
+
+        /**
+         * What your handlers keep with it until it ends, wherever the next of them runs: an array of what JSON can say, at
+         * most realtime.state_size bytes of it. It can be written in the handlers of this connection's own events, and is
+         * kept when a handler is over. One that cannot be kept is dropped, and its handler has failed: with a ValueError if
+         * it is no JSON, with a Realtime\Exception if it is too large.
+         */
+        public ?array $state;
 
         /** Private: only the server makes one. Throws nothing. */
         private function __construct() {}
@@ -337,7 +355,8 @@ namespace Realtime {
         private function __construct() {}
 
         /**
-         * Replies, instead of returning a value. Once, before the handlers have returned.
+         * Replies, instead of returning a value. Once, before the handlers have returned; from a server in another process it
+         * goes out when they have.
          *
          * @throws \ValueError if $data cannot be encoded as JSON
          * @throws Exception if the message has been answered

@@ -574,6 +574,21 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The control socket's file mode. Naming a group lets it in.
+    pub fn control_mode(&self) -> u32 {
+        match self.socket_group {
+            Some(_) => self.socket_mode | 0o060,
+            None => self.socket_mode,
+        }
+    }
+
+    /// Whether processes of other users may use the control socket: the file's mode then says which.
+    pub fn lets_others_in(&self) -> bool {
+        self.control_mode() & 0o066 != 0
+    }
+}
+
 /// The control socket of this user when `realtime.socket` is empty.
 ///
 /// Not under /run/user: php-fpm's and cron's users have no such directory, and all must agree.

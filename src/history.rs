@@ -7,8 +7,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::ids::{Channel, Position};
-use crate::message::Publication;
+use bytes::Bytes;
+
+use crate::ids::{Channel, ConnectionId, InvalidId, Position, check_custom_id, check_event};
+use crate::message::{EventName, Payload, Publication};
+use crate::wire::handover::WireNote;
 
 /// What a kept message costs beside its content, in bytes.
 const ENTRY_COST: usize = 192;
@@ -53,6 +56,15 @@ struct Log {
     ids_order: VecDeque<(u64, Box<str>)>,
 }
 
+/// A message, and whether history keeps it.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// The message.
+    pub publication: Arc<Publication>,
+    /// Whether it is kept. If not, at most its publisher's id is remembered.
+    pub store: bool,
+}
+
 /// What a channel's history has after a position.
 #[derive(Debug, Default)]
 pub struct Missed {
@@ -62,6 +74,21 @@ pub struct Missed {
     pub recovered: bool,
     /// The oldest that is left.
     pub oldest: Option<Arc<Publication>>,
+}
+
+/// A history on its way from one hub to the next.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// Which history.
+    pub epoch: u32,
+    /// Its newest number.
+    pub seq: u64,
+    /// The newest number that was pushed out of a channel of which nothing is left.
+    pub forgotten: u64,
+    /// The newest number that was pushed out of each of the others.
+    pub marks: Vec<(String, u64)>,
+    /// What there is, in the order of numbers.
+    pub notes: Vec<WireNote>,
 }
 
 impl History {
@@ -76,6 +103,78 @@ impl History {
             ids: 0,
             forgotten: epoch_start,
         }
+    }
+
+    /// Everything, for another hub: the newest number that was pushed out of the channels of which nothing is left, that
+    /// of each other channel, and what there is. Of a message of which only the publisher's id is left, that.
+    pub fn notes(&self) -> (u64, Vec<(Channel, u64)>, Vec<Note>) {
+        let marks = self.channels.iter();
+        let marks = marks.map(|(channel, log)| (channel.clone(), log.forgotten));
+        let notes = self.order.iter().filter_map(|(seq, at, channel)| {
+            let log = self.channels.get(channel)?;
+            let place = |entry: &Arc<Publication>| entry.position.seq;
+            if let Ok(found) = log.entries.binary_search_by_key(seq, place) {
+                let publication = log.entries[found].clone();
+                return Some(Note {
+                    publication,
+                    store: true,
+                });
+            }
+            let found = log
+                .ids_order
+                .binary_search_by_key(seq, |(of, _)| *of)
+                .ok()?;
+            let publication = Arc::new(Publication {
+                channel: channel.clone(),
+                position: Position {
+                    epoch: 0,
+                    seq: *seq,
+                },
+                id: Some(log.ids_order[found].1.clone()),
+                event: EventName::Message,
+                payload: Payload::Binary(Bytes::new()),
+                except: None,
+                at: *at,
+            });
+            Some(Note {
+                publication,
+                store: false,
+            })
+        });
+        (self.forgotten, marks.collect(), notes.collect())
+    }
+
+    /// Fills an empty one with another hub's.
+    pub fn restore(&mut self, past: Past) -> Result<(), InvalidId> {
+        self.forgotten = past.forgotten;
+        for (name, forgotten) in past.marks {
+            let channel = Channel::parse(&name)?;
+            let log = Log {
+                forgotten,
+                ..Log::default()
+            };
+            let cost = channel_cost(&channel);
+            if self.channels.insert(channel, log).is_none() {
+                self.bytes += cost;
+            }
+        }
+        let now = Instant::now();
+        for note in past.notes {
+            let store = note.store;
+            self.add(&Arc::new(publication(note, past.epoch, now)?), store);
+        }
+        // With less room, or none, than the other hub had: nothing is left of some channels.
+        let empty = |log: &Log| log.entries.is_empty() && log.ids_order.is_empty();
+        let forgotten = &mut self.forgotten;
+        let bytes = &mut self.bytes;
+        self.channels.retain(|channel, log| {
+            if empty(log) {
+                *forgotten = (*forgotten).max(log.forgotten);
+                *bytes -= channel_cost(channel);
+            }
+            !empty(log)
+        });
+        Ok(())
     }
 
     /// Whether a publisher's `id` was accepted in `channel` before.
@@ -265,6 +364,41 @@ fn id_cost(id: &str) -> usize {
     2 * id.len() + ENTRY_COST
 }
 
+/// Another hub's message, checked: it comes from outside.
+pub fn publication(note: WireNote, epoch: u32, now: Instant) -> Result<Publication, InvalidId> {
+    if let Some(id) = &note.id {
+        check_custom_id(id)?;
+    }
+    check_event(&note.event)?;
+    Ok(Publication {
+        channel: Channel::parse(&note.channel)?,
+        position: Position {
+            epoch,
+            seq: note.seq,
+        },
+        id: note.id.map(Into::into),
+        event: EventName::new(&note.event),
+        payload: note.payload.into(),
+        except: note.except.map(ConnectionId::from_bits),
+        at: now.checked_sub(note.age).unwrap_or(now),
+    })
+}
+
+/// A message as another hub reads it.
+pub fn wire_note(note: &Note, now: Instant) -> WireNote {
+    let publication = &note.publication;
+    WireNote {
+        channel: publication.channel.as_str().to_owned(),
+        seq: publication.position.seq,
+        id: publication.id.as_deref().map(ToOwned::to_owned),
+        event: publication.event.as_str().to_owned(),
+        payload: publication.payload.clone().into(),
+        except: publication.except.map(ConnectionId::to_bits),
+        age: now.saturating_duration_since(publication.at),
+        store: note.store,
+    }
+}
+
 /// The number in `position` when it belongs to `epoch` and is not from the future.
 pub fn in_epoch(position: Position, epoch: u32, newest: u64) -> Option<u64> {
     (position.epoch == epoch && position.seq <= newest).then_some(position.seq)
@@ -272,10 +406,7 @@ pub fn in_epoch(position: Position, epoch: u32, newest: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
-    use crate::message::{EventName, Payload};
 
     fn history(count: usize, bytes: usize) -> History {
         History::new(
@@ -385,5 +516,64 @@ mod tests {
         }
         assert!(history.order.len() < 5000, "{}", history.order.len());
         assert_eq!(seqs(&history.after("quiet", Some(0))), [1]);
+    }
+
+    /// One history's notes into another.
+    fn moved(from: &History, mut into: History) -> History {
+        let (forgotten, marks, notes) = from.notes();
+        let now = Instant::now();
+        let past = Past {
+            epoch: 1,
+            seq: 0,
+            forgotten,
+            marks: marks
+                .into_iter()
+                .map(|(channel, seq)| (channel.to_string(), seq))
+                .collect(),
+            notes: notes.iter().map(|note| wire_note(note, now)).collect(),
+        };
+        into.restore(past).unwrap();
+        into
+    }
+
+    #[test]
+    fn another_hub_knows_the_same() {
+        let now = Instant::now();
+        let mut old = history(3, 1 << 20);
+        old.add(&publication("gone", 1, now - Duration::from_secs(11)), true);
+        for seq in 2..=6 {
+            old.add(&publication("a", seq, now), true);
+        }
+        let own = publication("b", 7, now);
+        let own = Publication {
+            id: Some("own".into()),
+            ..Arc::into_inner(own).unwrap()
+        };
+        old.add(&Arc::new(own), true);
+        for seq in 8..=10 {
+            old.add(&publication("b", seq, now), true);
+        }
+        let new = moved(&old, history(3, 1 << 20));
+        for channel in ["a", "b", "gone", "never"] {
+            for since in 0..=10 {
+                let (left, right) = (
+                    old.after(channel, Some(since)),
+                    new.after(channel, Some(since)),
+                );
+                assert_eq!(seqs(&left), seqs(&right), "{channel} {since}");
+                assert_eq!(left.recovered, right.recovered, "{channel} {since}");
+            }
+        }
+        // Its message was pushed out by count, but the id is still known.
+        assert!(new.knows("b", "own"));
+        assert_eq!((new.bytes(), new.messages()), (old.bytes(), old.messages()));
+        // With less room the rest is said to be missing.
+        let small = moved(&old, history(1, 1 << 20));
+        assert_eq!(seqs(&small.after("a", Some(5))), [6]);
+        assert!(!small.after("a", Some(4)).recovered);
+        let none = moved(&old, history(0, 1 << 20));
+        assert!(!none.after("a", Some(5)).recovered);
+        assert!(none.after("a", Some(10)).recovered);
+        assert!(none.knows("b", "own"));
     }
 }

@@ -162,8 +162,10 @@ pub struct ConnectionInfo {
     pub id: ConnectionId,
     /// How it is connected.
     pub transport: Transport,
-    /// The peer's address without the port; empty for a Unix socket.
+    /// The client's address without the port; empty for a Unix socket. What a proxy said, when it is trusted.
     pub ip: Box<str>,
+    /// Whether a trusted proxy said that the client speaks TLS. Known to the server alone.
+    pub(crate) secure: bool,
     /// The secret with which a `POST /publish` proves to come from this connection; 0 where it is not known.
     pub(crate) key: u64,
     /// `path?query` on the first line, then `name: value` lines, names in lower case.
@@ -197,6 +199,7 @@ impl ConnectionInfo {
             id,
             transport,
             ip: ip.into(),
+            secure: false,
             key,
             head: head.into_boxed_str(),
             state: Mutex::default(),
@@ -209,6 +212,7 @@ impl ConnectionInfo {
             id,
             transport,
             ip: ip.into(),
+            secure: false,
             key: 0,
             head: head.into(),
             state: Mutex::default(),
@@ -251,7 +255,8 @@ impl ConnectionInfo {
             .filter_map(|line| line.split_once(": "))
     }
 
-    fn target(&self) -> &str {
+    /// The path and query of the request, as they were sent.
+    pub fn target(&self) -> &str {
         self.head.split('\n').next().unwrap_or_default()
     }
 }
@@ -268,11 +273,16 @@ pub enum Incoming {
 }
 
 impl Incoming {
+    /// The bytes as they were sent.
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Json(bytes) | Self::Text(bytes) | Self::Binary(bytes) => bytes,
+        }
+    }
+
     /// The number of bytes it holds.
     pub fn len(&self) -> usize {
-        match self {
-            Self::Json(bytes) | Self::Text(bytes) | Self::Binary(bytes) => bytes.len(),
-        }
+        self.bytes().len()
     }
 
     /// Whether it holds no bytes.

@@ -3,21 +3,25 @@
 //!
 //! All methods may be called from any thread. Imports `config`, `broker`, `hub`'s mailbox and `backend`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, ReplyTo};
-use crate::broker::memory::Memory;
+use crate::backend::workers::Workers;
+use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, Replies, ReplyTo};
+use crate::broker::follow::Feed;
+use crate::broker::memory::{Memory, Snapshot};
 use crate::broker::{Broker, BrokerEvents, CatchUp};
 use crate::config::Config;
-use crate::history::Limits;
+use crate::history::{Limits, Past};
 use crate::hub::Hub;
 use crate::hub::mailbox::{Command, Registered, Shard};
-use crate::ids::{Channel, ConnectionId, Pattern};
+use crate::ids::{Channel, ConnectionId, InvalidId, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload, Publication, Publish};
+use crate::predecessor::Predecessor;
 use crate::session;
 use crate::wire::control::{Identity, WireStats};
+use crate::wire::handover::WireNote;
 
 /// How often somebody who waits for room looks again.
 const ROOM_PAUSE: Duration = Duration::from_micros(200);
@@ -83,6 +87,9 @@ pub struct HistoryPage {
 /// The counters of a server.
 pub type Stats = WireStats;
 
+/// Takes the process number of a master and its [`Identity::generation`], see [`Node::adopt`].
+pub(crate) type Adopter = Box<dyn Fn(u32, u64) + Send + Sync>;
+
 /// A server's coordinator.
 pub struct Node {
     config: Arc<Config>,
@@ -92,7 +99,11 @@ pub struct Node {
     started: Instant,
     address: OnceLock<String>,
     identity: OnceLock<Identity>,
+    adopter: OnceLock<Adopter>,
     numbers: AtomicU64,
+    predecessor: OnceLock<Predecessor>,
+    /// Whether another hub has taken over.
+    resigned: AtomicBool,
 }
 
 /// The hand-over of publications to the shards of this process.
@@ -104,7 +115,8 @@ impl BrokerEvents for Shards {
             // A connection is counted before it subscribes, and subscribing takes the broker's lock, which is
             // held here: a shard without connections has nobody to miss anything.
             if shard.stats.connections.load(Ordering::Relaxed) > 0 {
-                shard.put(Command::Publication(publication.clone()));
+                // Quietly: under that lock nobody is to wait for a system call.
+                shard.put_quietly(Command::Publication(publication.clone()));
             }
         }
     }
@@ -141,7 +153,10 @@ impl Node {
             started: Instant::now(),
             address: OnceLock::new(),
             identity: OnceLock::new(),
+            adopter: OnceLock::new(),
             numbers: AtomicU64::new(0),
+            predecessor: OnceLock::new(),
+            resigned: AtomicBool::new(false),
         })
     }
 
@@ -176,10 +191,23 @@ impl Node {
         let _ = self.identity.set(identity);
     }
 
+    /// Tells whom it may concern that a worker of this master's has come: a hub in a process of its own lives as long as
+    /// one of its masters.
+    pub fn adopt(&self, master: u32, generation: u64) {
+        if let Some(adopter) = self.adopter.get() {
+            adopter(master, generation);
+        }
+    }
+
+    pub(crate) fn set_adopter(&self, adopter: Adopter) {
+        // Set once, before the server that owns this node runs.
+        let _ = self.adopter.set(adopter);
+    }
+
     /// Publishes. Blocks at most `realtime.timeout` when the shards are behind. Returns the id of the message, with
     /// several channels that of the last.
     pub fn publish(&self, publish: Publish) -> Result<String, Failure> {
-        self.check_size(publish.payload.len())?;
+        self.check(publish.payload.len())?;
         if !self.has_room() {
             let deadline = Instant::now() + self.config.timeout;
             while !self.has_room() {
@@ -189,12 +217,12 @@ impl Node {
                 std::thread::sleep(ROOM_PAUSE);
             }
         }
-        Ok(self.broker.publish(publish))
+        Ok(self.accept(publish))
     }
 
     /// Publishes without blocking the thread.
     pub async fn publish_async(&self, publish: Publish) -> Result<String, Failure> {
-        self.check_size(publish.payload.len())?;
+        self.check(publish.payload.len())?;
         let deadline = tokio::time::Instant::now() + self.config.timeout;
         while !self.has_room() {
             if tokio::time::Instant::now() >= deadline {
@@ -202,34 +230,74 @@ impl Node {
             }
             tokio::time::sleep(ROOM_PAUSE * 5).await;
         }
+        Ok(self.accept(publish))
+    }
+
+    /// Publishes without blocking and without waking a shard. The caller has looked for room ([`Node::has_room`]),
+    /// answers its publisher first, and then calls [`Node::rouse`].
+    pub fn publish_now(&self, publish: Publish) -> Result<String, Failure> {
+        self.check(publish.payload.len())?;
         Ok(self.broker.publish(publish))
     }
 
-    /// Sends to one connection. `false` when it is not there.
+    /// Has the shards take up what [`Node::publish_now`] left to them.
+    pub fn rouse(&self) {
+        for shard in self.shards.iter() {
+            shard.rouse();
+        }
+    }
+
+    fn accept(&self, publish: Publish) -> String {
+        let id = self.broker.publish(publish);
+        self.rouse();
+        id
+    }
+
+    /// Sends to one connection. `false` when it is not there. Blocks as [`Node::publish`] does.
     pub fn send(
         &self,
         to: ConnectionId,
         payload: Payload,
         event: EventName,
     ) -> Result<bool, Failure> {
-        self.check_size(payload.len())?;
-        let Some(shard) = self.shard_of(to) else {
-            let Some(shard) = self.shards.get(to.shard()) else {
-                return Ok(false);
-            };
-            return Ok(shard.defer(to, Command::Send { to, payload, event }));
-        };
-        if shard.waiting() > self.config.queue_bytes {
-            let deadline = Instant::now() + self.config.timeout;
-            while shard.waiting() > self.config.queue_bytes {
-                if Instant::now() >= deadline {
-                    return Err(Failure::Busy);
-                }
-                std::thread::sleep(ROOM_PAUSE);
+        let mut deadline = None;
+        loop {
+            if let Some(done) = self.send_now(to, &payload, &event) {
+                return done;
             }
+            let now = Instant::now();
+            if now >= *deadline.get_or_insert(now + self.config.timeout) {
+                return Err(Failure::Busy);
+            }
+            std::thread::sleep(ROOM_PAUSE);
         }
-        shard.put(Command::Send { to, payload, event });
-        Ok(true)
+    }
+
+    /// The same without blocking: `None` when the shard is behind.
+    pub fn send_now(
+        &self,
+        to: ConnectionId,
+        payload: &Payload,
+        event: &EventName,
+    ) -> Option<Result<bool, Failure>> {
+        if let Err(too_large) = self.check_size(payload.len()) {
+            return Some(Err(too_large));
+        }
+        let Some(shard) = self.shards.get(to.shard()) else {
+            return Some(Ok(false));
+        };
+        let send = || Command::Send {
+            to,
+            payload: payload.clone(),
+            event: event.clone(),
+        };
+        if !shard.has(to) {
+            return Some(Ok(shard.defer(to, send())));
+        }
+        (shard.waiting() <= self.config.queue_bytes).then(|| {
+            shard.put(send());
+            Ok(true)
+        })
     }
 
     /// Subscribes a connection. `false` when it is not there or has `realtime.max_subscriptions`.
@@ -335,6 +403,7 @@ impl Node {
     /// The counters.
     pub fn stats(&self) -> Result<Stats, Failure> {
         let broker = self.broker.stats();
+        let load = self.backend.load();
         let mut stats = Stats {
             uptime: self.started.elapsed(),
             pid: std::process::id(),
@@ -344,6 +413,10 @@ impl Node {
             history_messages: broker.history_messages,
             history_bytes: broker.history_bytes,
             shards: self.shards.len(),
+            handler_queued: load.queued,
+            handler_requests: load.requests,
+            handler_retried: load.retried,
+            handler_failed: load.failed,
             ..Stats::default()
         };
         for shard in self.shards.iter() {
@@ -406,6 +479,11 @@ impl Node {
         self.backend.has_room()
     }
 
+    /// Whether PHP has done all that it was told.
+    pub fn backend_is_idle(&self) -> bool {
+        self.backend.load().queued == 0
+    }
+
     /// Hands an event to PHP that must not be lost.
     pub fn notify(&self, event: Event) {
         self.backend.notify(event);
@@ -414,6 +492,55 @@ impl Node {
     /// See [`Broker::catch_up`].
     pub fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp {
         self.broker.catch_up(channels, since)
+    }
+
+    /// Goes on with an old hub's history, before anything is published here.
+    pub fn inherit(&self, past: Past) -> Result<(), InvalidId> {
+        self.broker.inherit(past)
+    }
+
+    /// All that there is, and from this moment on what comes. More than `realtime.queue_bytes` should not wait in it.
+    pub fn follow(&self) -> Snapshot {
+        self.broker.follow(self.config.queue_bytes)
+    }
+
+    /// What is published from this moment on.
+    pub fn feed(&self) -> Feed {
+        self.broker.feed(self.config.queue_bytes)
+    }
+
+    /// Delivers what another hub has accepted. Needs [`Node::rouse`] then.
+    pub fn inject(&self, note: WireNote) -> Result<(), InvalidId> {
+        self.broker.inject(note)
+    }
+
+    /// From here on this hub gives the numbers; `predecessor` still has clients.
+    pub fn succeed(&self, predecessor: Option<Predecessor>) {
+        self.broker.lead();
+        if let Some(predecessor) = predecessor {
+            // Set once: a hub has one predecessor.
+            let _ = self.predecessor.set(predecessor);
+        }
+    }
+
+    /// The hub that this one has taken over from, while it still has clients.
+    pub fn predecessor(&self) -> Option<&Predecessor> {
+        self.predecessor.get().filter(|it| it.is_there())
+    }
+
+    /// Whether another hub gives the numbers: then nothing is published here any more, only passed on.
+    pub(crate) fn resign(&self, resigned: bool) {
+        self.resigned.store(resigned, Ordering::SeqCst);
+    }
+
+    /// Whether another hub has taken over, and this one only closes its clients.
+    pub fn has_resigned(&self) -> bool {
+        self.resigned.load(Ordering::SeqCst)
+    }
+
+    /// The events for other PHP processes, when they go to such: a server in a process of its own.
+    pub fn workers(&self) -> Option<Arc<Workers>> {
+        self.backend.clone().workers()
     }
 
     /// Lets the broker forget what is too old.
@@ -439,14 +566,19 @@ impl Node {
         self.shards.get(id.shard())?.connection(id)
     }
 
-    fn shard_of(&self, id: ConnectionId) -> Option<&Arc<Shard>> {
-        self.shards.get(id.shard()).filter(|shard| shard.has(id))
-    }
-
-    fn has_room(&self) -> bool {
+    /// Whether the shards keep up with what is published.
+    pub fn has_room(&self) -> bool {
         self.shards
             .iter()
             .all(|shard| shard.waiting() <= self.config.queue_bytes)
+    }
+
+    /// Whether a message of `size` bytes may be published here.
+    fn check(&self, size: usize) -> Result<(), Failure> {
+        if self.has_resigned() {
+            return Err(Failure::Stopped);
+        }
+        self.check_size(size)
     }
 
     /// Whether a message of `size` bytes is within `realtime.max_message_size`.
@@ -499,5 +631,11 @@ impl Node {
                 crossbeam_channel::RecvTimeoutError::Timeout => Failure::Busy,
                 crossbeam_channel::RecvTimeoutError::Disconnected => Failure::Stopped,
             })
+    }
+}
+
+impl Replies for Node {
+    fn reply(&self, to: ReplyTo, outcome: Outcome) {
+        Node::reply(self, to, outcome);
     }
 }

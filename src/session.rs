@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::value::RawValue;
 
-use crate::backend::{Answer, Event, Refused, ReplyTo};
+use crate::backend::{Answer, Event, Refused, ReplyTo, Verdict};
 use crate::hub::mailbox::Opening;
 use crate::hub::{Hub, Membership, SharedHub};
 use crate::ids::{Channel, Position};
@@ -30,6 +30,9 @@ pub enum Denied {
     /// The handler did not decide in time.
     #[error("the handler did not answer in time")]
     TimedOut,
+    /// The handler ended without a verdict.
+    #[error("the handler failed")]
+    HandlerFailed,
     /// PHP is behind.
     #[error("the server is busy, try again later")]
     Busy,
@@ -48,6 +51,7 @@ impl Denied {
             Self::Forbidden => "forbidden",
             Self::NoHandler => "no_handler",
             Self::TimedOut => "timeout",
+            Self::HandlerFailed => "handler_failed",
             Self::Busy => "busy",
             Self::Gone => "gone",
             Self::TooManySubscriptions => "too_many_subscriptions",
@@ -150,10 +154,14 @@ pub async fn authorize(
     decide(node, verdict).await
 }
 
-async fn decide(node: &Node, verdict: tokio::sync::oneshot::Receiver<bool>) -> Result<(), Denied> {
+async fn decide(
+    node: &Node,
+    verdict: tokio::sync::oneshot::Receiver<Verdict>,
+) -> Result<(), Denied> {
     match tokio::time::timeout(node.config().handshake_timeout, verdict).await {
-        Ok(Ok(true)) => Ok(()),
-        Ok(Ok(false)) => Err(Denied::Forbidden),
+        Ok(Ok(Ok(true))) => Ok(()),
+        Ok(Ok(Ok(false))) => Err(Denied::Forbidden),
+        Ok(Ok(Err(_))) => Err(Denied::HandlerFailed),
         Ok(Err(_)) => Err(Denied::Gone),
         Err(_) => Err(Denied::TimedOut),
     }

@@ -13,6 +13,7 @@ RUST_NEEDED=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 say() { echo "setup: $*"; }
 die() { echo "setup: $*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
+have_sbin() { have "$1" || [ -x "/usr/sbin/$1" ]; }
 
 main() {
     case "${1:-}" in
@@ -45,6 +46,10 @@ set_up_test() {
     have npm || missing+=(npm)
     have python3 || missing+=(python3)
     have_python_venv || missing+=(python3-venv)
+    # Servers live where an ordinary user's PATH does not look.
+    have_sbin nginx || missing+=(nginx)
+    have_sbin "$(php_fpm)" || missing+=("$(php_package fpm)")
+    have_apache_php || missing+=(apache2-bin "libapache2-mod-$(php_package '')")
     install_packages "${missing[@]}"
     add_rust_components
     install_node_modules
@@ -97,7 +102,16 @@ php_package() {
     elif [ "$PHP" != php ]; then
         die "there is no $PHP on this machine"
     fi
-    echo "php$version-$1"
+    echo "php$version${1:+-$1}"
+}
+
+# php-fpm8.2 belongs to the PHP that is tested.
+php_fpm() { "$PHP" -n -r 'echo "php-fpm", PHP_MAJOR_VERSION, ".", PHP_MINOR_VERSION;'; }
+
+have_apache_php() {
+    local module
+    module=$("$PHP" -n -r 'echo "libphp", PHP_MAJOR_VERSION, ".", PHP_MINOR_VERSION, ".so";')
+    have_sbin apache2 && [ -f "/usr/lib/apache2/modules/$module" ] && [ -f /usr/lib/apache2/modules/mod_mpm_prefork.so ]
 }
 
 install_packages() {
@@ -111,8 +125,54 @@ install_packages() {
     fi
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q ||
         say "the package lists could not be updated, trying with the old ones"
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" ||
-        die "installing failed: $*"
+    local before service status=0
+    before=$(services)
+    forbid_services "${as_root[@]}"
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" || status=$?
+    allow_services "${as_root[@]}"
+    [ "$status" -eq 0 ] || die "installing failed: $*"
+    for service in $(services); do
+        grep -qxF "$service" <<<"$before" || disable_service "$service" "${as_root[@]}"
+    done
+}
+
+# Debian starts and enables what it installs. The tests start their own servers, on ports of their own: what this
+# script brings to a machine stays asleep, and a service that was there before is left as it is.
+POLICY=/usr/sbin/policy-rc.d
+
+services() {
+    local script
+    for script in /etc/init.d/*; do
+        [[ ${script##*/} =~ ^(nginx|apache2|apache-htcacheclean|php[0-9.]+-fpm)$ ]] && echo "${script##*/}"
+    done
+    return 0
+}
+
+forbid_services() {
+    # Containers have one already.
+    [ ! -e "$POLICY" ] || return 0
+    trap 'allow_services '"$*" EXIT
+    forbidden_here=yes
+    printf '#!/bin/sh\n# While tests/setup.sh of realtime installs packages: no service starts.\nexit 101\n' |
+        "$@" tee "$POLICY" >/dev/null
+    "$@" chmod 755 "$POLICY"
+}
+
+allow_services() {
+    [ -z "${forbidden_here:-}" ] || "$@" rm -f "$POLICY"
+    forbidden_here=''
+}
+
+disable_service() {
+    local service=$1
+    shift
+    say "$service stays off: the tests start their own"
+    if have systemctl; then
+        "$@" systemctl disable --quiet "$service" >/dev/null 2>&1
+    elif have update-rc.d; then
+        "$@" update-rc.d "$service" disable >/dev/null 2>&1
+    fi
+    return 0
 }
 
 fetch_crates() {

@@ -30,7 +30,7 @@ export interface Options {
 	/** How long a transport may take to open, in ms. Default: 8000. */
 	timeout?: number;
 	/** The first wait before reconnecting, in ms; it doubles with every failure, and each is cut by up to half at random.
-	 *  Default: 500. */
+	 *  After close code 1012 (another server has taken over) the first wait is an eighth of it. Default: 500. */
 	minDelay?: number;
 	/** The longest wait before reconnecting, in ms. Default: 30000. */
 	maxDelay?: number;

@@ -1,4 +1,4 @@
-/* realtime.js, the client of the PHP extension "realtime" (MIT). How to use it, and how it works: realtime.d.ts. */
+/* realtime.js, the client of the PHP extension "realtime" (MIT). How it works: realtime.d.ts. */
 const fault = (code, text = code, channel) => Object.assign(Error(text), { code, channel });
 const content = ({ data = null, encoding }) => (encoding ? Uint8Array.from(atob(data), (c) => c.charCodeAt(0)) : data);
 // Positions are epoch-number; NaN when they do not compare.
@@ -54,7 +54,7 @@ export function Realtime(base = '/', {
 				index = (index + 1) % kinds.length;
 				if (index) return retry(0);
 			}
-			retry(Math.min(maxDelay, minDelay * 2 ** fails++) * (0.5 + Math.random() / 2));
+			retry(Math.min(maxDelay, minDelay * 2 ** (fails++ || -3 * (code === 1012))) * (0.5 + Math.random() / 2));
 		};
 		me.expect(timeout);
 		(kind === 'ws' ? socket : http)(me).catch((error) => me.end(1006, error.message));

@@ -1,9 +1,12 @@
 //! What PHP decides about clients, as the server sees it: a [`Backend`] takes [`Event`]s and answers them.
 //!
 //! Events come from `session` and the transports through `node`. [`queue`] is the backend of a PHP loop
-//! (`rt_run()`); a FastCGI backend for PHP-FPM stands beside it. Imports `ids` and `message`.
+//! (`rt_run()`) in the server's own process; [`workers`] that of a server in a process of its own, whose events go to
+//! PHP-FPM or to PHP processes that attach themselves. Imports `ids`, `message`, `config` and `wire`.
 
 pub mod queue;
+mod room;
+pub mod workers;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -51,13 +54,28 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Whose event it is.
+    pub fn connection(&self) -> &Arc<ConnectionInfo> {
+        match self {
+            Self::Open { connection, .. }
+            | Self::Subscribe { connection, .. }
+            | Self::Close { connection, .. } => connection,
+            Self::Message { message, .. } => &message.from,
+        }
+    }
+}
+
+/// What was decided, or that the handler failed to.
+pub type Verdict = Result<bool, HandlerFailed>;
+
 /// A verdict's way back. Dropping it unsent means that nobody decided.
 #[derive(Debug)]
-pub struct Answer(oneshot::Sender<bool>);
+pub struct Answer(oneshot::Sender<Verdict>);
 
 impl Answer {
     /// An answer and where it arrives.
-    pub fn channel() -> (Self, oneshot::Receiver<bool>) {
+    pub fn channel() -> (Self, oneshot::Receiver<Verdict>) {
         let (sender, receiver) = oneshot::channel();
         (Self(sender), receiver)
     }
@@ -65,7 +83,17 @@ impl Answer {
     /// Decides: `true` admits.
     pub fn decide(self, admit: bool) {
         // The client may have gone meanwhile; then nobody waits for the verdict.
-        let _ = self.0.send(admit);
+        let _ = self.0.send(Ok(admit));
+    }
+
+    /// Says that there will be no verdict.
+    pub fn fail(self) {
+        let _ = self.0.send(Err(HandlerFailed));
+    }
+
+    /// Whether somebody still waits for it.
+    pub fn is_awaited(&self) -> bool {
+        !self.0.is_closed()
     }
 }
 
@@ -104,6 +132,29 @@ pub struct Interest {
     pub close: bool,
 }
 
+impl Interest {
+    /// Everything.
+    pub const ALL: Self = Self::from_bits(0xf);
+
+    /// One bit for each: 1 open, 2 subscribe, 4 message, 8 close.
+    pub const fn to_bits(self) -> u8 {
+        self.open as u8
+            | (self.subscribe as u8) << 1
+            | (self.message as u8) << 2
+            | (self.close as u8) << 3
+    }
+
+    /// Reads [`Interest::to_bits`].
+    pub const fn from_bits(bits: u8) -> Self {
+        Self {
+            open: bits & 1 != 0,
+            subscribe: bits & 2 != 0,
+            message: bits & 4 != 0,
+            close: bits & 8 != 0,
+        }
+    }
+}
+
 /// Why an event was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -124,6 +175,25 @@ pub struct NotTaken {
     pub why: Refused,
 }
 
+/// How much is under way to PHP, for rt_stats().
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Events that wait, or that a process has and has not answered.
+    pub queued: usize,
+    /// Handler requests ever (`realtime.handler`).
+    pub requests: u64,
+    /// Events that were handed out again because a request or a process ended without an answer.
+    pub retried: u64,
+    /// Events that were given up.
+    pub failed: u64,
+}
+
+/// Where replies go: the server's coordinator, which knows this module and not the other way round.
+pub trait Replies: Send + Sync + 'static {
+    /// Answers a client's message.
+    fn reply(&self, to: ReplyTo, outcome: Outcome);
+}
+
 /// The PHP side.
 pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// What is handled at the moment.
@@ -140,6 +210,14 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
 
     /// Takes an event that nobody can wait for and that must not be lost (a connection's end).
     fn notify(&self, event: Event);
+
+    /// Its numbers.
+    fn load(&self) -> Load;
+
+    /// The events for other processes, when it is that kind of backend.
+    fn workers(self: Arc<Self>) -> Option<Arc<workers::Workers>> {
+        None
+    }
 }
 
 /// Hands `event` to `backend`, waiting at most `patience` for room.

@@ -8,14 +8,9 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
-use tokio::sync::{Semaphore, TryAcquireError};
 
-use super::{Backend, Event, Interest, NotTaken, Refused};
-
-/// What an event weighs beside its data.
-const EVENT_COST: usize = 512;
-/// The unit in which room is counted, in bytes.
-const UNIT: usize = 512;
+use super::room::Room;
+use super::{Backend, Event, Interest, Load, NotTaken};
 
 /// Events on their way to PHP.
 #[derive(Debug)]
@@ -25,8 +20,7 @@ pub struct EventQueue {
     // The number beside an event is the room it took.
     sender: Sender<(Event, u32)>,
     receiver: Receiver<(Event, u32)>,
-    room: Semaphore,
-    capacity: usize,
+    room: Room,
     wake: OwnedFd,
     /// Set while `wake` is readable, so that a burst costs one write to it.
     signalled: AtomicBool,
@@ -45,12 +39,10 @@ impl EventQueue {
             OwnedFd::from_raw_fd(fd)
         };
         let (sender, receiver) = crossbeam_channel::unbounded();
-        let capacity = (capacity / UNIT).clamp(1, Semaphore::MAX_PERMITS);
         Ok(Self {
             sender,
             receiver,
-            room: Semaphore::new(capacity),
-            capacity,
+            room: Room::new(capacity),
             wake,
             signalled: AtomicBool::new(false),
             interest: AtomicU8::new(0),
@@ -67,7 +59,7 @@ impl EventQueue {
     pub fn pop(&self) -> Option<Event> {
         match self.receiver.try_recv() {
             Ok((event, units)) => {
-                self.room.add_permits(units as usize);
+                self.room.give_back(units);
                 Some(event)
             }
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
@@ -105,11 +97,7 @@ impl EventQueue {
 
     /// Says which events are handled from now on.
     pub fn set_interest(&self, interest: Interest) {
-        let bits = u8::from(interest.open)
-            | u8::from(interest.subscribe) << 1
-            | u8::from(interest.message) << 2
-            | u8::from(interest.close) << 3;
-        self.interest.store(bits, Ordering::Release);
+        self.interest.store(interest.to_bits(), Ordering::Release);
     }
 
     /// Ends it: whoever waits for room gets [`Refused::Gone`], and what waits is dropped.
@@ -123,80 +111,44 @@ impl EventQueue {
         let _ = self.sender.send((event, units));
         self.signal();
     }
-
-    fn units(&self, event: &Event) -> u32 {
-        let data = match event {
-            Event::Message { message, .. } => message.data.len(),
-            // Nobody but this event may keep the connection's head.
-            Event::Open { connection, .. } | Event::Close { connection, .. } => {
-                connection.head().len()
-            }
-            Event::Subscribe { .. } => 0,
-        };
-        (EVENT_COST + data).div_ceil(UNIT).min(self.capacity) as u32
-    }
 }
 
 impl Backend for EventQueue {
     fn interest(&self) -> Interest {
-        let bits = self.interest.load(Ordering::Acquire);
-        Interest {
-            open: bits & 1 != 0,
-            subscribe: bits & 2 != 0,
-            message: bits & 4 != 0,
-            close: bits & 8 != 0,
-        }
+        Interest::from_bits(self.interest.load(Ordering::Acquire))
     }
 
     fn try_dispatch(&self, event: Event) -> Result<(), Box<NotTaken>> {
-        let units = self.units(&event);
-        match self.room.try_acquire_many(units) {
-            Ok(permit) => {
-                permit.forget();
+        let units = self.room.units(&event);
+        match self.room.take(units) {
+            Ok(()) => {
                 self.put(event, units);
                 Ok(())
             }
-            Err(TryAcquireError::Closed) => Err(Box::new(NotTaken {
-                event,
-                why: Refused::Gone,
-            })),
-            Err(TryAcquireError::NoPermits) => Err(Box::new(NotTaken {
-                event,
-                why: Refused::Busy,
-            })),
+            Err(why) => Err(Box::new(NotTaken { event, why })),
         }
     }
 
     fn room<'a>(&'a self, event: &Event) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        let units = self.units(event);
-        Box::pin(async move {
-            // The permit is given back at once: whoever waited tries again. An error means closed, which
-            // the next try reports.
-            drop(self.room.acquire_many(units).await);
-        })
+        let units = self.room.units(event);
+        Box::pin(self.room.wait(units))
     }
 
     fn has_room(&self) -> bool {
-        self.room.available_permits() > 0
+        self.room.has_any()
     }
 
     fn notify(&self, event: Event) {
-        if self.room.is_closed() {
-            return;
+        let wanted = self.room.units(&event);
+        if let Some(units) = self.room.overdraw(wanted) {
+            self.put(event, units);
         }
-        // Takes what room there is and overdraws the rest. Bounded all the same: whoever connects is refused while
-        // there is no room, so what is overdrawn are the ends of connections that there were before.
-        let wanted = self.units(&event);
-        let mut units = wanted.min(self.room.available_permits() as u32);
-        while units > 0 {
-            match self.room.try_acquire_many(units) {
-                Ok(permit) => {
-                    permit.forget();
-                    break;
-                }
-                Err(_) => units /= 2,
-            }
+    }
+
+    fn load(&self) -> Load {
+        Load {
+            queued: self.len(),
+            ..Load::default()
         }
-        self.put(event, units);
     }
 }

@@ -5,14 +5,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::follow::{self, Feed, Follower};
 use super::{Broker, BrokerEvents, BrokerStats, CatchUp};
-use crate::history::{self, History, Limits, Missed};
-use crate::ids::{Channel, Position};
+use crate::history::{self, History, Limits, Missed, Note, Past};
+use crate::ids::{Channel, InvalidId, Position};
 use crate::message::{Publication, Publish};
+use crate::wire::handover::WireNote;
 
 /// A broker in this process's memory.
 pub struct Memory<E> {
-    epoch: u32,
     // One lock for all channels, and not one a channel: numbers are one sequence over all channels, and the
     // hand-over must happen in that sequence, or a cursor over several channels could skip a message. It is
     // held for some hundred nanoseconds, never over I/O or PHP.
@@ -21,22 +22,98 @@ pub struct Memory<E> {
 }
 
 struct State {
+    epoch: u32,
     seq: u64,
     history: History,
+    /// Nearly always none.
+    followers: Vec<Follower>,
+    /// Whether another broker gives the numbers, and this one is told: then it may be behind what clients know.
+    following: bool,
+}
+
+/// Everything at one moment, and what comes after it.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Which history.
+    pub epoch: u32,
+    /// Its newest number.
+    pub seq: u64,
+    /// See [`Past::forgotten`].
+    pub forgotten: u64,
+    /// See [`Past::marks`].
+    pub marks: Vec<(Channel, u64)>,
+    /// What is kept, in the order of numbers.
+    pub notes: Vec<Note>,
+    /// What comes after it.
+    pub feed: Feed,
 }
 
 impl<E: BrokerEvents> Memory<E> {
     /// A broker that has seen nothing, with an epoch of its own.
     pub fn new(limits: Limits, epoch: u32, events: E) -> Self {
         let state = State {
+            epoch,
             seq: 0,
             history: History::new(limits, 0),
+            followers: Vec::new(),
+            following: false,
         };
         Self {
-            epoch,
             state: Mutex::new(state),
             events,
         }
+    }
+
+    /// Goes on with another broker's history, as long as nothing has been published here.
+    pub fn inherit(&self, past: Past) -> Result<(), InvalidId> {
+        let mut state = self.lock();
+        state.epoch = past.epoch;
+        state.seq = past.seq;
+        state.history.restore(past)
+    }
+
+    /// Takes a snapshot and has the feed begin in the same moment. More than `limit` bytes should not wait in it.
+    pub fn follow(&self, limit: usize) -> Snapshot {
+        let mut state = self.lock();
+        let (follower, feed) = follow::feed(limit);
+        state.followers.push(follower);
+        let (forgotten, marks, notes) = state.history.notes();
+        Snapshot {
+            epoch: state.epoch,
+            seq: state.seq,
+            forgotten,
+            marks,
+            notes,
+            feed,
+        }
+    }
+
+    /// A feed alone.
+    pub fn feed(&self, limit: usize) -> Feed {
+        let (follower, feed) = follow::feed(limit);
+        self.lock().followers.push(follower);
+        feed
+    }
+
+    /// Takes over what another broker has accepted and numbered.
+    pub fn inject(&self, note: WireNote) -> Result<(), InvalidId> {
+        let mut state = self.lock();
+        state.following = true;
+        if note.seq <= state.seq {
+            return Ok(());
+        }
+        state.seq = note.seq;
+        let store = note.store;
+        let publication = Arc::new(history::publication(note, state.epoch, Instant::now())?);
+        state.history.add(&publication, store);
+        state.pass_on(&publication, store);
+        self.events.publication(publication);
+        Ok(())
+    }
+
+    /// From here on this broker gives the numbers.
+    pub fn lead(&self) {
+        self.lock().following = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -49,12 +126,24 @@ impl<E: BrokerEvents> Memory<E> {
 impl State {
     /// The number that a client's `since` stands for, if it is one of ours. A publisher's id that went to several
     /// channels stands for the first of them: the client may not have got the others.
-    fn resolve(&self, epoch: u32, channels: &[Channel], since: &str) -> Option<u64> {
+    fn resolve(&self, channels: &[Channel], since: &str) -> Option<u64> {
         let own = channels
             .iter()
             .filter_map(|channel| self.history.find(channel.as_str(), since))
             .min();
-        own.or_else(|| history::in_epoch(since.parse().ok()?, epoch, self.seq))
+        own.or_else(|| {
+            // The broker that this one follows may be ahead.
+            let newest = if self.following { u64::MAX } else { self.seq };
+            history::in_epoch(since.parse().ok()?, self.epoch, newest)
+        })
+    }
+
+    /// Tells the followers.
+    fn pass_on(&mut self, publication: &Arc<Publication>, store: bool) {
+        self.followers.retain(|follower| {
+            let publication = publication.clone();
+            follower.put(Note { publication, store })
+        });
     }
 }
 
@@ -82,7 +171,7 @@ impl<E: BrokerEvents> Broker for Memory<E> {
             let publication = Arc::new(Publication {
                 channel: state.history.interned(channel.as_str()).unwrap_or(channel),
                 position: Position {
-                    epoch: self.epoch,
+                    epoch: state.epoch,
                     seq: state.seq,
                 },
                 id: id.clone(),
@@ -92,6 +181,7 @@ impl<E: BrokerEvents> Broker for Memory<E> {
                 at,
             });
             state.history.add(&publication, store);
+            state.pass_on(&publication, store);
             last = Some(publication.position);
             self.events.publication(publication);
         }
@@ -106,8 +196,11 @@ impl<E: BrokerEvents> Broker for Memory<E> {
     fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp {
         let mut state = self.lock();
         state.history.expire(Instant::now());
+        let mut seq = state.seq;
         let missed = since.map_or_else(Vec::new, |since| {
-            let since = state.resolve(self.epoch, channels, since);
+            let since = state.resolve(channels, since);
+            // What the client has of the broker ahead is on its way here, and not for it.
+            seq = seq.max(since.unwrap_or(0));
             channels
                 .iter()
                 .map(|channel| state.history.after(channel.as_str(), since))
@@ -115,8 +208,8 @@ impl<E: BrokerEvents> Broker for Memory<E> {
         });
         CatchUp {
             position: Position {
-                epoch: self.epoch,
-                seq: state.seq,
+                epoch: state.epoch,
+                seq,
             },
             missed,
         }
@@ -135,7 +228,7 @@ impl<E: BrokerEvents> Broker for Memory<E> {
                 }
             }
             Some(since) => {
-                let since = state.resolve(self.epoch, std::slice::from_ref(channel), since);
+                let since = state.resolve(std::slice::from_ref(channel), since);
                 let mut missed = state.history.after(channel.as_str(), since);
                 missed.publications.truncate(limit);
                 missed

@@ -1,8 +1,9 @@
 //! Where publications get their place and are kept, and from where they come back to every node.
 //!
 //! Publishing only calls a [`Broker`]; delivery always comes back through [`BrokerEvents`], so that local and remote
-//! messages share one path. [`memory`] is the broker of a single hub. Imports `ids`, `message` and `history`.
+//! messages share one path. [`memory`] is the broker of a single hub, [`follow`] lets another hub know what it does. Imports `ids`, `message` and `history`.
 
+pub mod follow;
 pub mod memory;
 
 use std::sync::Arc;

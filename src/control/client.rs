@@ -4,16 +4,21 @@
 //! Called by `php`. Imports `wire::control` and `node`'s results.
 
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+
+use crate::config;
 use crate::ids::{Channel, ConnectionId, Pattern};
-use crate::message::{ConnectionInfo, EventName, Payload, Publish, Transport};
+use crate::message::{ConnectionInfo, EventName, Payload, Publish};
 use crate::node::{ChannelSummary, Failure, HistoryEntry, HistoryPage, Stats};
 use crate::wire::control::{
     self, Greeting, HELLO_MAX, Hello, Identity, Purpose, Request, Response, VERSION, WireFailure,
+    Worker,
 };
 
 /// The largest answer, in bytes: lists of connections and histories.
@@ -22,6 +27,9 @@ const ANSWER_MAX: usize = 1 << 30;
 /// How much is read at first, in bytes: nearly all answers are shorter.
 const READ_FIRST: usize = 512;
 
+/// The largest buffer that is kept for the next call, in bytes.
+const KEPT: usize = 1 << 20;
+
 /// A link to the hub. After an error it is broken: connect anew.
 #[derive(Debug)]
 pub struct Client {
@@ -29,7 +37,12 @@ pub struct Client {
     socket: PathBuf,
     timeout: Duration,
     greeting: Greeting,
+    /// The request, framed.
+    request: Vec<u8>,
+    /// What was read of the answer.
     buffer: Vec<u8>,
+    /// The hub has said something that nobody had asked for: that it has gone.
+    moved: bool,
 }
 
 /// Why there is no link. For the operator; the text names the socket and what to do.
@@ -49,6 +62,19 @@ pub enum ConnectError {
         .0.display()
     )]
     Forbidden(PathBuf),
+    /// It does not answer.
+    #[error(
+        "the realtime server on the control socket {} did not answer within realtime.timeout",
+        .0.display()
+    )]
+    Silent(PathBuf),
+    /// Somebody else listens where this user's own server would.
+    #[error(
+        "the control socket {} is another user's, although its name is of this user's server; name it in \
+         realtime.socket if that is meant",
+        .0.display()
+    )]
+    Foreign(PathBuf),
     /// It does not want us, and says why.
     #[error("the realtime server on the control socket {} refused: {reason}", .socket.display())]
     Refused {
@@ -77,20 +103,50 @@ impl ConnectError {
 impl Client {
     /// Connects to the hub that listens on `socket`. Every call on the link takes at most `timeout`.
     pub fn connect(socket: &Path, timeout: Duration) -> Result<Self, ConnectError> {
+        Self::open(socket, timeout, None, Purpose::Requests)
+    }
+
+    /// The same, by a process that says whose worker it is.
+    pub fn connect_as(
+        socket: &Path,
+        timeout: Duration,
+        worker: Option<Worker>,
+    ) -> Result<Self, ConnectError> {
+        Self::open(socket, timeout, worker, Purpose::Requests)
+    }
+
+    /// Connects for something else than calls; then [`Client::into_stream`] is the link.
+    pub fn connect_for(
+        purpose: Purpose,
+        socket: &Path,
+        timeout: Duration,
+    ) -> Result<Self, ConnectError> {
+        Self::open(socket, timeout, None, purpose)
+    }
+
+    fn open(
+        socket: &Path,
+        timeout: Duration,
+        worker: Option<Worker>,
+        purpose: Purpose,
+    ) -> Result<Self, ConnectError> {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 ConnectError::Absent(socket.into())
             }
             io::ErrorKind::PermissionDenied => ConnectError::Forbidden(socket.into()),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                ConnectError::Silent(socket.into())
+            }
             _ => ConnectError::Failed {
                 socket: socket.into(),
                 error,
             },
         };
-        let stream = UnixStream::connect(socket).map_err(failed)?;
-        let timeout = timeout.max(Duration::from_millis(1));
-        stream.set_read_timeout(Some(timeout)).map_err(failed)?;
-        stream.set_write_timeout(Some(timeout)).map_err(failed)?;
+        let stream = connect(socket, timeout).map_err(failed)?;
+        if socket == config::default_socket() && !is_trusted(&stream).map_err(failed)? {
+            return Err(ConnectError::Foreign(socket.into()));
+        }
         let mut client = Self {
             stream,
             socket: socket.into(),
@@ -103,17 +159,18 @@ impl Client {
                 identity: Identity::default(),
                 refused: None,
             },
+            request: Vec::new(),
             buffer: Vec::new(),
+            moved: false,
         };
         let hello = Hello {
             protocol: "realtime".into(),
             version: VERSION,
-            worker: None,
-            purpose: Purpose::Requests,
+            worker,
+            purpose,
         };
-        client
-            .exchange(&control::json_frame(&hello), HELLO_MAX)
-            .map_err(failed)?;
+        client.request = control::json_frame(&hello);
+        client.exchange(HELLO_MAX).map_err(failed)?;
         client.greeting = serde_json::from_slice(&client.buffer)
             .map_err(|error| failed(io::Error::other(error)))?;
         match client.greeting.refused.take() {
@@ -123,6 +180,44 @@ impl Client {
                 reason,
             }),
         }
+    }
+
+    /// Whether the hub is still there, as far as one system call can tell.
+    pub fn is_alive(&self) -> bool {
+        let mut byte = 0u8;
+        // SAFETY: receives at most one byte into a local of one byte; the descriptor is open for as long as the stream.
+        let received = unsafe {
+            libc::recv(
+                self.stream.as_raw_fd(),
+                (&raw mut byte).cast(),
+                1,
+                libc::MSG_PEEK | libc::MSG_DONTWAIT,
+            )
+        };
+        // 0 is its end. Anything to read would be an answer that nobody asked for.
+        received < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+    }
+
+    /// The user whose process the hub is.
+    pub fn owner(&self) -> io::Result<u32> {
+        owner(&self.stream)
+    }
+
+    /// Sets how long a call on the link may take from now on.
+    pub fn limit(&mut self, time: Duration) {
+        self.timeout = time;
+        // Fails only for a link that is broken, as the next call will find.
+        let _ = set_timeouts(SockRef::from(&self.stream), time);
+    }
+
+    /// The link itself. Nothing but the greeting has been read from it.
+    pub fn into_stream(self) -> UnixStream {
+        self.stream
+    }
+
+    /// The hub's largest message.
+    pub fn max_message_size(&self) -> usize {
+        self.greeting.max_message_size
     }
 
     /// The hub's process.
@@ -141,7 +236,7 @@ impl Client {
     }
 
     /// See [`crate::node::Node::publish`].
-    pub fn publish(&mut self, publish: Publish) -> Result<String, Failure> {
+    pub fn publish(&mut self, publish: &Publish) -> Result<String, Failure> {
         self.check_size(&publish.payload)?;
         match self.ask(&Request::Publish(publish.into()))? {
             Response::Published(id) => Ok(id),
@@ -218,13 +313,7 @@ impl Client {
         match self.ask(&Request::Connections { channel })? {
             Response::Connections(list) => Ok(list
                 .into_iter()
-                .filter_map(|wire| {
-                    let transport = *Transport::ALL.get(usize::from(wire.transport))?;
-                    let id = ConnectionId::from_bits(wire.id);
-                    Some(Arc::new(ConnectionInfo::from_head(
-                        id, transport, &wire.ip, &wire.head,
-                    )))
-                })
+                .filter_map(|wire| wire.into_info().map(Arc::new))
                 .collect()),
             other => Err(self.unexpected(other)),
         }
@@ -272,20 +361,36 @@ impl Client {
         }
     }
 
-    fn done(&mut self, request: &Request) -> Result<bool, Failure> {
+    fn done(&mut self, request: &Request<'_>) -> Result<bool, Failure> {
         match self.ask(request)? {
             Response::Done(done) => Ok(done),
             other => Err(self.unexpected(other)),
         }
     }
 
-    fn ask(&mut self, request: &Request) -> Result<Response, Failure> {
-        self.exchange(&control::frame(request), ANSWER_MAX)
-            .map_err(|error| self.broken(&error))?;
-        let response =
-            control::read(&self.buffer).map_err(|error| self.broken(&io::Error::other(error)))?;
-        if self.buffer.capacity() > 1 << 20 {
-            self.buffer = Vec::new();
+    fn ask(&mut self, request: &Request<'_>) -> Result<Response, Failure> {
+        control::frame_into(&mut self.request, request);
+        let deadline = Instant::now() + self.timeout;
+        let response = loop {
+            let response = match self.moved {
+                true => Response::Failed(WireFailure::Moved),
+                false => self.answer()?,
+            };
+            // The new hub's: the old one has said that it did nothing, so it is done once and not twice.
+            if !matches!(response, Response::Failed(WireFailure::Moved))
+                || Instant::now() > deadline
+            {
+                break response;
+            }
+            let fresh = Self::connect(&self.socket, self.timeout)
+                .map_err(|error| Failure::Link(error.to_string()))?;
+            let request = std::mem::take(&mut self.request);
+            *self = Self { request, ..fresh };
+        };
+        for buffer in [&mut self.buffer, &mut self.request] {
+            if buffer.capacity() > KEPT {
+                *buffer = Vec::new();
+            }
         }
         match response {
             Response::Failed(WireFailure::TooLarge { size, limit }) => {
@@ -294,25 +399,53 @@ impl Client {
             Response::Failed(WireFailure::Busy) => Err(Failure::Busy),
             Response::Failed(WireFailure::Stopped) => Err(Failure::Stopped),
             Response::Failed(WireFailure::Bad(reason)) => Err(Failure::Link(reason)),
+            Response::Failed(WireFailure::Moved) => {
+                Err(self.broken(&io::ErrorKind::TimedOut.into()))
+            }
             response => Ok(response),
         }
     }
 
-    /// Sends a frame and reads one into `buffer`. Two system calls where the answer is short.
-    fn exchange(&mut self, frame: &[u8], limit: usize) -> io::Result<()> {
+    fn answer(&mut self) -> Result<Response, Failure> {
+        self.exchange(ANSWER_MAX)
+            .map_err(|error| self.broken(&error))?;
+        control::read(&self.buffer).map_err(|error| self.broken(&io::Error::other(error)))
+    }
+
+    /// Sends the frame in `request` and reads one into `buffer`. Two system calls where the answer is short.
+    fn exchange(&mut self, limit: usize) -> io::Result<()> {
         let deadline = Instant::now() + self.timeout;
-        self.stream.write_all(frame)?;
+        // Each read has its own time limit, as set for the link; where much of the time is over, it gets less.
+        let nearly = self.timeout / 10 * 9;
+        let mut shortened = false;
+        let sent = self.stream.write_all(&self.request);
+        if let Err(error) = &sent
+            && !matches!(
+                error.kind(),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+            )
+        {
+            return sent;
+        }
+        // A hub that has gone may have said where to.
         self.buffer.clear();
         self.buffer.resize(READ_FIRST, 0);
         let mut filled = 0;
         let mut wanted = 4;
         while filled < wanted {
-            // Each read has its own time limit; together they may take at most twice as long.
-            if Instant::now() > deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
+            if left < nearly {
+                self.stream.set_read_timeout(Some(left))?;
+                shortened = true;
+            }
             match self.stream.read(&mut self.buffer[filled..]) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(0) => {
+                    sent?;
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
@@ -332,9 +465,11 @@ impl Client {
                 self.buffer.resize(wanted.max(filled), 0);
             }
         }
-        if filled > wanted {
-            return Err(io::Error::other("more than one answer"));
+        if shortened {
+            self.stream.set_read_timeout(Some(self.timeout))?;
         }
+        self.moved = filled > wanted;
+        self.buffer.truncate(wanted);
         self.buffer.drain(..4);
         Ok(())
     }
@@ -351,10 +486,9 @@ impl Client {
     fn broken(&self, error: &io::Error) -> Failure {
         let socket = self.socket.display();
         Failure::Link(match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => format!(
-                "the realtime server on {socket} did not answer within realtime.timeout ({:?})",
-                self.timeout
-            ),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                format!("the realtime server on {socket} did not answer within realtime.timeout")
+            }
             _ => format!("the link to the realtime server on {socket} broke: {error}"),
         })
     }
@@ -364,4 +498,30 @@ impl Client {
             "an unexpected answer, {response:?}"
         )))
     }
+}
+
+/// Also connecting takes time, while a hub does not accept.
+fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    set_timeouts(SockRef::from(&socket), timeout)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket.into())
+}
+
+fn set_timeouts(socket: SockRef<'_>, time: Duration) -> io::Result<()> {
+    // Zero would mean for ever.
+    let time = time.max(Duration::from_millis(1));
+    socket.set_read_timeout(Some(time))?;
+    socket.set_write_timeout(Some(time))
+}
+
+fn owner(stream: &UnixStream) -> io::Result<u32> {
+    Ok(rustix::net::sockopt::socket_peercred(stream)?.uid.as_raw())
+}
+
+/// Whether the hub is a process of this user or of root.
+fn is_trusted(stream: &UnixStream) -> io::Result<bool> {
+    let owner = owner(stream)?;
+    // SAFETY: geteuid() reads a number of this process and cannot fail.
+    Ok(owner == 0 || owner == unsafe { libc::geteuid() })
 }

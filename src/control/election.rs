@@ -3,15 +3,17 @@
 //!
 //! Called by `server` before anything else starts. Imports `config`.
 
+use std::cell::Cell;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::client::Client;
+use super::restarts::Record;
 use crate::config::Config;
 
 /// The won election: the control socket, bound and listening, so that early callers queue.
@@ -22,6 +24,8 @@ pub struct Elected {
     path: PathBuf,
     /// Held for as long as the hub lives.
     lock: File,
+    /// Whether the socket's file goes when this does: not while another hub serves on the same socket.
+    owned: Cell<bool>,
 }
 
 /// Why this process is not the hub. For the operator.
@@ -65,6 +69,16 @@ pub enum NotElected {
         /// Who we are.
         uid: u32,
     },
+    /// The group cannot be given to the socket.
+    #[error("cannot give the control socket to the group {name} (realtime.socket_group): {error}{}",
+        if error.kind() == io::ErrorKind::PermissionDenied { ". The server's user must be a member of it, or \
+        the directory of realtime.socket belong to it and have the setgid bit" } else { "" })]
+    Group {
+        /// Its name.
+        name: String,
+        /// Why not.
+        error: io::Error,
+    },
     /// Anything else that the system said.
     #[error("cannot use the control socket {} (realtime.socket): {error}", .socket.display())]
     System {
@@ -75,53 +89,134 @@ pub enum NotElected {
     },
 }
 
+/// The lock of a control socket, held: nobody else can bind it.
+#[derive(Debug)]
+pub struct Claim {
+    lock: File,
+}
+
 /// Tries to become the hub.
 pub fn stand(config: &Config) -> Result<Elected, NotElected> {
+    match claim(config) {
+        Ok(claim) => claim.bind(config),
+        Err(NotElected::Running { socket, at: _ }) => {
+            let at = ask(&socket);
+            Err(NotElected::Running { socket, at })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Tries to get the lock. Says [`NotElected::Running`], without looking who it is, when somebody else has it.
+pub fn claim(config: &Config) -> Result<Claim, NotElected> {
     let socket = &config.socket;
     let system = |error| NotElected::System {
         socket: socket.clone(),
         error,
     };
     let directory = socket.parent().unwrap_or(Path::new("/"));
-    prepare(directory, config.socket_mode)?;
+    prepare(directory, config.lets_others_in())?;
     let lock = OpenOptions::new()
         .create(true)
         .truncate(false)
+        .read(true)
         .write(true)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(lock_path(socket))
         .map_err(system)?;
     // SAFETY: flock() takes no pointer; the descriptor is open for as long as `lock` lives.
-    if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-        let error = io::Error::last_os_error();
-        return Err(if error.kind() == io::ErrorKind::WouldBlock {
-            NotElected::Running {
-                socket: socket.clone(),
-                at: ask(socket),
-            }
-        } else {
-            system(error)
-        });
+    if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(Claim { lock });
     }
-    // Whoever had the socket is dead: only the holder of the lock binds it. Anything that is no socket stays, and
-    // the bind says that it is in the way.
-    let stale = std::fs::symlink_metadata(socket).is_ok_and(|m| m.file_type().is_socket());
-    if stale {
-        std::fs::remove_file(socket).map_err(system)?;
-    }
-    let listener = UnixListener::bind(socket).map_err(system)?;
-    let mode = Permissions::from_mode(config.socket_mode);
-    std::fs::set_permissions(socket, mode).map_err(system)?;
-    listener.set_nonblocking(true).map_err(system)?;
-    Ok(Elected {
-        listener,
-        path: socket.clone(),
-        lock,
+    let error = io::Error::last_os_error();
+    Err(if error.kind() == io::ErrorKind::WouldBlock {
+        NotElected::Running {
+            socket: socket.clone(),
+            at: None,
+        }
+    } else {
+        system(error)
     })
 }
 
+impl Claim {
+    /// The lock's file, for the [`super::restarts::Record`].
+    pub fn lock(&self) -> &File {
+        &self.lock
+    }
+
+    /// Binds the control socket.
+    pub fn bind(self, config: &Config) -> Result<Elected, NotElected> {
+        let socket = &config.socket;
+        let system = |error| NotElected::System {
+            socket: socket.clone(),
+            error,
+        };
+        // Whoever had the socket is dead: only the holder of the lock binds it. Anything that is no socket stays, and
+        // the bind says that it is in the way.
+        let stale = std::fs::symlink_metadata(socket).is_ok_and(|m| m.file_type().is_socket());
+        if stale {
+            std::fs::remove_file(socket).map_err(system)?;
+        }
+        let elected = Elected {
+            listener: UnixListener::bind(socket).map_err(system)?,
+            path: socket.clone(),
+            lock: self.lock,
+            owned: Cell::new(true),
+        };
+        elected.admit(config)?;
+        elected.listener.set_nonblocking(true).map_err(system)?;
+        Ok(elected)
+    }
+}
+
 impl Elected {
+    /// The same of a hub that hands over: its control socket at `socket`, and the lock that it holds.
+    pub fn inherit(config: &Config, listener: OwnedFd, lock: OwnedFd) -> io::Result<Self> {
+        let listener = UnixListener::from(listener);
+        listener.set_nonblocking(true)?;
+        Ok(Self {
+            listener,
+            path: config.socket.clone(),
+            lock: File::from(lock),
+            owned: Cell::new(false),
+        })
+    }
+
+    /// From here on the socket's file is this hub's, or another's.
+    pub fn set_owned(&self, owned: bool) {
+        self.owned.set(owned);
+    }
+
+    /// Gives the socket's file the group and the mode that the settings ask for.
+    pub fn admit(&self, config: &Config) -> Result<(), NotElected> {
+        let system = |error| NotElected::System {
+            socket: self.path.clone(),
+            error,
+        };
+        if let Some(name) = &config.socket_group {
+            let group = |error| NotElected::Group {
+                name: name.clone(),
+                error,
+            };
+            let gid = group_id(name).map_err(group)?;
+            std::os::unix::fs::chown(&self.path, None, Some(gid)).map_err(group)?;
+        }
+        let mode = Permissions::from_mode(config.control_mode());
+        std::fs::set_permissions(&self.path, mode).map_err(system)
+    }
+
+    /// The lock, which whoever else gets a copy of it holds as well.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    /// What the lock's file says about the last starts.
+    pub fn record(&self) -> Record {
+        Record::read(&self.lock)
+    }
+
     /// The descriptors, for a forked child to close.
     pub fn descriptors(&self) -> [i32; 2] {
         [self.listener.as_raw_fd(), self.lock.as_raw_fd()]
@@ -130,18 +225,20 @@ impl Elected {
 
 impl Drop for Elected {
     fn drop(&mut self) {
-        // Before the lock goes, or it could be the next hub's.
-        let _ = std::fs::remove_file(&self.path);
+        if self.owned.get() {
+            // Before the lock goes, or it could be the next hub's.
+            let _ = std::fs::remove_file(&self.path);
+            if !std::thread::panicking() {
+                // An end as it should be: the next start need not wait.
+                let _ = self.lock.set_len(0);
+            }
+        }
     }
 }
 
-fn prepare(directory: &Path, socket_mode: u32) -> Result<(), NotElected> {
-    // Others who are let in by realtime.socket_mode must be able to pass, but not to look around.
-    let mode = if socket_mode & 0o066 == 0 {
-        0o700
-    } else {
-        0o711
-    };
+fn prepare(directory: &Path, lets_others_in: bool) -> Result<(), NotElected> {
+    // Others who are let in must be able to pass, but not to look around.
+    let mode = if lets_others_in { 0o711 } else { 0o700 };
     let made = DirBuilder::new().mode(mode).create(directory);
     match made {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -171,6 +268,31 @@ fn prepare(directory: &Path, socket_mode: u32) -> Result<(), NotElected> {
         return Err(NotElected::Writable(directory.into()));
     }
     Ok(())
+}
+
+fn group_id(name: &str) -> io::Result<u32> {
+    let unknown = || io::Error::other("there is no such group");
+    let name = std::ffi::CString::new(name).map_err(|_| unknown())?;
+    let mut buffer = vec![0; 64 << 10];
+    let mut found = std::ptr::null_mut();
+    // SAFETY: all zeroes is a valid `group`. The name ends with a NUL, and the call writes only to these locals, within
+    // the length that it is told; nobody else can reach them.
+    let (error, gid) = unsafe {
+        let mut group: libc::group = std::mem::zeroed();
+        let error = libc::getgrnam_r(
+            name.as_ptr(),
+            &raw mut group,
+            buffer.as_mut_ptr(),
+            buffer.len(),
+            &raw mut found,
+        );
+        (error, group.gr_gid)
+    };
+    match (error, found.is_null()) {
+        (0, false) => Ok(gid),
+        (0, true) => Err(unknown()),
+        (error, _) => Err(io::Error::from_raw_os_error(error)),
+    }
 }
 
 fn lock_path(socket: &Path) -> PathBuf {

@@ -1,66 +1,108 @@
-//! The hub's side of the control socket: greets, checks who it is, and does what the other process asks.
+//! The hub's door on the control socket: greets, checks who it is, and hands the link to those who serve its purpose.
 //!
-//! Runs on the hub's control thread, never on a shard: a publisher is answered while the fan-out goes on. Imports
-//! `node` and `wire::control`.
+//! Runs on the hub's control thread. Imports `control::links`, `node` and `wire::control`.
 
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::task::JoinSet;
 
-use crate::ids::{Channel, ConnectionId, InvalidId, Pattern};
-use crate::message::{EventName, Payload, Publish};
-use crate::node::{Failure, Node};
-use crate::wire::control::{
-    self, FRAME_OVERHEAD, Greeting, HELLO_MAX, Hello, Identity, Request, Response, VERSION,
-    WireConnection, WireEntry, WireFailure,
-};
+use super::handover::Taker;
+use super::links::Links;
+use crate::backend::workers::Workers;
+use crate::node::Node;
+use crate::procfs::Process;
+use crate::wire::control::{self, Greeting, HELLO_MAX, Hello, Identity, Purpose, VERSION, Worker};
+use crate::wire::handover::HANDOVER;
 
 /// How long a new link may take to say hello.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
+/// The same once nobody is accepted any more.
+const LAST_HELLO: Duration = Duration::from_millis(500);
 /// Links at a time: more processes than any PHP pool has.
 const LINKS_MAX: usize = 4096;
 
-/// Serves links until it is dropped.
-pub async fn run(listener: StdListener, node: Arc<Node>) -> io::Result<()> {
-    let listener = UnixListener::from_std(listener)?;
-    let places = Arc::new(tokio::sync::Semaphore::new(LINKS_MAX));
-    loop {
-        // Those over the limit wait in the socket's backlog.
-        let place = places
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(io::Error::other)?;
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let node = node.clone();
-                tokio::task::spawn_local(async move {
-                    if let Err(error) = link(stream, node).await {
-                        tracing::debug!(%error, "a link on the control socket ended");
-                    }
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept on realtime.socket");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
+/// Where links go.
+#[derive(Clone, Debug)]
+pub struct Desks {
+    /// Those that ask.
+    pub links: Rc<Links>,
+    /// Those of a new hub that wants to take over, one at a time.
+    pub takers: mpsc::Sender<Taker>,
 }
 
-async fn link(mut stream: UnixStream, node: Arc<Node>) -> io::Result<()> {
+/// Serves links until `closed` is true. Then every link that was accepted has been handed on.
+pub async fn run(
+    listener: StdListener,
+    node: Arc<Node>,
+    desks: Desks,
+    mut closed: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let listener = UnixListener::from_std(listener)?;
+    let places = Arc::new(tokio::sync::Semaphore::new(LINKS_MAX));
+    let mut greetings = JoinSet::new();
+    loop {
+        // Those over the limit wait in the socket's backlog.
+        let next = async {
+            let place = places.clone().acquire_owned().await;
+            let place = place.map_err(io::Error::other)?;
+            listener.accept().await.map(|(stream, _)| (stream, place))
+        };
+        tokio::select! {
+            biased;
+            // An error means that whoever could open it again has gone.
+            _ = closed.wait_for(|closed| *closed) => break,
+            Some(_) = greetings.join_next() => {}
+            accepted = next => match accepted {
+                Ok((stream, place)) => {
+                    let (node, desks) = (node.clone(), desks.clone());
+                    greetings.spawn_local(async move {
+                        if let Err(error) = greet(stream, place, &node, &desks).await {
+                            tracing::debug!(%error, "a link on the control socket ended");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept on realtime.socket");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+    let greeted = async { while greetings.join_next().await.is_some() {} };
+    // Whoever says no hello by then has said nothing that could be lost.
+    let _ = tokio::time::timeout(LAST_HELLO, greeted).await;
+    Ok(())
+}
+
+/// Greets, and hands the link on when it is to be served.
+async fn greet(
+    mut stream: UnixStream,
+    place: OwnedSemaphorePermit,
+    node: &Node,
+    desks: &Desks,
+) -> io::Result<()> {
     let config = node.config();
     let mut buffer = Vec::new();
     let hello = tokio::time::timeout(HELLO_WAIT, frame(&mut stream, &mut buffer, HELLO_MAX));
     if !hello.await.map_err(io::Error::other)?? {
         return Ok(());
     }
-    let refused = refuse(&stream, &buffer, config.socket_mode)?;
+    let hello = serde_json::from_slice::<Hello>(&buffer).ok();
+    let worker = hello.as_ref().and_then(|hello| hello.worker.clone());
+    let (desk, refused) = match direct(&stream, hello, node, desks)? {
+        Ok(desk) => (Some(desk), None),
+        Err(reason) => (None, Some(reason)),
+    };
+    if let (Some(worker), None) = (worker, &refused) {
+        adopt_master(&stream, &worker, node);
+    }
     let greeting = Greeting {
         version: VERSION,
         pid: std::process::id(),
@@ -73,24 +115,16 @@ async fn link(mut stream: UnixStream, node: Arc<Node>) -> io::Result<()> {
         refused: refused.clone(),
     };
     stream.write_all(&control::json_frame(&greeting)).await?;
-    if let Some(reason) = refused {
-        return Err(io::Error::other(reason));
+    match desk {
+        Some(Desk::Requests) => desks.links.adopt(stream.into_std()?, place),
+        Some(Desk::Attach(workers)) => workers.adopt(stream.into_std()?, place),
+        Some(Desk::Takeover(permit, same_version)) => permit.send(Taker {
+            stream,
+            same_version,
+        }),
+        None => return Err(io::Error::other(refused.unwrap_or_default())),
     }
-    let limit = config.max_message_size + FRAME_OVERHEAD;
-    loop {
-        if !frame(&mut stream, &mut buffer, limit).await? {
-            return Ok(());
-        }
-        let response = match control::read::<Request>(&buffer) {
-            Ok(request) => answer(&node, request).await,
-            // Not one of ours, or of another build: nothing after it can be trusted either.
-            Err(error) => return Err(io::Error::other(error)),
-        };
-        stream.write_all(&control::frame(&response)).await?;
-        if buffer.capacity() > 1 << 20 {
-            buffer = Vec::new();
-        }
-    }
+    Ok(())
 }
 
 /// Reads one frame's content into `buffer`. `false` at the end of the link.
@@ -113,125 +147,91 @@ async fn frame(stream: &mut UnixStream, buffer: &mut Vec<u8>, limit: usize) -> i
     Ok(read == length)
 }
 
-/// Why this peer is not served, if it is not.
-fn refuse(stream: &UnixStream, hello: &[u8], socket_mode: u32) -> io::Result<Option<String>> {
+/// Who serves a link.
+enum Desk<'a> {
+    Requests,
+    /// Those who hand out events.
+    Attach(Arc<Workers>),
+    /// With whether it is of the same version.
+    Takeover(mpsc::Permit<'a, Taker>, bool),
+}
+
+/// Who serves this peer, or why nobody does.
+fn direct<'a>(
+    stream: &UnixStream,
+    hello: Option<Hello>,
+    node: &Node,
+    desks: &'a Desks,
+) -> io::Result<Result<Desk<'a>, String>> {
     let peer = stream.peer_cred()?.uid();
     // SAFETY: geteuid() reads a number of this process and cannot fail.
     let uid = unsafe { libc::geteuid() };
-    if peer != uid && peer != 0 && socket_mode & 0o066 == 0 {
-        return Ok(Some(format!(
-            "this server belongs to user {uid} and does not serve user {peer}: see realtime.socket_mode"
+    let ours = peer == uid || peer == 0;
+    if !ours && !node.config().lets_others_in() {
+        return Ok(Err(format!(
+            "this server belongs to user {uid} and does not serve user {peer}: see realtime.socket_mode \
+             and realtime.socket_group"
         )));
     }
-    let reason = match serde_json::from_slice::<Hello>(hello) {
-        Err(_) => "this is the control socket of a realtime server".to_owned(),
-        Ok(hello) if hello.protocol != "realtime" || hello.version != VERSION => format!(
+    let Some(hello) = hello.filter(|hello| hello.protocol == "realtime") else {
+        return Ok(Err(
+            "this is the control socket of a realtime server".to_owned()
+        ));
+    };
+    if let Purpose::Takeover(version) = hello.purpose {
+        // Of whatever version: the descriptors can be handed over in any case.
+        if !node.identity().detached {
+            return Ok(Err(format!(
+                "it is a part of process {} and ends with it",
+                std::process::id()
+            )));
+        }
+        if !ours {
+            return Ok(Err(format!(
+                "it belongs to user {uid} and not to user {peer}"
+            )));
+        }
+        let same = version == HANDOVER && hello.version == VERSION;
+        let permit = desks.takers.try_reserve();
+        return Ok(permit
+            .map(|permit| Desk::Takeover(permit, same))
+            .map_err(|_| "another process is taking over".to_owned()));
+    }
+    if hello.version != VERSION {
+        return Ok(Err(format!(
             "the server speaks version {VERSION} of the control protocol, this process version {}: restart the \
              older of the two",
             hello.version
-        ),
-        Ok(_) => return Ok(None),
-    };
-    Ok(Some(reason))
-}
-
-async fn answer(node: &Arc<Node>, request: Request) -> Response {
-    match request {
-        Request::Publish(publish) => match Publish::try_from(publish) {
-            Ok(publish) => finish(node.publish_async(publish).await.map(Response::Published)),
-            Err(invalid) => bad(invalid),
-        },
-        other => {
-            // These may wait for a shard, which this thread must not.
-            let node = node.clone();
-            let done = tokio::task::spawn_blocking(move || ask(&node, other));
-            done.await.unwrap_or_else(|error| {
-                tracing::error!(%error, "a request on the control socket failed");
-                Response::Failed(WireFailure::Stopped)
-            })
-        }
+        )));
     }
-}
-
-fn ask(node: &Arc<Node>, request: Request) -> Response {
-    let id = ConnectionId::from_bits;
-    let asked = match request {
-        // `answer` has done it.
-        Request::Publish(_) => return Response::Failed(WireFailure::Stopped),
-        Request::Send { to, payload, event } => match crate::ids::check_event(&event) {
-            Ok(()) => node
-                .send(id(to), Payload::from(payload), EventName::new(&event))
-                .map(Response::Done),
-            Err(invalid) => return bad(invalid),
-        },
-        Request::Subscribe { who, channel } => match Channel::parse(&channel) {
-            Ok(channel) => node.subscribe(id(who), channel).map(Response::Done),
-            Err(invalid) => return bad(invalid),
-        },
-        Request::Unsubscribe { who, channel } => match Channel::parse(&channel) {
-            Ok(channel) => node.unsubscribe(id(who), channel).map(Response::Done),
-            Err(invalid) => return bad(invalid),
-        },
-        Request::Close { who, code, reason } => {
-            node.close(id(who), code, reason).map(Response::Done)
-        }
-        Request::Channels { pattern } => match Pattern::parse(&pattern) {
-            Ok(pattern) => node.channels(&pattern).map(|list| {
-                let pair = |c: crate::node::ChannelSummary| (c.channel.to_string(), c.subscribers);
-                Response::Channels(list.into_iter().map(pair).collect())
-            }),
-            Err(invalid) => return bad(invalid),
-        },
-        Request::Connections { channel } => {
-            match channel.map(|name| Channel::parse(&name)).transpose() {
-                Ok(channel) => node.connections(channel.as_ref()).map(|list| {
-                    let wire = list.iter().map(|c| WireConnection {
-                        id: c.id.to_bits(),
-                        transport: c.transport.index() as u8,
-                        ip: c.ip.to_string(),
-                        head: c.head().to_owned(),
-                    });
-                    Response::Connections(wire.collect())
-                }),
-                Err(invalid) => return bad(invalid),
-            }
-        }
-        Request::History {
-            channel,
-            limit,
-            since,
-        } => match Channel::parse(&channel) {
-            Ok(channel) => node.history(&channel, limit, since.as_deref()).map(|page| {
-                let entry = |e: crate::node::HistoryEntry| WireEntry {
-                    id: e.id,
-                    event: e.event.as_str().to_owned(),
-                    payload: e.payload.into(),
-                    age: e.age,
-                };
-                Response::History {
-                    entries: page.entries.into_iter().map(entry).collect(),
-                    recovered: page.recovered,
-                    oldest: page.oldest,
-                }
-            }),
-            Err(invalid) => return bad(invalid),
-        },
-        Request::Stats => node.stats().map(Response::Stats),
-    };
-    finish(asked)
-}
-
-fn finish(result: Result<Response, Failure>) -> Response {
-    result.unwrap_or_else(|failure| {
-        Response::Failed(match failure {
-            Failure::TooLarge { size, limit } => WireFailure::TooLarge { size, limit },
-            Failure::Busy => WireFailure::Busy,
-            Failure::Stopped => WireFailure::Stopped,
-            Failure::Link(reason) => WireFailure::Bad(reason),
-        })
+    Ok(match (hello.purpose, node.workers()) {
+        (Purpose::Attach, Some(workers)) => Ok(Desk::Attach(workers)),
+        (Purpose::Attach, None) => Err(format!(
+            "it is a part of PHP process {} and handles its clients' events there",
+            std::process::id()
+        )),
+        _ => Ok(Desk::Requests),
     })
 }
 
-fn bad(invalid: InvalidId) -> Response {
-    Response::Failed(WireFailure::Bad(format!("the name must {invalid}")))
+/// Tells the node of the master that has started this worker. Only its real one, and only this user's or root's: nobody
+/// can make the hub live as long as some other process.
+fn adopt_master(stream: &UnixStream, worker: &Worker, node: &Node) {
+    let Ok(peer) = stream.peer_cred() else {
+        return;
+    };
+    // SAFETY: geteuid() reads a number of this process and cannot fail.
+    let uid = unsafe { libc::geteuid() };
+    let Some(pid) = peer.pid().and_then(|pid| u32::try_from(pid).ok()) else {
+        return;
+    };
+    if peer.uid() != uid && peer.uid() != 0 {
+        return;
+    }
+    match Process::look(pid) {
+        // In a container of its own it knows its parent by another number.
+        Some(process) if worker.master != pid => node.adopt(process.parent, worker.generation),
+        // /proc may hide it, although it is the same user's: then its word is all there is.
+        _ => node.adopt(worker.master, worker.generation),
+    }
 }

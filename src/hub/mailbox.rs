@@ -114,15 +114,25 @@ impl Shard {
 
     /// Puts work in. Never blocks for long; whoever publishes looks at [`Shard::waiting`] first.
     pub fn put(&self, command: Command) {
+        self.put_quietly(command);
+        self.rouse();
+    }
+
+    /// Puts work in, and leaves it to the caller to [`Shard::rouse`] the shard when it has nothing more urgent to do:
+    /// waking a thread is a system call, and the thread may take this core.
+    pub fn put_quietly(&self, command: Command) {
         self.waiting.fetch_add(command.cost(), Ordering::Relaxed);
-        let first = {
-            let mut queue = lock(&self.queue);
-            queue.commands.push(command);
-            !std::mem::replace(&mut queue.signalled, true)
-        };
-        if first {
-            self.wake.notify_one();
+        lock(&self.queue).commands.push(command);
+    }
+
+    /// Has the shard take up what waits, unless it is about to.
+    pub fn rouse(&self) {
+        let mut queue = lock(&self.queue);
+        if queue.commands.is_empty() || std::mem::replace(&mut queue.signalled, true) {
+            return;
         }
+        drop(queue);
+        self.wake.notify_one();
     }
 
     /// The bytes that wait, or are being worked on.

@@ -34,6 +34,8 @@ pub type SharedHub = Rc<RefCell<Hub>>;
 
 /// Reads too slowly: more than `realtime.max_backlog` waited.
 pub const CLOSE_SLOW: u16 = 4008;
+/// Another hub has taken over: reconnect and resume.
+pub const CLOSE_MOVED: u16 = 1012;
 /// Did not answer a ping.
 pub const CLOSE_SILENT: u16 = 4009;
 
@@ -294,6 +296,23 @@ impl Hub {
     /// Closes every connection.
     pub fn close_all(&mut self, code: u16, reason: &str) {
         let slots: Vec<usize> = self.connections.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.close(slot, code, reason);
+        }
+        self.flush_dirty();
+    }
+
+    /// The connections that are not being closed.
+    pub fn open(&self) -> impl Iterator<Item = usize> {
+        self.connections
+            .iter()
+            .filter(|(_, connection)| connection.closing.is_none())
+            .map(|(slot, _)| slot)
+    }
+
+    /// Closes so many connections.
+    pub fn close_some(&mut self, count: usize, code: u16, reason: &str) {
+        let slots: Vec<usize> = self.open().take(count).collect();
         for slot in slots {
             self.close(slot, code, reason);
         }

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ffi::{CString, c_int, c_void};
 use std::sync::Arc;
 
-use ext_php_rs::types::{ZendHashTable, Zval};
+use ext_php_rs::types::{ZendHashTable, ZendObject, Zval};
 use ext_php_rs::zend::ExecuteData;
 
 use super::fault::{Fault, contain, guard};
@@ -56,6 +56,32 @@ pub fn object(info: &Arc<ConnectionInfo>) -> Zval {
     CACHE
         .with_borrow(|cache| cache.objects.get(&info.id).map(Zval::shallow_clone))
         .unwrap_or_else(|| make(info))
+}
+
+/// What the kept object of a connection was made of, if there is one.
+pub fn known(id: ConnectionId) -> Option<Arc<ConnectionInfo>> {
+    CACHE.with_borrow(|cache| {
+        let object = cache.objects.get(&id)?.object()?;
+        // SAFETY: an object of make(), which the cache holds.
+        unsafe { info(std::ptr::from_ref(object).cast_mut()) }
+    })
+}
+
+/// What the object of a connection was made of.
+///
+/// # Safety
+/// `object` is a live `Realtime\Connection` of this thread.
+pub unsafe fn info(object: *mut ZendObject) -> Option<Arc<ConnectionInfo>> {
+    // SAFETY: as promised; its pointer is null or that of an Arc that the object owns. This is one more.
+    unsafe {
+        let native = zend::rt_native(object)
+            .cast::<ConnectionInfo>()
+            .cast_const();
+        (!native.is_null()).then(|| {
+            Arc::increment_strong_count(native);
+            Arc::from_raw(native)
+        })
+    }
 }
 
 /// Forgets the object of a connection that has ended.

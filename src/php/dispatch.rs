@@ -1,8 +1,8 @@
 //! One event of the server, handed to the script's handlers, and their verdict or reply handed back.
 //!
-//! Events come from the queue (`event_loop`), answers go to the event's own way back. What a handler throws goes to the
+//! Events come from `event_loop` and `web`, answers go to the event's own way back. What a handler throws goes to the
 //! `rt_on_error()` handlers or becomes a warning; only `exit()`, a fatal error or a time-out ends the caller. Imports
-//! `backend`, `message`, `node`, `handlers`, `connection` and `value`.
+//! `work`, `message`, `handlers`, `connection`, `state` and `value`.
 
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -13,41 +13,41 @@ use ext_php_rs::types::Zval;
 use super::callable::{Callable, Ended, Exception, pending};
 use super::fault::{Fault, Unwinding};
 use super::handlers::{self, Kind};
-use super::link::Here;
 use super::message::Right;
+use super::state::{self, Entered};
 use super::value::NotEncodable;
+use super::work::{Way, What, Work};
 use super::{connection, message, value};
-use crate::backend::{Answer, Event, HandlerFailed, ReplyTo};
+use crate::backend::HandlerFailed;
 use crate::ids::Channel;
 use crate::message::{ClientMessage, ConnectionInfo, Payload};
 
 /// Handles one event. `Err`: the script is over.
-pub fn event(here: &Here, event: Event) -> Result<(), Unwinding> {
-    match event {
-        Event::Open { connection, answer } => open(here, &connection, answer),
-        Event::Subscribe {
-            connection,
-            channel,
-            answer,
-        } => subscribe(here, &connection, &channel, answer),
-        Event::Message { message, reply_to } => client_message(here, &message, reply_to),
-        Event::Close {
-            connection,
-            code,
-            reason,
-        } => close(&connection, code, &reason),
+pub fn event(work: Work) -> Result<(), Unwinding> {
+    let pending = work.way.pending();
+    let Work { who, what, way } = work;
+    let result = match what {
+        What::Open => open(&who, way),
+        What::Subscribe(channel) => subscribe(&who, &channel, way),
+        What::Message(message) => client_message(&message, way),
+        What::Close { code, reason } => close(&who, code, &reason, way),
+    };
+    if let Some(pending) = pending {
+        pending.finish();
     }
+    result
 }
 
 /// Answers an event that no handler will see: the script has ended.
-pub fn refuse(here: &Here, event: Event) {
-    if let Event::Message { reply_to, .. } = event {
-        here.node.reply(reply_to, Err(HandlerFailed));
+pub fn refuse(work: Work) {
+    if let What::Message(_) = work.what {
+        work.way.reply(Err(HandlerFailed));
     }
 }
 
-fn open(here: &Here, info: &Arc<ConnectionInfo>, answer: Answer) -> Result<(), Unwinding> {
+fn open(info: &Arc<ConnectionInfo>, way: Way) -> Result<(), Unwinding> {
     let who = connection::cached(info);
+    let _entered = Entered::new(&who)?;
     let mut admit = true;
     for_each(Kind::Open, |handler| {
         let mut arguments = [who.shallow_clone()];
@@ -58,20 +58,16 @@ fn open(here: &Here, info: &Arc<ConnectionInfo>, answer: Answer) -> Result<(), U
         };
         Ok(admit)
     })?;
-    decide(here, answer, admit);
+    way.decide(admit);
     if !admit {
         connection::forget(info.id);
     }
     Ok(())
 }
 
-fn subscribe(
-    here: &Here,
-    info: &Arc<ConnectionInfo>,
-    channel: &Channel,
-    answer: Answer,
-) -> Result<(), Unwinding> {
+fn subscribe(info: &Arc<ConnectionInfo>, channel: &Channel, way: Way) -> Result<(), Unwinding> {
     let who = connection::cached(info);
+    let _entered = Entered::new(&who)?;
     let mut opened = false;
     let mut refused = false;
     for_each(Kind::Subscribe, |handler| {
@@ -90,14 +86,15 @@ fn subscribe(
         }
         Ok(!refused)
     })?;
-    decide(here, answer, !refused && (opened || !channel.is_guarded()));
+    way.decide(!refused && (opened || !channel.is_guarded()));
     Ok(())
 }
 
-fn client_message(here: &Here, sent: &ClientMessage, reply_to: ReplyTo) -> Result<(), Unwinding> {
+fn client_message(sent: &ClientMessage, way: Way) -> Result<(), Unwinding> {
     // Dropped unused (exit(), a fatal error), it answers that the handler failed.
-    let right = Right::new(here.clone(), reply_to);
+    let right = Right::new(way);
     let who = connection::cached(&sent.from);
+    let _entered = Entered::new(&who)?;
     let Some(object) = message::object(sent, who.shallow_clone(), &right) else {
         // JSON that PHP cannot decode. The server has refused what is too deep or has half a surrogate pair, so nobody
         // gets here.
@@ -113,7 +110,7 @@ fn client_message(here: &Here, sent: &ClientMessage, reply_to: ReplyTo) -> Resul
         let whence = c"an rt_on_message() handler";
         match called(&handler, &mut arguments, &who, whence)? {
             Some(mut returned) if reply.is_none() && !returned.is_null() => {
-                match encoded(here, &mut returned, &who, whence)? {
+                match encoded(&right, &mut returned, &who, whence)? {
                     Some(payload) => reply = Some(payload),
                     None => failed = true,
                 }
@@ -130,23 +127,17 @@ fn client_message(here: &Here, sent: &ClientMessage, reply_to: ReplyTo) -> Resul
     Ok(())
 }
 
-fn close(info: &Arc<ConnectionInfo>, code: u16, reason: &str) -> Result<(), Unwinding> {
+fn close(info: &Arc<ConnectionInfo>, code: u16, reason: &str, way: Way) -> Result<(), Unwinding> {
     let who = connection::object(info);
+    let _entered = Entered::new(&who)?;
     connection::forget(info.id);
     for_each(Kind::Close, |handler| {
         let mut arguments = [who.shallow_clone(), value::int(code), value::string(reason)];
         called(handler, &mut arguments, &who, c"an rt_on_close() handler")?;
         Ok(true)
-    })
-}
-
-fn decide(here: &Here, answer: Answer, admit: bool) {
-    if here.is_inherited() {
-        // A handler has forked, and this is the child: the verdict is the parent's to give.
-        std::mem::forget(answer);
-    } else {
-        answer.decide(admit);
-    }
+    })?;
+    way.done();
+    Ok(())
 }
 
 /// Calls `body` with each handler of a kind, also those that are added meanwhile, until it says `false`.
@@ -164,32 +155,41 @@ fn for_each(
     Ok(())
 }
 
-/// Calls a handler. `None`: it threw, and that has been reported.
+/// Calls a handler. `None`: it threw, or left a state that cannot be kept, and that has been reported.
 fn called(
     handler: &Callable,
     arguments: &mut [Zval],
     who: &Zval,
     whence: &CStr,
 ) -> Result<Option<Zval>, Unwinding> {
-    match handler.call(arguments) {
-        Ok(returned) => Ok(Some(returned)),
+    let mut returned = match handler.call(arguments) {
+        Ok(returned) => Some(returned),
         Err(Ended::Exception(exception)) => {
             report(&exception, Some(who), whence)?;
-            Ok(None)
+            None
         }
-        Err(Ended::Unwinding(unwinding)) => Err(unwinding),
+        Err(Ended::Unwinding(unwinding)) => return Err(unwinding),
+    };
+    match state::keep(who) {
+        Ok(()) => {}
+        Err(Ended::Exception(exception)) => {
+            report(&exception, Some(who), whence)?;
+            returned = None;
+        }
+        Err(Ended::Unwinding(unwinding)) => return Err(unwinding),
     }
+    Ok(returned)
 }
 
 /// What a handler returned, as a reply. `None`: it is no possible reply, and that has been reported.
 fn encoded(
-    here: &Here,
+    right: &Right,
     returned: &mut Zval,
     who: &Zval,
     whence: &CStr,
 ) -> Result<Option<Payload>, Unwinding> {
     match value::encode(returned) {
-        Ok(payload) => match here.node.check_size(payload.len()) {
+        Ok(payload) => match right.check_size(payload.len()) {
             Ok(()) => return Ok(Some(payload)),
             Err(failure) => Fault::realtime(failure).raise(),
         },

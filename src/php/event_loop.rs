@@ -1,7 +1,7 @@
 //! The loop: `rt_listen()`, `rt_run()`, `rt_dispatch()`, `rt_stream()`, `rt_stop()`.
 //!
-//! Takes events from the server's queue and hands them to `dispatch`, runs `timers`, sleeps in `wait`. Imports `link`,
-//! `config` and those.
+//! Takes events from a `source` and hands them to `dispatch`, runs `timers`, sleeps in `wait`; in a web request `web` does
+//! all of it. Imports those and `config`.
 
 use std::cell::Cell;
 use std::os::fd::IntoRawFd;
@@ -11,9 +11,10 @@ use ext_php_rs::types::{ZendStr, Zval};
 use ext_php_rs::zend::ExecuteData;
 
 use super::fault::{Fault, Unwinding, guard};
-use super::link::{self, Here};
+use super::source::Source;
 use super::wait::{self, Signals};
-use super::{dispatch, handlers, timers, value, zend};
+use super::work::Work;
+use super::{dispatch, link, timers, value, web, zend};
 use crate::config::ListenAddress;
 
 /// How many events are handled before time, timers and signals are looked at again.
@@ -38,7 +39,7 @@ pub fn forget_all() {
     if let Some(here) = link::here() {
         for _ in 0..here.queue.len() {
             let Some(event) = here.queue.pop() else { break };
-            dispatch::refuse(&here, event);
+            dispatch::refuse(Work::here(&here, event));
         }
     }
 }
@@ -46,6 +47,10 @@ pub fn forget_all() {
 /// `rt_listen(?string $address = null): string`
 pub extern "C" fn rt_listen(call: &mut ExecuteData, ret: &mut Zval) {
     guard(|| {
+        web::forbid(
+            "rt_listen() was called in a web request, where the server is a process of its own (see realtime.autostart): \
+             call it in `php worker.php`",
+        )?;
         let mut address: *mut ZendStr = std::ptr::null_mut();
         let count = zend::arg_count(call);
         // SAFETY: "|S!" fills a string pointer with an argument, alive until we return.
@@ -63,7 +68,7 @@ pub extern "C" fn rt_listen(call: &mut ExecuteData, ret: &mut Zval) {
                     .ok_or_else(|| Fault::argument(1, "be host:port, [ipv6]:port or unix:/path"))
             })
             .transpose()?;
-        let here = start(address)?;
+        let here = Source::start(address)?;
         *ret = value::string(&here.address);
         Ok(())
     });
@@ -94,12 +99,23 @@ pub extern "C" fn rt_run(call: &mut ExecuteData, ret: &mut Zval) {
         if RUNNING.get() {
             return Err(Fault::realtime("rt_run() is running already"));
         }
-        let here = start(None)?;
-        RUNNING.set(true);
-        STOPPED.set(false);
-        let signals = Signals::take();
-        let handled = run(&here, end);
-        drop(signals);
+        let handled = if web::is_worker() {
+            let request = web::request()?;
+            RUNNING.set(true);
+            STOPPED.set(false);
+            request.run(usize::MAX)
+        } else {
+            let source = match Source::find()? {
+                Some(source) => source,
+                None => Source::Here(Source::start(None)?),
+            };
+            RUNNING.set(true);
+            STOPPED.set(false);
+            let signals = Signals::take();
+            let handled = run(&source, end);
+            drop(signals);
+            handled
+        };
         RUNNING.set(false);
         STOPPED.set(false);
         *ret = value::int(handled?);
@@ -121,16 +137,20 @@ pub extern "C" fn rt_dispatch(call: &mut ExecuteData, ret: &mut Zval) {
         if !RUNNING.get() {
             STOPPED.set(false);
         }
+        if web::is_worker() {
+            let limit = if max == 0 { usize::MAX } else { max };
+            *ret = value::int(web::request()?.run(limit)?);
+            return Ok(());
+        }
         let mut handled = Ok(0);
-        if let Some(here) = link::here() {
-            here.queue.clear();
+        if let Some(source) = Source::current() {
+            source.clear();
             // What comes meanwhile is for the next call: this one must return under any load.
-            let waiting = here.queue.len();
+            let waiting = source.len();
             let limit = if max == 0 { waiting } else { max.min(waiting) };
-            handled = batch(&here, limit);
-            if !here.is_inherited() && !here.queue.is_empty() {
-                here.queue.signal();
-            }
+            handled = batch(&source, limit);
+            source.handled(true);
+            source.signal_rest();
         }
         let handled = handled?;
         if !stopped() {
@@ -146,10 +166,13 @@ pub extern "C" fn rt_dispatch(call: &mut ExecuteData, ret: &mut Zval) {
 pub extern "C" fn rt_stream(call: &mut ExecuteData, ret: &mut Zval) {
     guard(|| {
         none(call)?;
-        let here = link::here().ok_or_else(|| {
+        web::forbid(
+            "rt_stream() was called in a web request, which has no event loop: call rt_run()",
+        )?;
+        let source = Source::find()?.ok_or_else(|| {
             Fault::realtime("no server runs in this process: call rt_listen() before rt_stream()")
         })?;
-        let fd = wait::stream(&here).map_err(Fault::realtime)?;
+        let fd = wait::stream(source.fd()).map_err(Fault::realtime)?;
         // SAFETY: on the PHP thread; the stream takes the descriptor over and closes it.
         unsafe { zend::rt_fd_stream(fd.into_raw_fd(), ret) };
         Ok(())
@@ -165,20 +188,13 @@ pub extern "C" fn rt_stop(call: &mut ExecuteData, _: &mut Zval) {
     });
 }
 
-/// Starts the server here, and tells it what is handled.
-fn start(address: Option<ListenAddress>) -> Result<Here, Fault> {
-    let here = link::start(address).map_err(Fault::realtime)?;
-    here.queue.set_interest(handlers::interest());
-    Ok(here)
-}
-
-fn run(here: &Here, end: Option<Instant>) -> Result<usize, Unwinding> {
+fn run(source: &Source, end: Option<Instant>) -> Result<usize, Unwinding> {
     let mut handled = 0;
     // A handler that forks comes back here twice; in the child there is nothing to wait for.
     let over = || {
         stopped()
             || Signals::came()
-            || here.is_inherited()
+            || source.is_inherited()
             || end.is_some_and(|end| end <= Instant::now())
     };
     loop {
@@ -186,34 +202,36 @@ fn run(here: &Here, end: Option<Instant>) -> Result<usize, Unwinding> {
         if over() {
             break;
         }
-        handled += batch(here, BATCH)?;
+        let some = batch(source, BATCH);
+        source.handled(source.len() == 0 || some.is_err());
+        handled += some?;
         if over() {
             break;
         }
         let next = [end, timers::next_due()].into_iter().flatten().min();
         // With more to do it only looks at signals.
-        let next = if here.queue.is_empty() {
+        let next = if source.len() == 0 {
             next
         } else {
             Some(Instant::now())
         };
-        if wait::until(here.queue.fd(), next)? {
+        if wait::until(source.fd(), next)? {
             // Before the next pop(): then no event is left behind unseen.
-            here.queue.clear();
+            source.clear();
         }
     }
-    if !here.is_inherited() && !here.queue.is_empty() {
-        here.queue.signal();
-    }
+    source.handled(true);
+    source.signal_rest();
     Ok(handled)
 }
 
 /// Handles at most `limit` events that wait.
-fn batch(here: &Here, limit: usize) -> Result<usize, Unwinding> {
+fn batch(source: &Source, limit: usize) -> Result<usize, Unwinding> {
     let mut handled = 0;
-    while handled < limit && !stopped() && !Signals::came() && !here.is_inherited() {
-        let Some(event) = here.queue.pop() else { break };
-        dispatch::event(here, event)?;
+    while handled < limit && !stopped() && !Signals::came() && !source.is_inherited() {
+        let Some(work) = source.pop() else { break };
+        dispatch::event(work)?;
+        source.handled(false);
         handled += 1;
     }
     Ok(handled)

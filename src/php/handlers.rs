@@ -11,7 +11,7 @@ use ext_php_rs::zend::ExecuteData;
 
 use super::callable::Callable;
 use super::fault::{Fault, guard};
-use super::{args, link, zend};
+use super::{args, attached, link, zend};
 use crate::backend::Interest;
 use crate::ids::Pattern;
 
@@ -72,11 +72,12 @@ pub fn interest() -> Interest {
     })
 }
 
-/// Tells the server of this process what is handled.
+/// Tells the server what is handled: the one in this process, or the one that it is attached to.
 pub fn announce() {
     if let Some(here) = link::here() {
         here.queue.set_interest(interest());
     }
+    attached::announce();
 }
 
 /// Releases all of them: the request ends.

@@ -3,7 +3,6 @@
 //! Imports `config`, `fault` and `zend`.
 
 use std::ffi::{CStr, CString, c_int, c_void};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use ext_php_rs::ffi::zend_string;
@@ -38,6 +37,8 @@ pub fn register(module: c_int) {
     let table = Box::leak(entries.into_boxed_slice());
     TABLE.store(table.as_mut_ptr(), Ordering::Relaxed);
     IniEntryDef::register(table, module);
+    // Apache starts modules anew in the same process when it is reloaded. What was known before may be in use, and stays.
+    CONFIG.store(std::ptr::null_mut(), Ordering::Release);
 }
 
 /// Takes them back. For MSHUTDOWN.
@@ -46,17 +47,30 @@ pub fn unregister(kind: c_int, module: c_int) {
     unsafe { zend::rt_unregister_ini(kind, module) };
 }
 
+/// The settings as they were when they were first looked at. Nothing may change them after the start.
+static CONFIG: AtomicPtr<Result<Config, InvalidSetting>> = AtomicPtr::new(std::ptr::null_mut());
+
 /// The settings. They cannot change after the start, so the first look is the last.
 pub fn config() -> Result<&'static Config, InvalidSetting> {
-    static CONFIG: OnceLock<Result<Config, InvalidSetting>> = OnceLock::new();
-    CONFIG
-        .get_or_init(|| Config::load(value))
-        .as_ref()
-        .map_err(Clone::clone)
+    let mut known = CONFIG.load(Ordering::Acquire);
+    if known.is_null() {
+        let loaded = Box::into_raw(Box::new(Config::load(value)));
+        let null = std::ptr::null_mut();
+        known = match CONFIG.compare_exchange(null, loaded, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => loaded,
+            Err(others) => {
+                // SAFETY: made above, and nobody else has seen it.
+                drop(unsafe { Box::from_raw(loaded) });
+                others
+            }
+        };
+    }
+    // SAFETY: what was put there is never freed and never changed.
+    unsafe { &*known }.as_ref().map_err(Clone::clone)
 }
 
 /// One setting's value as PHP has it.
-fn value(name: &str) -> Option<String> {
+pub fn value(name: &str) -> Option<String> {
     let length = name.len();
     let name = zend::c_text(name);
     // SAFETY: on a PHP thread; returns null or a string that PHP keeps as long as the setting, copied at once.

@@ -6,18 +6,20 @@
 
 use std::cell::RefCell;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::fault::contain;
-use super::ini;
+use super::sapi::Home;
 use super::server_link::Link;
+use super::{attached, hub_process, ini};
 use crate::backend::queue::EventQueue;
 use crate::config::{Config, ListenAddress};
 use crate::control::client::{Client, ConnectError};
 use crate::node::{Failure, Node, Stats};
 use crate::server::Server;
+use crate::server::detached::NotStarted;
 
 /// The server of this process.
 struct Running {
@@ -73,8 +75,8 @@ static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
 static FORKS: AtomicU32 = AtomicU32::new(0);
 /// Grows with every start and stop, so that threads notice.
 static CHANGES: AtomicU32 = AtomicU32::new(1);
-/// Whether this SAPI starts a server by itself (`php -S` with realtime.autostart).
-static AUTOSTART: AtomicBool = AtomicBool::new(false);
+/// The [`Home`] of the server that this SAPI starts by itself, with realtime.autostart.
+static AUTOSTART: AtomicU8 = AtomicU8::new(Home::Nowhere as u8);
 
 #[derive(Default)]
 struct Local {
@@ -82,9 +84,20 @@ struct Local {
     seen: u32,
     here: Option<Here>,
     client: Option<Client>,
+    /// What a server in another process has told last.
+    secret: String,
     /// Why autostart failed in this process.
     failed: Option<String>,
+    /// When it may be tried again. Never, where there is no time.
+    again: Option<Instant>,
 }
+
+/// How long a request that may need no server at all waits for its greeting.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// How long requests do without a server that does not answer.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How often somebody who waits for a server that is just starting looks.
+const LOOK: Duration = Duration::from_millis(5);
 
 thread_local! {
     static LOCAL: RefCell<Local> = RefCell::default();
@@ -95,6 +108,7 @@ pub fn watch_forks() {
     extern "C" fn in_child() {
         FORKS.fetch_add(1, Ordering::Relaxed);
         CHANGES.fetch_add(1, Ordering::Relaxed);
+        attached::let_go_in_child();
         // At once, or a child that never calls us would keep the port and the control socket from the next server.
         // Held only when another PHP thread was just starting or stopping the server; then the next call does it.
         if let Ok(mut running) = RUNNING.try_lock() {
@@ -176,19 +190,59 @@ pub fn stop() {
     let _ = LOCAL.try_with(|local| local.take());
 }
 
-/// From now on a server is started when none is found. Tries at once, and returns why it failed, once.
-pub fn autostart() -> Option<String> {
-    AUTOSTART.store(true, Ordering::Relaxed);
+/// From now on a server is started when none is found. For RINIT: tries at once, and returns why it failed, once.
+pub fn autostart(home: Home) -> Option<String> {
+    AUTOSTART.store(home as u8, Ordering::Relaxed);
     LOCAL.with_borrow_mut(|local| {
         local.refresh();
-        if local.here.is_some() || local.client.is_some() || local.failed.is_some() {
+        if local.here.is_some() {
             return None;
         }
-        match local.connect() {
-            Ok(_) => None,
-            Err(_) => local.failed.clone(),
+        match &local.client {
+            Some(client) if client.is_alive() => return None,
+            _ => local.client = None,
+        }
+        if local.failed.is_some() {
+            if local.again.is_none_or(|again| Instant::now() < again) {
+                return None;
+            }
+            local.failed = None;
+        }
+        match home {
+            Home::Nowhere => None,
+            Home::Threads => match local.connect(soon()) {
+                Ok(_) => None,
+                Err(_) => local.failed.clone(),
+            },
+            Home::Process => local.find_or_start(),
         }
     })
+}
+
+/// Whether `secret` is that of the server in another process. One that is stopping greets nobody any more and still has
+/// events handled, so what an earlier one of its links has told counts as well.
+pub fn is_secret(secret: &str) -> Result<bool, LinkError> {
+    LOCAL.with_borrow_mut(|local| {
+        local.refresh();
+        if let Some(client) = &local.client {
+            local.secret.clone_from(&client.identity().secret);
+        }
+        if same(&local.secret, secret) {
+            return Ok(true);
+        }
+        // The link may be to one that is gone.
+        local.client = None;
+        let client = local.client.insert(connect()?);
+        local.secret.clone_from(&client.identity().secret);
+        Ok(same(&local.secret, secret))
+    })
+}
+
+/// Compares in constant time. A server without a secret has none that fits.
+fn same(known: &str, given: &str) -> bool {
+    let (known, given) = (known.as_bytes(), given.as_bytes());
+    let differ = |all: u8, (a, b): (&u8, &u8)| all | (a ^ b);
+    !known.is_empty() && known.len() == given.len() && known.iter().zip(given).fold(0, differ) == 0
 }
 
 /// What this thread is linked to, for phpinfo(): connects when a server is there, starts none.
@@ -237,12 +291,11 @@ pub fn with<T>(mut call: impl FnMut(&mut Link<'_>) -> Result<T, Failure>) -> Res
         if let Some(here) = &local.here {
             return Ok(call(&mut Link::Here(&here.node))?);
         }
+        let timeout = ini::config()?.timeout;
+        let deadline = Instant::now() + timeout;
         if let Some(client) = &mut local.client {
-            let begun = Instant::now();
             match call(&mut Link::Remote(client)) {
-                Err(Failure::Link(_) | Failure::Stopped)
-                    if begun.elapsed() < ini::config()?.timeout =>
-                {
+                Err(Failure::Link(_) | Failure::Stopped) if Instant::now() < deadline => {
                     local.client = None;
                 }
                 Err(error @ (Failure::Link(_) | Failure::Stopped)) => {
@@ -252,9 +305,17 @@ pub fn with<T>(mut call: impl FnMut(&mut Link<'_>) -> Result<T, Failure>) -> Res
                 other => return Ok(other?),
             }
         }
-        let mut link = local.connect()?;
-        let result = call(&mut link);
-        if let Err(Failure::Link(_)) = result {
+        let result = match local.connect(deadline)? {
+            mut here @ Link::Here(_) => call(&mut here),
+            Link::Remote(client) => {
+                // All of it together takes no longer than one call may.
+                client.limit(deadline.saturating_duration_since(Instant::now()));
+                let result = call(&mut Link::Remote(client));
+                client.limit(timeout);
+                result
+            }
+        };
+        if let Err(Failure::Link(_) | Failure::Stopped) = result {
             local.client = None;
         }
         Ok(result?)
@@ -287,13 +348,17 @@ impl Local {
     }
 
     /// Finds a server, or starts one where this SAPI does that.
-    fn connect(&mut self) -> Result<Link<'_>, LinkError> {
-        let absent = match connect() {
+    fn connect(&mut self, deadline: Instant) -> Result<Link<'_>, LinkError> {
+        let absent = match connect_until(deadline) {
             Ok(client) => return Ok(Link::Remote(self.client.insert(client))),
             Err(LinkError::NoServer(error)) if error.is_absent() => error,
             Err(error) => return Err(error),
         };
-        if !AUTOSTART.load(Ordering::Relaxed) {
+        let home = AUTOSTART.load(Ordering::Relaxed);
+        if home == Home::Process as u8 {
+            return self.start_process(deadline);
+        }
+        if home == Home::Nowhere as u8 {
             return Err(absent.into());
         }
         if let Some(why) = &self.failed {
@@ -315,11 +380,77 @@ impl Local {
             }
         }
     }
+
+    /// At the start of a request: joins the server, or starts one and does not wait for it. What went wrong is told once.
+    fn find_or_start(&mut self) -> Option<String> {
+        let config = ini::config().ok()?;
+        let (error, pause) = match connect_until(Instant::now() + PATIENCE.min(config.timeout)) {
+            Ok(client) => {
+                // Whether it takes over or not, this one serves meanwhile.
+                let taken = hub_process::take_over(config, &client);
+                self.client = Some(client);
+                return match taken {
+                    Err(error @ (NotStarted::Failed(_) | NotStarted::NoProcess(_))) => {
+                        Some(error.to_string())
+                    }
+                    _ => None,
+                };
+            }
+            Err(LinkError::NoServer(error)) if error.is_absent() => {
+                match hub_process::start(config) {
+                    Ok(()) | Err(NotStarted::Elsewhere(_)) => return None,
+                    // Told by whoever failed.
+                    Err(NotStarted::Wait { .. }) => return None,
+                    Err(error) => (error.to_string(), LOOK),
+                }
+            }
+            // Whoever needs an answer waits longer for it, and hears of it.
+            Err(LinkError::NoServer(ConnectError::Silent(_))) => (String::new(), SILENCE),
+            Err(error) => (error.to_string(), SILENCE),
+        };
+        self.again = Instant::now().checked_add(pause);
+        self.failed = Some(error.clone());
+        (!error.is_empty()).then_some(error)
+    }
+
+    /// In the middle of a script: joins the server that just now was not there, and starts it if nobody else does.
+    fn start_process(&mut self, deadline: Instant) -> Result<Link<'_>, LinkError> {
+        let config = ini::config()?;
+        loop {
+            let pause = match hub_process::start(config) {
+                Ok(()) => Duration::ZERO,
+                Err(NotStarted::Elsewhere(_)) => LOOK,
+                Err(NotStarted::Wait {
+                    time, ran: true, ..
+                }) if Instant::now() + time < deadline => time,
+                Err(error) => return Err(LinkError::NotStarted(error.to_string())),
+            };
+            std::thread::sleep(pause);
+            match connect_until(deadline) {
+                Ok(client) => return Ok(Link::Remote(self.client.insert(client))),
+                Err(LinkError::NoServer(error))
+                    if error.is_absent() && Instant::now() < deadline => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// When a call that begins now has to end.
+fn soon() -> Instant {
+    Instant::now() + ini::config().map_or(Duration::ZERO, |config| config.timeout)
 }
 
 fn connect() -> Result<Client, LinkError> {
+    connect_until(soon())
+}
+
+fn connect_until(deadline: Instant) -> Result<Client, LinkError> {
     let config = ini::config()?;
-    Ok(Client::connect(Path::new(&config.socket), config.timeout)?)
+    let left = deadline.saturating_duration_since(Instant::now());
+    let mut client = Client::connect_as(Path::new(&config.socket), left, hub_process::worker())?;
+    client.limit(config.timeout);
+    Ok(client)
 }
 
 /// A server that a fork has copied here is the parent's: its threads are not in this process.

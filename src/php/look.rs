@@ -167,6 +167,26 @@ fn stats_table(stats: &Stats) -> ext_php_rs::boxed::ZBox<ZendHashTable> {
     );
     put(&mut table, "history_bytes", value::int(stats.history_bytes));
     put(&mut table, "shards", value::int(stats.shards));
+    put(
+        &mut table,
+        "handler_queued",
+        value::int(stats.handler_queued),
+    );
+    put(
+        &mut table,
+        "handler_requests",
+        value::int(stats.handler_requests),
+    );
+    put(
+        &mut table,
+        "handler_retried",
+        value::int(stats.handler_retried),
+    );
+    put(
+        &mut table,
+        "handler_failed",
+        value::int(stats.handler_failed),
+    );
     table
 }
 

@@ -1,8 +1,8 @@
 //! `Realtime\Message` with its right to reply, and `Realtime\Binary`.
 //!
-//! Made by `dispatch` of a [`ClientMessage`]. Imports `message`, `link`, `connection`, `value`, `fault` and `zend`.
+//! Made by `dispatch` of a [`ClientMessage`]. Imports `message`, `work`, `value`, `fault` and `zend`.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::ffi::c_void;
 use std::rc::Rc;
 
@@ -10,38 +10,37 @@ use ext_php_rs::types::{ZendStr, Zval};
 use ext_php_rs::zend::ExecuteData;
 
 use super::fault::{Fault, contain, guard};
-use super::link::Here;
+use super::work::Way;
 use super::{class, value, zend};
-use crate::backend::{HandlerFailed, Outcome, ReplyTo};
+use crate::backend::{HandlerFailed, Outcome};
 use crate::message::ClientMessage;
+use crate::node::Failure;
 
 /// The right to answer one client message, once. Unused, it says that the handler failed.
-pub struct Right {
-    here: Here,
-    to: Cell<Option<ReplyTo>>,
-}
+pub struct Right(RefCell<Option<Way>>);
 
 impl Right {
-    /// The right to answer through the server of this process.
-    pub fn new(here: Here, to: ReplyTo) -> Rc<Self> {
-        Rc::new(Self {
-            here,
-            to: Cell::new(Some(to)),
-        })
+    /// The right to answer by this way.
+    pub fn new(way: Way) -> Rc<Self> {
+        Rc::new(Self(RefCell::new(Some(way))))
+    }
+
+    /// Whether a reply of `size` bytes is allowed. One that nobody waits for any more is.
+    pub fn check_size(&self, size: usize) -> Result<(), Failure> {
+        match &*self.0.borrow() {
+            Some(way) if !way.is_inherited() => way.check_size(size),
+            _ => Ok(()),
+        }
     }
 
     /// Answers, unless that has been done.
     pub fn use_up(&self, outcome: Outcome) -> bool {
-        let Some(to) = self.to.take() else {
-            return false;
-        };
-        if self.here.is_inherited() {
-            // A handler has forked, and this is the child: the answer is the parent's to give.
-            std::mem::forget(to);
-        } else {
-            self.here.node.reply(to, outcome);
+        let way = self.0.take();
+        let unused = way.is_some();
+        if let Some(way) = way {
+            way.reply(outcome);
         }
-        true
+        unused
     }
 }
 
@@ -90,11 +89,8 @@ pub extern "C" fn reply(call: &mut ExecuteData, _: &mut Zval) {
             // SAFETY: methods of this final class are called on its objects only, whose native pointer is null or
             // an Rc's, which the object holds while it is being called.
             .and_then(|object| unsafe { zend::rt_native(object).cast::<Right>().as_ref() });
-        if let Some(right) = right
-            && !right.here.is_inherited()
-        {
-            let allowed = right.here.node.check_size(payload.len());
-            allowed.map_err(Fault::realtime)?;
+        if let Some(right) = right {
+            right.check_size(payload.len()).map_err(Fault::realtime)?;
         }
         if right.is_some_and(|right| right.use_up(Ok(Some(payload)))) {
             Ok(())

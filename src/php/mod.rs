@@ -6,6 +6,7 @@
 
 // The handlers of PHP functions are named and documented by what they are in PHP.
 mod args;
+mod attached;
 mod callable;
 mod class;
 mod connection;
@@ -13,25 +14,29 @@ mod dispatch;
 mod event_loop;
 mod fault;
 mod handlers;
+mod hub_process;
 mod info;
 mod ini;
 mod link;
 mod look;
 mod message;
 mod publish;
+mod sapi;
 mod server_link;
 mod signature;
+mod source;
+mod state;
 mod timers;
 mod value;
 mod wait;
+mod web;
+mod work;
 mod zend;
 
-use std::ffi::CStr;
-
-use ext_php_rs::ffi::sapi_module;
 use ext_php_rs::prelude::*;
 
 use fault::contain;
+use sapi::Home;
 
 const SUCCESS: i32 = 0;
 const FAILURE: i32 = -1;
@@ -53,6 +58,7 @@ fn startup(_type: i32, module: i32) -> i32 {
         quiet_panics();
         ini::register(module);
         link::watch_forks();
+        hub_process::prepare();
         // SAFETY: in MINIT, when PHP has registered our functions; the second argument of no other is touched.
         unsafe { zend::rt_arg_takes_array(c"rt_broadcast".as_ptr(), 0) };
         match class::register() {
@@ -74,17 +80,15 @@ unsafe extern "C" fn shutdown(kind: i32, module: i32) -> i32 {
     })
 }
 
-/// RINIT: `php -S` starts its server with the first request.
+/// RINIT: under a web server the first request starts the hub.
 unsafe extern "C" fn request_startup(_type: i32, _module: i32) -> i32 {
     contain(FAILURE, || {
-        if is_development_server()
+        let home = sapi::home();
+        if home != Home::Nowhere
             && ini::config().is_ok_and(|config| config.autostart)
-            && let Some(why) = link::autostart()
+            && let Some(why) = link::autostart(home)
         {
-            // Not a warning, which would stand in the page.
-            let line = zend::c_text(&format!("realtime cannot start its server: {why}"));
-            // SAFETY: on a PHP thread; PHP copies the line.
-            unsafe { zend::rt_log(line.as_ptr()) };
+            hub_process::tell(&why);
         }
         SUCCESS
     })
@@ -93,22 +97,16 @@ unsafe extern "C" fn request_startup(_type: i32, _module: i32) -> i32 {
 /// RSHUTDOWN: the script is over, and with it everything that it has registered. The server goes on.
 unsafe extern "C" fn request_shutdown(_type: i32, _module: i32) -> i32 {
     contain(FAILURE, || {
+        // Before its handlers are gone, or the server would hear that it handles nothing any more.
+        attached::forget();
         handlers::forget_all();
         timers::forget_all();
         event_loop::forget_all();
         connection::forget_all();
         wait::forget();
+        web::forget();
         SUCCESS
     })
-}
-
-fn is_development_server() -> bool {
-    // SAFETY: PHP sets its SAPI before it starts modules, and never changes its name.
-    let name = unsafe {
-        let module = sapi_module;
-        CStr::from_ptr(module.name)
-    };
-    name == c"cli-server"
 }
 
 /// Panics become PHP errors or log lines; the default hook would print among a page's output or a terminal's.

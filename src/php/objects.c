@@ -3,11 +3,14 @@
  * part of them is kept. Made and read by Rust through the functions here; see shim.c for why they are in C.
  */
 #include "php.h"
+#include "zend_exceptions.h"
 #include "zend_interfaces.h"
 
 /* Realtime\Connection and Realtime\Message: a pointer of Rust's in front of PHP's object. */
 typedef struct {
 	void *native;
+	/* Of a connection: $state as it was decoded, by which is seen whether a handler has changed it. */
+	zval seen;
 	zend_object std;
 } rt_object;
 
@@ -15,9 +18,15 @@ typedef struct {
 extern void rt_connection_read(void *native, zval *slots);
 extern void rt_connection_drop(void *native);
 extern int rt_connection_same(void *a, void *b);
+extern void rt_connection_state(void *native, zval *state);
 extern void rt_message_drop(void *native);
 
+/* The properties that never change, then the state. */
 #define RT_CONNECTION_SLOTS 8
+#define RT_STATE_SLOT RT_CONNECTION_SLOTS
+static zend_string *rt_state_name;
+/* The connection whose handlers run now on this thread: the only one whose state may be written. */
+static _Thread_local zend_object *rt_current;
 static zend_object_handlers rt_connection_handlers;
 static zend_object_handlers rt_message_handlers;
 
@@ -35,6 +44,7 @@ static zend_object *rt_object_new(zend_class_entry *ce, zend_object_handlers *ha
 {
 	rt_object *object = zend_object_alloc(sizeof(rt_object), ce);
 	object->native = NULL;
+	ZVAL_UNDEF(&object->seen);
 	zend_object_std_init(&object->std, ce);
 	object_properties_init(&object->std, ce);
 	object->std.handlers = handlers;
@@ -93,8 +103,98 @@ static void rt_connection_free(zend_object *object)
 	if (rt_object_of(object)->native) {
 		rt_connection_drop(rt_object_of(object)->native);
 	}
+	zval_ptr_dtor(&rt_object_of(object)->seen);
 	zend_object_std_dtor(object);
 }
+
+/* --- $state ------------------------------------------------------------------------------------------------------ */
+
+static void rt_state_forget(zend_object *object)
+{
+	zval *slot = OBJ_PROP_NUM(object, RT_STATE_SLOT);
+	zval before;
+	ZVAL_COPY_VALUE(&before, slot);
+	ZVAL_UNDEF(slot);
+	if (Z_ISREF(before) && ZEND_REF_HAS_TYPE_SOURCES(Z_REF(before))) {
+		ZEND_REF_DEL_TYPE_SOURCE(Z_REF(before), zend_get_property_info_for_slot(object, slot));
+	}
+	zval_ptr_dtor(&rt_object_of(object)->seen);
+	ZVAL_UNDEF(&rt_object_of(object)->seen);
+	zval_ptr_dtor(&before);
+}
+
+/* While its handlers run the slot holds what they make of it; at any other time it is what the server has now. */
+static void rt_state_fill(zend_object *object)
+{
+	zval *slot = OBJ_PROP_NUM(object, RT_STATE_SLOT);
+	if (!rt_object_of(object)->native || (rt_current == object && Z_TYPE_P(slot) != IS_UNDEF)) {
+		return;
+	}
+	rt_state_forget(object);
+	ZVAL_NULL(slot);
+	rt_connection_state(rt_object_of(object)->native, slot);
+	/* The second reference makes every write to the slot a write to another array. */
+	ZVAL_COPY(&rt_object_of(object)->seen, slot);
+}
+
+static bool rt_state_writable(zend_object *object)
+{
+	if (rt_current != object) {
+		zend_throw_error(NULL, "Realtime\\Connection::$state can be written only in a handler of that connection's events");
+		return false;
+	}
+	rt_state_fill(object);
+	return true;
+}
+
+static bool rt_is_state(zend_string *name)
+{
+	return name == rt_state_name || zend_string_equals(name, rt_state_name);
+}
+
+/* Makes the VM come here again: reading its slot directly it would see what is out of date. */
+static void rt_uncache(void **cache)
+{
+	if (cache) {
+		cache[0] = NULL;
+	}
+}
+
+/* Its handlers run from now on. Returns the one before it, to be put back. */
+zend_object *rt_connection_enter(zend_object *object)
+{
+	zend_object *before = rt_current;
+	rt_current = object;
+	return before;
+}
+
+/* The state if a handler has changed it, else NULL. */
+zval *rt_connection_changed(zend_object *object)
+{
+	zval *now = OBJ_PROP_NUM(object, RT_STATE_SLOT), *seen = &rt_object_of(object)->seen;
+	if (Z_TYPE_P(now) == IS_UNDEF) {
+		return NULL;
+	}
+	ZVAL_DEREF(now);
+	if (Z_TYPE_P(now) == Z_TYPE_P(seen) && (Z_TYPE_P(now) != IS_ARRAY || Z_ARR_P(now) == Z_ARR_P(seen))) {
+		return NULL;
+	}
+	return now;
+}
+
+/* It is decoded anew when it is next looked at. What handlers put into it may have destructors. */
+int rt_connection_reload(zend_object *object)
+{
+	volatile int result = 0;
+	zend_try {
+		rt_state_forget(object);
+	} zend_catch {
+		result = 2;
+	} zend_end_try();
+	return result == 0 && EG(exception) ? 1 : result;
+}
+
+/* --- properties -------------------------------------------------------------------------------------------------- */
 
 /*
  * A connection's properties are made when the first of them is looked at: most handlers look at none, and a request's
@@ -122,37 +222,75 @@ static void rt_connection_fill(zend_object *object)
 
 static zval *rt_connection_read_property(zend_object *object, zend_string *name, int type, void **cache, zval *rv)
 {
-	rt_connection_fill(object);
-	return zend_std_read_property(object, name, type, cache, rv);
+	zval *value;
+	if (!rt_is_state(name)) {
+		rt_connection_fill(object);
+		return zend_std_read_property(object, name, type, cache, rv);
+	}
+	rt_state_fill(object);
+	value = zend_std_read_property(object, name, type, cache, rv);
+	rt_uncache(cache);
+	return value;
 }
 
 static zval *rt_connection_write_property(zend_object *object, zend_string *name, zval *value, void **cache)
 {
-	rt_connection_fill(object);
-	return zend_std_write_property(object, name, value, cache);
+	if (!rt_is_state(name)) {
+		rt_connection_fill(object);
+		return zend_std_write_property(object, name, value, cache);
+	}
+	if (rt_state_writable(object)) {
+		value = zend_std_write_property(object, name, value, cache);
+		rt_uncache(cache);
+	}
+	return value;
 }
 
 static zval *rt_connection_property_ptr(zend_object *object, zend_string *name, int type, void **cache)
 {
-	rt_connection_fill(object);
-	return zend_std_get_property_ptr_ptr(object, name, type, cache);
+	zval *slot;
+	if (!rt_is_state(name)) {
+		rt_connection_fill(object);
+		return zend_std_get_property_ptr_ptr(object, name, type, cache);
+	}
+	if (!rt_state_writable(object)) {
+		return &EG(error_zval);
+	}
+	slot = zend_std_get_property_ptr_ptr(object, name, type, cache);
+	rt_uncache(cache);
+	return slot;
 }
 
 static int rt_connection_has_property(zend_object *object, zend_string *name, int check, void **cache)
 {
-	rt_connection_fill(object);
-	return zend_std_has_property(object, name, check, cache);
+	int has;
+	if (!rt_is_state(name)) {
+		rt_connection_fill(object);
+		return zend_std_has_property(object, name, check, cache);
+	}
+	rt_state_fill(object);
+	has = zend_std_has_property(object, name, check, cache);
+	rt_uncache(cache);
+	return has;
 }
 
 static void rt_connection_unset_property(zend_object *object, zend_string *name, void **cache)
 {
-	rt_connection_fill(object);
-	zend_std_unset_property(object, name, cache);
+	zval null;
+	if (!rt_is_state(name)) {
+		rt_connection_fill(object);
+		zend_std_unset_property(object, name, cache);
+	} else if (rt_state_writable(object)) {
+		/* The connection has none any more. */
+		ZVAL_NULL(&null);
+		zend_std_write_property(object, name, &null, NULL);
+	}
 }
 
 static HashTable *rt_connection_properties(zend_object *object)
 {
 	rt_connection_fill(object);
+	rt_state_fill(object);
 	return zend_std_get_properties(object);
 }
 
@@ -178,6 +316,15 @@ static void rt_declare(zend_class_entry *ce, const char *name, uint32_t mask, co
 	zend_declare_typed_property(ce, key, &unset, ZEND_ACC_PUBLIC | ZEND_ACC_READONLY, NULL, declared);
 }
 
+static void rt_declare_state(zend_class_entry *ce)
+{
+	zval unset;
+	ZVAL_UNDEF(&unset);
+	rt_state_name = zend_string_init_interned("state", sizeof("state") - 1, 1);
+	zend_declare_typed_property(ce, rt_state_name, &unset, ZEND_ACC_PUBLIC, NULL,
+		(zend_type) ZEND_TYPE_INIT_MASK(MAY_BE_ARRAY | MAY_BE_NULL));
+}
+
 static void rt_handlers(zend_object_handlers *handlers, void (*free_obj)(zend_object *))
 {
 	memcpy(handlers, &std_object_handlers, sizeof(*handlers));
@@ -198,6 +345,7 @@ void rt_connection_setup(zend_class_entry *ce)
 	rt_declare(ce, "headers", MAY_BE_ARRAY, NULL);
 	rt_declare(ce, "cookies", MAY_BE_ARRAY, NULL);
 	rt_declare(ce, "user", MAY_BE_STRING | MAY_BE_NULL, NULL);
+	rt_declare_state(ce);
 	ce->create_object = rt_connection_create;
 	rt_handlers(&rt_connection_handlers, rt_connection_free);
 	rt_connection_handlers.read_property = rt_connection_read_property;

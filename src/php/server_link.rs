@@ -23,7 +23,7 @@ impl Link<'_> {
         let gone = || Failure::Link("published twice".to_owned());
         match self {
             Self::Here(node) => node.publish(publish.take().ok_or_else(gone)?),
-            Self::Remote(client) => client.publish(publish.clone().ok_or_else(gone)?),
+            Self::Remote(client) => client.publish(publish.as_ref().ok_or_else(gone)?),
         }
     }
 

@@ -14,6 +14,7 @@
 #include "zend_smart_str.h"
 #include "ext/json/php_json.h"
 #include "ext/standard/info.h"
+#include "ext/standard/php_fopen_wrappers.h"
 #include "ext/standard/url.h"
 
 #define RT_OK 0
@@ -398,5 +399,82 @@ void rt_fd_stream(int fd, zval *out)
 		php_stream_to_zval(stream, out);
 	} else {
 		ZVAL_FALSE(out);
+	}
+}
+
+/* --- requests ---------------------------------------------------------------------------------------------------- */
+
+/* In Rust: whether events of this request wait for their outcome. */
+extern int rt_web_busy(void);
+
+/* A parameter of the FastCGI request; its length, 0 when it is not there or does not fit. */
+size_t rt_request_param(const char *name, char *out, size_t size)
+{
+	char *value = sapi_getenv(name, strlen(name));
+	size_t length = value ? strlen(value) : 0;
+	if (length > size) {
+		length = 0;
+	}
+	if (value) {
+		memcpy(out, value, length);
+		efree(value);
+	}
+	return length;
+}
+
+/* As php://input gives it, also where a script has taken that wrapper away. */
+int rt_request_body(zend_string **out)
+{
+	volatile int result = RT_OK;
+	*out = NULL;
+	zend_try {
+		php_stream *input = php_stream_php_wrapper.wops->stream_opener(
+			(php_stream_wrapper *) &php_stream_php_wrapper, "php://input", "rb", 0, NULL, NULL STREAMS_CC);
+		if (input) {
+			*out = php_stream_copy_to_mem(input, PHP_STREAM_COPY_ALL, 0);
+			php_stream_close(input);
+		}
+	} zend_catch {
+		result = RT_BAILOUT;
+	} zend_end_try();
+	return result == RT_OK && EG(exception) ? RT_EXCEPTION : result;
+}
+
+/*
+ * Straight to the SAPI, past output buffers and headers: only the server reads it. RT_EXCEPTION (and none is there) when
+ * nobody reads any more; RT_BAILOUT when PHP ends the script for that.
+ */
+int rt_request_write(const char *bytes, size_t length)
+{
+	volatile int result = RT_OK;
+	zend_try {
+		if (sapi_module.ub_write(bytes, length) == length) {
+			sapi_module.flush(SG(server_context));
+		} else {
+			result = RT_EXCEPTION;
+		}
+	} zend_catch {
+		result = RT_BAILOUT;
+	} zend_end_try();
+	return result;
+}
+
+static zif_handler rt_finish_original;
+
+static ZEND_NAMED_FUNCTION(rt_finish_request)
+{
+	if (rt_web_busy()) {
+		RETURN_FALSE;
+	}
+	rt_finish_original(INTERNAL_FUNCTION_PARAM_PASSTHRU);
+}
+
+/* From now on fastcgi_finish_request() ends no request while outcomes are to be written to it. */
+void rt_request_hold(void)
+{
+	zend_function *finish = zend_hash_str_find_ptr(CG(function_table), ZEND_STRL("fastcgi_finish_request"));
+	if (finish && finish->type == ZEND_INTERNAL_FUNCTION && finish->internal_function.handler != rt_finish_request) {
+		rt_finish_original = finish->internal_function.handler;
+		finish->internal_function.handler = rt_finish_request;
 	}
 }

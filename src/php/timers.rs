@@ -1,6 +1,6 @@
 //! The timers of the loop: `rt_every()`, `rt_after()`, `rt_cancel()`.
 //!
-//! Run by `event_loop`, in `rt_run()` and in `rt_dispatch()`. Imports `callable`, `dispatch`, `args` and `zend`.
+//! Run by `event_loop`, in `rt_run()` and in `rt_dispatch()`. Imports `callable`, `dispatch`, `args`, `web` and `zend`.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -12,7 +12,7 @@ use ext_php_rs::zend::ExecuteData;
 
 use super::callable::{Callable, Ended};
 use super::fault::{Fault, Unwinding, guard};
-use super::{dispatch, value, wait, zend};
+use super::{dispatch, value, wait, web, zend};
 
 /// The longest time that can be asked for: a hundred years.
 const MAX_SECONDS: f64 = 3_155_760_000.0;
@@ -107,6 +107,10 @@ fn add(call: &mut ExecuteData, ret: &mut Zval, repeat: bool) -> Result<(), Fault
     // SAFETY: the frame of the current call; what comes back is a callable of ours or null.
     let callback = unsafe { Callable::take(zend::rt_parse_timer(call, &raw mut seconds)) }
         .ok_or(Fault::ARGUMENTS)?;
+    web::forbid(
+        "a timer was set in a web request, which ends before it would run: set it in `php worker.php`, which rt_run() \
+         keeps running",
+    )?;
     let wait = seconds_argument(1, seconds)?;
     if repeat && wait.is_zero() {
         return Err(Fault::argument(1, "be greater than 0"));

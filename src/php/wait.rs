@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::fault::{self, Unwinding};
-use super::link::{self, Here};
-use super::{timers, zend};
+use super::{link, timers, zend};
 
 /// SIGINT or SIGTERM came while `rt_run()` had taken them over.
 static SIGNALLED: AtomicBool = AtomicBool::new(false);
@@ -136,6 +135,7 @@ impl Drop for Masked {
 struct Watch {
     epoll: OwnedFd,
     timer: OwnedFd,
+    queue: RawFd,
     /// [`link::forks`] when it was made: a child's would watch its parent's.
     forks: u32,
 }
@@ -144,11 +144,12 @@ thread_local! {
     static WATCH: RefCell<Option<Watch>> = const { RefCell::new(None) };
 }
 
-/// A descriptor for a stream of the script's own: readable when an event or a timer waits.
-pub fn stream(here: &Here) -> std::io::Result<OwnedFd> {
+/// A descriptor for a stream of the script's own: readable when `queue` is, or a timer is due.
+pub fn stream(queue: RawFd) -> std::io::Result<OwnedFd> {
     let epoll = WATCH.with_borrow_mut(|watch| {
-        if watch.as_ref().is_none_or(|w| w.forks != link::forks()) {
-            *watch = Some(Watch::over(here.queue.fd())?);
+        let fits = |w: &Watch| w.forks == link::forks() && w.queue == queue;
+        if !watch.as_ref().is_some_and(fits) {
+            *watch = Some(Watch::over(queue)?);
         }
         watch.as_ref().map_or_else(
             || Err(std::io::Error::other("no watch")),
@@ -203,30 +204,33 @@ impl Watch {
                 owned(libc::timerfd_create(libc::CLOCK_MONOTONIC, flags))?,
             )
         };
-        for fd in [queue, timer.as_raw_fd()] {
-            let mut event = libc::epoll_event {
-                events: libc::EPOLLIN as u32,
-                u64: 0,
-            };
-            // SAFETY: three live descriptors and a local.
-            let added = unsafe {
-                libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event)
-            };
-            if added < 0 {
-                return Err(std::io::Error::last_os_error());
-            }
-        }
+        watch(&epoll, queue)?;
+        watch(&epoll, timer.as_raw_fd())?;
         Ok(Self {
             epoll,
             timer,
+            queue,
             forks: link::forks(),
         })
     }
 }
 
+/// Has `epoll` be readable while `fd` is.
+pub fn watch(epoll: &OwnedFd, fd: RawFd) -> std::io::Result<()> {
+    let mut event = libc::epoll_event {
+        events: libc::EPOLLIN as u32,
+        u64: 0,
+    };
+    // SAFETY: two live descriptors and a local.
+    match unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 /// # Safety
 /// `fd` is negative, or a descriptor that nobody else closes.
-unsafe fn owned(fd: RawFd) -> std::io::Result<OwnedFd> {
+pub unsafe fn owned(fd: RawFd) -> std::io::Result<OwnedFd> {
     if fd < 0 {
         return Err(std::io::Error::last_os_error());
     }

@@ -75,11 +75,19 @@ unsafe extern "C" {
     pub fn rt_add_cookies(line: *mut c_char, out: *mut Zval);
     pub fn rt_fd_stream(fd: c_int, out: *mut Zval);
 
+    pub fn rt_request_param(name: *const c_char, out: *mut c_char, size: usize) -> usize;
+    pub fn rt_request_body(out: *mut *mut zend_string) -> c_int;
+    pub fn rt_request_write(bytes: *const c_char, length: usize) -> c_int;
+    pub fn rt_request_hold();
+
     pub fn rt_native(object: *mut ZendObject) -> *mut c_void;
     pub fn rt_object_make(ce: *mut ClassEntry, native: *mut c_void) -> *mut ZendObject;
     pub fn rt_object_fill(object: *mut ZendObject, count: u32, values: *mut Zval);
     pub fn rt_plain_object(ce: *mut ClassEntry) -> *mut ZendObject;
     pub fn rt_object_slot(object: *mut ZendObject, slot: u32) -> *mut Zval;
+    pub fn rt_connection_enter(object: *mut ZendObject) -> *mut ZendObject;
+    pub fn rt_connection_changed(object: *mut ZendObject) -> *mut Zval;
+    pub fn rt_connection_reload(object: *mut ZendObject) -> c_int;
     pub fn rt_connection_setup(ce: *mut ClassEntry);
     pub fn rt_message_setup(ce: *mut ClassEntry);
     pub fn rt_binary_setup(ce: *mut ClassEntry);

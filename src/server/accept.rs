@@ -3,12 +3,13 @@
 //! Runs on the control thread; what it hands over is served by `transport::http` on the shard. Imports `config`.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::Sender;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::listen::Listener;
 use crate::config::Config;
@@ -26,15 +27,22 @@ pub struct Accepted {
 
 /// Sockets beyond `realtime.max_connections`: those that still have to say what they want, and answers without a
 /// connection (files, health checks).
-const SPARE: usize = 256;
+pub const SPARE: usize = 256;
 
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
-/// Accepts until it is dropped.
-pub async fn run(listener: Listener, shards: Vec<Sender<Accepted>>, config: Arc<Config>) {
-    let places = Arc::new(Semaphore::new(config.max_connections + SPARE));
-    // SAFETY: the descriptor is the listener's own, which `watched` owns from here on and closes after it has been
-    // deregistered; nobody else in this process has it.
+/// Accepts until `closed` is true. Then everybody who was accepted has been handed on; with `to_the_last`, everybody who
+/// waited, too: nobody else will accept there.
+pub async fn run(
+    listener: Rc<Listener>,
+    shards: Vec<Sender<Accepted>>,
+    places: Arc<Semaphore>,
+    config: Arc<Config>,
+    mut closed: watch::Receiver<bool>,
+    to_the_last: bool,
+) {
+    // SAFETY: the descriptor is the listener's own, of which `watched` holds a counted reference from here on, so that it
+    // is not closed before it has been deregistered.
     let watched = match unsafe { AsyncFd::register(listener) } {
         Ok(watched) => watched,
         Err(error) => {
@@ -44,7 +52,18 @@ pub async fn run(listener: Listener, shards: Vec<Sender<Accepted>>, config: Arc<
     };
     let mut next = 0;
     loop {
-        match accept(&watched).await {
+        let accepted = tokio::select! {
+            biased;
+            // An error means that whoever could open it again has gone.
+            _ = closed.wait_for(|closed| *closed) => {
+                match to_the_last.then(|| watched.get_ref().accept()) {
+                    Some(Ok(accepted)) => prepare(accepted),
+                    _ => return,
+                }
+            }
+            accepted = accept(&watched) => accepted,
+        };
+        match accepted {
             Ok((socket, ip)) => {
                 let Ok(place) = places.clone().try_acquire_owned() else {
                     tracing::warn!(
@@ -79,26 +98,32 @@ pub async fn run(listener: Listener, shards: Vec<Sender<Accepted>>, config: Arc<
     }
 }
 
-async fn accept(watched: &AsyncFd<Listener>) -> io::Result<(socket2::Socket, Box<str>)> {
+async fn accept(watched: &AsyncFd<Rc<Listener>>) -> io::Result<(socket2::Socket, Box<str>)> {
     loop {
         let mut guard = watched.readable().await?;
-        let (socket, peer) = match guard.try_io(|listener| listener.get_ref().accept()) {
-            Err(_would_block) => continue,
-            Ok(Ok(accepted)) => accepted,
-            Ok(Err(error)) if is_the_clients(&error) => continue,
+        match guard.try_io(|listener| listener.get_ref().accept()) {
+            Err(_would_block) => {}
+            Ok(Ok(accepted)) => return prepare(accepted),
+            Ok(Err(error)) if is_the_clients(&error) => {}
             Ok(Err(error)) => return Err(error),
-        };
-        socket.set_nonblocking(true)?;
-        let ip: Box<str> = match peer.as_socket() {
-            Some(address) => {
-                // Messages are small and must not wait for each other.
-                socket.set_tcp_nodelay(true)?;
-                address.ip().to_canonical().to_string().into()
-            }
-            None => "".into(),
-        };
-        return Ok((socket, ip));
+        }
     }
+}
+
+/// Its socket as a shard wants it, and its address.
+fn prepare(
+    (socket, peer): (socket2::Socket, socket2::SockAddr),
+) -> io::Result<(socket2::Socket, Box<str>)> {
+    socket.set_nonblocking(true)?;
+    let ip: Box<str> = match peer.as_socket() {
+        Some(address) => {
+            // Messages are small and must not wait for each other.
+            socket.set_tcp_nodelay(true)?;
+            address.ip().to_canonical().to_string().into()
+        }
+        None => "".into(),
+    };
+    Ok((socket, ip))
 }
 
 /// The client gave up before it was accepted: nobody's fault here.

@@ -2,8 +2,9 @@
 //!
 //! Imports `config` and `control`'s election.
 
+use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -21,6 +22,8 @@ pub struct Listener {
     address: String,
     /// The file of a Unix socket, removed with it.
     file: Option<PathBuf>,
+    /// Whether the file goes when this does: not while another hub serves on the same socket.
+    owned: Cell<bool>,
 }
 
 /// Why a server did not start. For the operator; each is a whole sentence.
@@ -92,6 +95,48 @@ impl Listener {
         }
     }
 
+    /// The socket of a hub that hands over, which listens on `address`.
+    pub fn inherit(socket: OwnedFd, address: &ListenAddress) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        socket.set_nonblocking(true)?;
+        let file = match address {
+            ListenAddress::Unix(path) => Some(path.clone()),
+            ListenAddress::Tcp(_) => None,
+        };
+        let listener = Self::of(socket, file)?;
+        listener.set_owned(false);
+        Ok(listener)
+    }
+
+    /// Binds `address` beside `other`, which may have its port at another of the machine's addresses.
+    pub fn bind_beside(address: &ListenAddress, other: &Self) -> Result<Self, StartError> {
+        let taken = match Self::bind(address) {
+            Err(taken @ StartError::Taken { .. }) => taken,
+            result => return result,
+        };
+        let bind = || {
+            // With it on both of them the kernel lets 0.0.0.0:80 stand beside 127.0.0.1:80.
+            other.socket.set_reuse_port(true)?;
+            let mut last = io::Error::from(io::ErrorKind::NotFound);
+            for candidate in address.resolve()? {
+                let socket = Socket::new(Domain::for_address(candidate), Type::STREAM, None)?;
+                socket.set_reuse_address(true)?;
+                socket.set_reuse_port(true)?;
+                match socket.bind(&candidate.into()) {
+                    Ok(()) => return Self::listening(socket, None),
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        };
+        bind().map_err(|_| taken)
+    }
+
+    /// From here on the file of a Unix socket is this listener's, or another's.
+    pub fn set_owned(&self, owned: bool) {
+        self.owned.set(owned);
+    }
+
     /// Where clients connect, with the port that was really taken.
     pub fn address(&self) -> &str {
         &self.address
@@ -131,6 +176,10 @@ impl Listener {
     fn listening(socket: Socket, file: Option<PathBuf>) -> io::Result<Self> {
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
+        Self::of(socket, file)
+    }
+
+    fn of(socket: Socket, file: Option<PathBuf>) -> io::Result<Self> {
         let address = match &file {
             Some(path) => format!("unix:{}", path.display()),
             None => socket
@@ -142,6 +191,7 @@ impl Listener {
             socket,
             address,
             file,
+            owned: Cell::new(true),
         })
     }
 }
@@ -160,7 +210,7 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(file) = &self.file {
+        if let Some(file) = self.file.as_ref().filter(|_| self.owned.get()) {
             // Somebody may have removed it already.
             let _ = std::fs::remove_file(file);
         }

@@ -4,30 +4,56 @@
 //! Imports everything above.
 
 mod accept;
+pub mod detached;
+mod doors;
+mod drain;
+mod executors;
 mod listen;
+mod logfile;
 mod logging;
+mod masters;
+mod process;
 mod shard;
+pub mod takeover;
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::sync::mpsc::{self, Sender};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use self::accept::Accepted;
+use self::doors::Doors;
 pub use self::listen::{Listener, StartError};
+pub use self::logging::PhpLog;
+pub use self::process::is_patient;
+pub use self::takeover::{Legacy, TakeoverError};
 use crate::backend::Backend;
 use crate::config::Config;
-use crate::control;
 use crate::control::election::{self, Elected};
+use crate::control::handover::{self, Link, Taker};
+use crate::control::links::Links;
+use crate::control::relay;
+use crate::control::server::Desks;
 use crate::hub::mailbox::Shard;
 use crate::hub::packed::Packed;
 use crate::node::Node;
+use crate::predecessor::Predecessor;
 use crate::transport::Polls;
+use crate::wire::control::Identity;
+use crate::wire::handover::Estate;
 
 /// How often the history is looked through for what is too old.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// Within what time clients are closed to whom nothing can be delivered any more, by a hub that another has taken over
+/// from.
+const BLIND: Duration = Duration::from_millis(500);
 
 /// What a server listens on, bound and listening already.
 #[derive(Debug)]
@@ -36,6 +62,8 @@ pub struct Listeners {
     pub clients: Listener,
     /// For other processes of this machine.
     pub control: Elected,
+    /// What came with them, when they are another hub's: see [`takeover::take`].
+    pub legacy: Option<Legacy>,
 }
 
 impl Listeners {
@@ -43,7 +71,11 @@ impl Listeners {
     pub fn bind(config: &Config) -> Result<Self, StartError> {
         let control = election::stand(config)?;
         let clients = Listener::bind(&config.listen)?;
-        Ok(Self { clients, control })
+        Ok(Self {
+            clients,
+            control,
+            legacy: None,
+        })
     }
 }
 
@@ -52,49 +84,207 @@ pub type Shutdown = watch::Receiver<bool>;
 
 /// Runs a server on the calling thread and as many shard threads as the settings say, until `shutdown` becomes true:
 /// then clients are told 1001, what waits is sent, and it returns.
+///
+/// It also returns when another hub has taken over and the last client has gone there. With a [`Legacy`] it takes over
+/// itself before it serves anybody; an error then means that it did not, and the old hub serves on.
 pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Result<()> {
     let config = node.config().clone();
-    let Listeners { clients, control } = listeners;
     let polls = Arc::new(Polls::default());
+    let (stop, stopping) = watch::channel(false);
+    let (leave, leaving) = watch::channel(None);
     let mut shards = Vec::new();
     for index in 0..config.threads {
         shards.push(shard::start(
             index,
             node.clone(),
             polls.clone(),
-            shutdown.clone(),
+            stopping.clone(),
+            leaving.clone(),
         )?);
     }
+    let executors = executors::start(&node)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
         .thread_name("rt-blocking")
         .build()?;
     let senders = shards.iter().map(|shard| shard.sockets.clone()).collect();
-    let control_listener = control.listener.try_clone()?;
+    let links = Links::start(node.clone(), runtime.handle().clone(), |work| {
+        spawn("rt-links", work)
+    })?;
+    let links = Rc::new(links);
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async {
-        let accepting = tokio::task::spawn_local(accept::run(clients, senders, config.clone()));
-        let controlling =
-            tokio::task::spawn_local(control::server::run(control_listener, node.clone()));
-        let keeping = tokio::task::spawn_local(keep_house(node.clone()));
-        let mut shutdown = shutdown;
-        // An error means that whoever could ask for it has gone: the same.
-        let _ = shutdown.wait_for(|stop| *stop).await;
-        // Nobody new from here on: the address is free as soon as these are gone.
-        accepting.abort();
-        let _ = accepting.await;
-        controlling.abort();
-        let _ = controlling.await;
-        keeping.abort();
-    });
+    let Listeners {
+        clients,
+        control,
+        legacy,
+    } = listeners;
+    let control = Rc::new(control);
+    let serving = serve(
+        (clients, control.clone(), legacy),
+        node,
+        senders,
+        links.clone(),
+        shutdown,
+        leave,
+    );
+    let result = local.block_on(&runtime, serving);
+    // Also when it never served: the shards wait for it.
+    let _ = stop.send(true);
     drop(local);
+    // The next hub need not wait until this one's clients have taken leave.
+    drop(control);
+    // What it has answered reaches the shards before they end.
+    drop(links);
     for shard in shards {
         shard.join();
     }
+    // After the last connection's end was told.
+    drop(executors);
     runtime.shutdown_timeout(Duration::from_millis(100));
-    drop(control);
+    result
+}
+
+fn check_docroot(config: &Config) -> Result<(), StartError> {
+    let Some(directory) = &config.docroot else {
+        return Ok(());
+    };
+    let failed = |error| StartError::NoDocroot {
+        directory: directory.clone(),
+        error,
+    };
+    std::fs::read_dir(directory).map_err(failed).map(drop)
+}
+
+/// The control thread's part.
+async fn serve(
+    (clients, control, legacy): (Listener, Rc<Elected>, Option<Legacy>),
+    node: Arc<Node>,
+    shards: Vec<Sender<Accepted>>,
+    links: Rc<Links>,
+    mut shutdown: Shutdown,
+    leave: watch::Sender<Option<Instant>>,
+) -> io::Result<()> {
+    let mut former = None;
+    if let Some(legacy) = legacy {
+        let (link, listener) = takeover::succeed(legacy, &node, &clients, &control).await?;
+        former = listener;
+        let (predecessor, asks) = Predecessor::new();
+        node.succeed(link.is_some().then_some(predecessor));
+        if let Some(link) = link {
+            tokio::task::spawn_local(relay::run(link, node.feed(), asks));
+        }
+    }
+    let (takers, mut taking) = mpsc::channel(1);
+    let desks = Desks { links, takers };
+    let mut doors = Doors::new(clients, control, shards, desks, node.clone());
+    doors.open()?;
+    if let Some(former) = former {
+        doors.accept_at(former, node.config().drain);
+    }
+    let keeping = tokio::task::spawn_local(keep_house(node.clone()));
+    // An error means that whoever could ask for it has gone: the same.
+    let taken_over = tokio::select! {
+        _ = shutdown.wait_for(|stop| *stop) => None,
+        successor = successor(&mut doors, &mut taking) => Some(successor?),
+    };
+    if let Some(successor) = taken_over {
+        let within = node.config().drain;
+        tracing::info!(
+            "another server has taken over; this one closes its clients within {within:?}"
+        );
+        leave.send_replace(Some(Instant::now() + within));
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => {}
+            () = part(successor, &doors, &leave) => {}
+        }
+    }
+    // Nobody new from here on: the address is free as soon as these are gone.
+    doors.slam().await;
+    keeping.abort();
     Ok(())
+}
+
+/// Hands over to the first who wants to take over and can.
+async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io::Result<Successor> {
+    let config = doors.node.config().clone();
+    loop {
+        let Some(taker) = takers.recv().await else {
+            // Its sender is in `doors`.
+            return std::future::pending().await;
+        };
+        let estate = Estate {
+            listen: config.listen.to_string(),
+            secret: doors.node.identity().secret.clone(),
+            max_message_size: config.max_message_size,
+            parts: taker.same_version,
+            attached: doors
+                .node
+                .workers()
+                .map_or(0, |workers| workers.attached_interest().to_bits()),
+        };
+        let same_version = taker.same_version;
+        let (node, control, clients) = (
+            doors.node.clone(),
+            doors.control.clone(),
+            doors.clients.clone(),
+        );
+        let descriptors = [control.listener.as_fd(), control.lock(), clients.as_fd()];
+        let let_go = async || {
+            doors.close().await?;
+            node.resign(true);
+            Ok(())
+        };
+        match handover::give(taker, &node, &estate, descriptors, let_go).await {
+            Ok(link) => {
+                control.set_owned(false);
+                clients.set_owned(false);
+                if let Some(workers) = node.workers() {
+                    workers.refer_attached();
+                }
+                return Ok(Successor { link, same_version });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "another server wanted to take over and did not; this one serves on");
+                node.resign(false);
+                node.succeed(None);
+                if !doors.is_open() {
+                    doors.open()?;
+                }
+            }
+        }
+    }
+}
+
+/// A hub that has taken over.
+struct Successor {
+    link: Link,
+    same_version: bool,
+}
+
+/// Serves the clients that are left until they have gone to the successor.
+async fn part(successor: Successor, doors: &Doors, leave: &watch::Sender<Option<Instant>>) {
+    let node = doors.node.clone();
+    let leaving = leave.subscribe();
+    let followed = async {
+        if successor.same_version {
+            relay::follow(successor.link, node).await;
+        }
+        // Nobody tells what is published any more: the sooner the clients are there, the better.
+        let soon = Instant::now() + BLIND;
+        leave.send_if_modified(|until| {
+            let sooner = until.is_none_or(|until| soon < until);
+            if sooner {
+                *until = Some(soon);
+            }
+            sooner
+        });
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = followed => {}
+        () = drain::until_empty(doors, leaving) => {}
+    }
 }
 
 async fn keep_house(node: Arc<Node>) {
@@ -119,13 +309,18 @@ impl Server {
     /// Starts one. What cannot be bound is told before any thread starts.
     pub fn start(config: Config, backend: Arc<dyn Backend>) -> Result<Self, StartError> {
         logging::start(&config);
-        if let Some(directory) = &config.docroot {
-            std::fs::read_dir(directory).map_err(|error| StartError::NoDocroot {
-                directory: directory.clone(),
-                error,
-            })?;
-        }
+        check_docroot(&config)?;
         let listeners = Listeners::bind(&config)?;
+        Self::with(listeners, config, backend, Identity::default())
+    }
+
+    /// Starts one on `listeners`, which may be another hub's ([`takeover::take`]).
+    pub fn with(
+        listeners: Listeners,
+        config: Config,
+        backend: Arc<dyn Backend>,
+        identity: Identity,
+    ) -> Result<Self, StartError> {
         let packed = Arc::new(Packed::default());
         let shards: Arc<[Arc<Shard>]> = (0..config.threads)
             .map(|_| Arc::new(Shard::new(packed.clone())))
@@ -133,6 +328,7 @@ impl Server {
         let config = Arc::new(config);
         let node = Arc::new(Node::new(config, shards, backend).map_err(StartError::Threads)?);
         node.set_address(listeners.clients.address().to_owned());
+        node.set_identity(identity);
         let mut descriptors = vec![listeners.clients.as_raw_fd()];
         descriptors.extend(listeners.control.descriptors());
         let (stop, shutdown) = watch::channel(false);
@@ -159,6 +355,11 @@ impl Server {
     /// Where clients connect: `127.0.0.1:8080` or `unix:/path`.
     pub fn address(&self) -> &str {
         self.node.address()
+    }
+
+    /// Whether it has ended by itself: another hub has taken over, or it could not run.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// For a forked child, in which this server's threads do not exist: closes the copies of its descriptors, so

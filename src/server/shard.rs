@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::accept::Accepted;
+use super::drain::{self, Leaving};
 use super::{Shutdown, spawn};
 use crate::hub::{self, Hub, SharedHub};
 use crate::node::Node;
@@ -46,6 +47,7 @@ pub fn start(
     node: Arc<Node>,
     polls: Arc<Polls>,
     shutdown: Shutdown,
+    leaving: Leaving,
 ) -> io::Result<Running> {
     let (sockets, accepted) = tokio::sync::mpsc::channel(ACCEPTED);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -63,6 +65,7 @@ pub fn start(
             hub,
             shard: index as u8,
             polls,
+            leaving,
         });
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, serve(shared, accepted, shutdown));
@@ -75,6 +78,8 @@ pub fn start(
 async fn serve(shared: Rc<Shared>, mut accepted: Receiver<Accepted>, mut shutdown: Shutdown) {
     let delivery = tokio::task::spawn_local(deliver(shared.hub.clone()));
     let sweeping = tokio::task::spawn_local(sweep(shared.clone()));
+    let shedding =
+        tokio::task::spawn_local(drain::shed(shared.hub.clone(), shared.leaving.clone()));
     loop {
         tokio::select! {
             next = accepted.recv() => match next {
@@ -113,6 +118,7 @@ async fn serve(shared: Rc<Shared>, mut accepted: Receiver<Accepted>, mut shutdow
     };
     // Whoever is still there then sees the connection end without a word.
     let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    shedding.abort();
     delivery.abort();
     sweeping.abort();
 }

@@ -60,7 +60,12 @@ pub async fn serve(
         taken: taken.clone(),
         asked: asked.clone(),
     });
-    let service = service_fn(move |request| Box::pin(routes::answer(requests.clone(), request)));
+    let heard = Rc::new(Cell::new(false));
+    let hears = heard.clone();
+    let service = service_fn(move |request| {
+        hears.set(true);
+        Box::pin(routes::answer(requests.clone(), request))
+    });
     let io = Io {
         socket: socket.clone(),
         blocked: blocked.clone(),
@@ -76,11 +81,31 @@ pub async fn serve(
             .max_headers(HEADERS_MAX)
             .serve_connection(io, service),
     );
-    let result = std::future::poll_fn(|cx| match connection.poll_without_shutdown(cx) {
-        Poll::Ready(result) => Poll::Ready(result),
-        // The head of an endless answer is on its way, and nothing of it is left in hyper's buffer.
-        Poll::Pending if asked.get() && !blocked.get() => Poll::Ready(Ok(())),
-        Poll::Pending => Poll::Pending,
+    let mut leaving = shared.leaving.clone();
+    // An error means that the server has ended.
+    let mut moved = Some(Box::pin(async move {
+        leaving.wait_for(Option::is_some).await.is_ok()
+    }));
+    let mut told = false;
+    let result = std::future::poll_fn(|cx| {
+        if let Some(Poll::Ready(_)) = moved.as_mut().map(|moved| moved.as_mut().poll(cx)) {
+            moved = None;
+        }
+        loop {
+            // Whoever has just been accepted gets an answer, and whoever is being answered the rest of it. The next request
+            // must come on a new socket, which is another hub's.
+            if moved.is_none() && heard.get() && !told {
+                told = true;
+                Pin::new(&mut *connection).graceful_shutdown();
+            }
+            match connection.poll_without_shutdown(cx) {
+                Poll::Ready(result) => return Poll::Ready(result),
+                // The head of an endless answer is on its way, and nothing of it is left in hyper's buffer.
+                Poll::Pending if asked.get() && !blocked.get() => return Poll::Ready(Ok(())),
+                Poll::Pending if moved.is_none() && heard.get() && !told => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     })
     .await;
     let rest = connection.into_parts().read_buf;

@@ -9,6 +9,7 @@ pub mod http;
 mod body;
 mod extensions;
 mod files;
+mod forwarded;
 mod long_poll;
 mod mailslot;
 mod origin;
@@ -22,6 +23,9 @@ mod websocket;
 
 use std::sync::Arc;
 use std::task::Context;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::hub::SharedHub;
 use crate::node::Node;
@@ -40,6 +44,8 @@ pub struct Shared {
     pub shard: u8,
     /// Long-polling clients between two polls, of all shards.
     pub polls: Arc<Polls>,
+    /// Set when another hub has taken over and this one closes its clients.
+    pub leaving: watch::Receiver<Option<Instant>>,
 }
 
 /// Runs `work` while the connection's outbox goes on emptying.

@@ -56,7 +56,7 @@ pub async fn answer(
     })?;
     match claim {
         Some(claim) => {
-            let from = known(node, &claim)?;
+            let from = known(node, &claim).await?;
             send(node, &from, publish).await
         }
         None => {
@@ -136,17 +136,24 @@ async fn read(node: &Node, body: HttpBody) -> Result<Bytes, Refusal> {
 }
 
 /// The connection that a request proves to come from.
-fn known(node: &Node, claim: &Claim) -> Result<Arc<ConnectionInfo>, Refusal> {
+async fn known(node: &Arc<Node>, claim: &Claim) -> Result<Arc<ConnectionInfo>, Refusal> {
     let forbidden = || {
         let message = "no such connection, or not its key";
         Refusal::new(StatusCode::FORBIDDEN, "forbidden", message)
     };
     let id: ConnectionId = claim.connection.parse().map_err(|_| forbidden())?;
     let key = u64::from_str_radix(&claim.key, 16).map_err(|_| forbidden())?;
-    let registered = node.connection(id).ok_or_else(forbidden)?;
-    if registered.info.key == key {
-        Ok(registered.info)
-    } else {
-        Err(forbidden())
-    }
+    let known = match node.connection(id) {
+        Some(registered) => (registered.info.key == key).then_some(registered.info),
+        // A stream may still be at the hub that this one has taken over from, while its client's requests come here.
+        None => match node.predecessor().cloned() {
+            Some(old) => {
+                let patience = node.config().timeout;
+                let found = tokio::task::spawn_blocking(move || old.find(id, key, patience));
+                found.await.ok().flatten().map(Arc::new)
+            }
+            None => None,
+        },
+    };
+    known.ok_or_else(forbidden)
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
 
-use super::Shared;
 use super::response::Refusal;
+use super::{Shared, forwarded};
 use crate::ids::{Channel, ConnectionId};
 use crate::message::{ConnectionInfo, Transport};
 
@@ -117,14 +117,17 @@ pub fn identify(
         .uri
         .path_and_query()
         .map_or("/", |target| target.as_str());
-    Ok(Arc::new(ConnectionInfo::new(
+    let client = forwarded::client(&parts.headers, ip, &shared.node.config().trusted_proxies);
+    let mut info = ConnectionInfo::new(
         ConnectionId::new(shared.shard, id),
         key,
         transport,
-        ip,
+        &client.ip,
         target,
         headers(&parts.headers),
-    )))
+    );
+    info.secure = client.secure;
+    Ok(Arc::new(info))
 }
 
 fn headers(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {

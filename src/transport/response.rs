@@ -52,6 +52,7 @@ impl From<Denied> for Refusal {
         let status = match denied {
             Denied::Forbidden => StatusCode::FORBIDDEN,
             Denied::NoHandler | Denied::Gone => StatusCode::SERVICE_UNAVAILABLE,
+            Denied::HandlerFailed => StatusCode::BAD_GATEWAY,
             Denied::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Denied::Busy => StatusCode::TOO_MANY_REQUESTS,
             Denied::TooManySubscriptions => StatusCode::BAD_REQUEST,

@@ -365,7 +365,7 @@ impl Connection {
         let sent = Box::pin(self.publish(channel.clone(), EventName::Message, data, None));
         let Err(denied) = sent.await else { return };
         let code = match denied {
-            Denied::Busy | Denied::TimedOut => 1013,
+            Denied::Busy | Denied::TimedOut | Denied::HandlerFailed => 1013,
             Denied::Gone => 1001,
             Denied::NoHandler | Denied::Forbidden | Denied::TooManySubscriptions => 1008,
         };

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Channel, ConnectionId, InvalidId};
-use crate::message::{EventName, Payload, Publish};
+use crate::message::{ConnectionInfo, EventName, Payload, Publish, Transport};
 
 /// The version of these frames. Both sides must have the same.
 pub const VERSION: u32 = 2;
@@ -94,8 +94,9 @@ pub struct Greeting {
 /// What the other process asks for.
 #[derive(Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each is the method of `Node` of that name")]
-pub enum Request {
-    Publish(WirePublish),
+pub enum Request<'a> {
+    #[serde(borrow)]
+    Publish(WirePublish<'a>),
     Send {
         to: u128,
         payload: WirePayload,
@@ -126,6 +127,11 @@ pub enum Request {
         since: Option<String>,
     },
     Stats,
+    /// The connection that has this key, for another hub; [`Response::Connections`] with at most one.
+    Find {
+        who: u128,
+        key: u64,
+    },
 }
 
 /// What the hub answers.
@@ -164,6 +170,8 @@ pub enum WireFailure {
     Stopped,
     /// The request makes no sense to the hub.
     Bad(String),
+    /// Another hub serves this socket from now on: nothing was done, connect anew. May come without a request.
+    Moved,
 }
 
 /// A [`Payload`].
@@ -174,16 +182,30 @@ pub enum WirePayload {
     Binary(Bytes),
 }
 
-/// A [`Publish`].
+/// A [`Publish`], borrowed from where it is on either side: this is what nearly all requests are.
 #[derive(Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields of Publish")]
-pub struct WirePublish {
-    pub channels: Vec<String>,
-    pub payload: WirePayload,
-    pub event: String,
+pub struct WirePublish<'a> {
+    #[serde(borrow)]
+    pub channels: Vec<&'a str>,
+    pub payload: PayloadRef<'a>,
+    pub event: &'a str,
     pub except: Option<u128>,
-    pub id: Option<String>,
+    pub id: Option<&'a str>,
     pub store: bool,
+}
+
+/// A [`Payload`], borrowed; the same on the wire as [`WirePayload`].
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the variants of Payload")]
+pub enum PayloadRef<'a> {
+    Json(#[serde(borrow, serialize_with = "as_bytes")] &'a [u8]),
+    Binary(#[serde(borrow, serialize_with = "as_bytes")] &'a [u8]),
+}
+
+/// In one piece. serde would write a slice element by element.
+fn as_bytes<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
 }
 
 /// A connection, as [`crate::message::ConnectionInfo::from_head`] takes it.
@@ -194,6 +216,17 @@ pub struct WireConnection {
     pub transport: u8,
     pub ip: String,
     pub head: String,
+}
+
+impl WireConnection {
+    /// The connection again, if it is one.
+    pub fn into_info(self) -> Option<ConnectionInfo> {
+        let transport = *Transport::ALL.get(usize::from(self.transport))?;
+        let id = ConnectionId::from_bits(self.id);
+        Some(ConnectionInfo::from_head(
+            id, transport, &self.ip, &self.head,
+        ))
+    }
 }
 
 /// A message of a channel's history.
@@ -225,6 +258,10 @@ pub struct WireStats {
     pub history_messages: usize,
     pub history_bytes: usize,
     pub shards: usize,
+    pub handler_queued: usize,
+    pub handler_requests: u64,
+    pub handler_retried: u64,
+    pub handler_failed: u64,
 }
 
 impl From<Payload> for WirePayload {
@@ -245,27 +282,26 @@ impl From<WirePayload> for Payload {
     }
 }
 
-impl From<Publish> for WirePublish {
-    fn from(publish: Publish) -> Self {
+impl<'a> From<&'a Publish> for WirePublish<'a> {
+    fn from(publish: &'a Publish) -> Self {
         Self {
-            channels: publish
-                .channels
-                .iter()
-                .map(|c| c.as_str().to_owned())
-                .collect(),
-            payload: publish.payload.into(),
-            event: publish.event.as_str().to_owned(),
+            channels: publish.channels.iter().map(Channel::as_str).collect(),
+            payload: match &publish.payload {
+                Payload::Json(bytes) => PayloadRef::Json(bytes),
+                Payload::Binary(bytes) => PayloadRef::Binary(bytes),
+            },
+            event: publish.event.as_str(),
             except: publish.except.map(ConnectionId::to_bits),
-            id: publish.id.map(Into::into),
+            id: publish.id.as_deref(),
             store: publish.store,
         }
     }
 }
 
-impl TryFrom<WirePublish> for Publish {
+impl TryFrom<WirePublish<'_>> for Publish {
     type Error = InvalidId;
 
-    fn try_from(wire: WirePublish) -> Result<Self, InvalidId> {
+    fn try_from(wire: WirePublish<'_>) -> Result<Self, InvalidId> {
         let channels = wire
             .channels
             .iter()
@@ -274,14 +310,17 @@ impl TryFrom<WirePublish> for Publish {
         if channels.is_empty() {
             return Err(InvalidId::ChannelLength(0));
         }
-        if let Some(id) = &wire.id {
+        if let Some(id) = wire.id {
             crate::ids::check_custom_id(id)?;
         }
-        crate::ids::check_event(&wire.event)?;
+        crate::ids::check_event(wire.event)?;
         Ok(Self {
             channels,
-            payload: wire.payload.into(),
-            event: EventName::new(&wire.event),
+            payload: match wire.payload {
+                PayloadRef::Json(bytes) => Payload::Json(Bytes::copy_from_slice(bytes)),
+                PayloadRef::Binary(bytes) => Payload::Binary(Bytes::copy_from_slice(bytes)),
+            },
+            event: EventName::new(wire.event),
             except: wire.except.map(ConnectionId::from_bits),
             id: wire.id.map(Into::into),
             store: wire.store,
@@ -291,9 +330,30 @@ impl TryFrom<WirePublish> for Publish {
 
 /// Puts `value` into a frame.
 pub fn frame(value: &impl Serialize) -> Vec<u8> {
-    let bytes = postcard::to_extend(value, vec![0u8; 4])
+    let mut bytes = Vec::new();
+    frame_into(&mut bytes, value);
+    bytes
+}
+
+/// Puts `value` into a frame in place of what `bytes` holds, whose room is used again.
+pub fn frame_into(bytes: &mut Vec<u8>, value: &impl Serialize) {
+    bytes.clear();
+    bytes.extend_from_slice(&[0; 4]);
+    let written = postcard::to_extend(value, std::mem::take(bytes))
         .expect("the control frames hold nothing that postcard cannot write");
-    with_length(bytes)
+    *bytes = with_length(written);
+}
+
+/// The first frame's content, and the bytes after it. `None` when it is not whole yet.
+pub fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (_, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(announced(bytes)?)
+}
+
+/// The length of the first frame's content, when it is known.
+pub fn announced(bytes: &[u8]) -> Option<usize> {
+    let (length, _) = bytes.split_first_chunk()?;
+    Some(u32::from_le_bytes(*length) as usize)
 }
 
 /// Puts a [`Hello`] or [`Greeting`] into a frame.
@@ -330,8 +390,26 @@ mod tests {
         };
         let bytes = frame(&request);
         assert_eq!(bytes[..4], (bytes.len() as u32 - 4).to_le_bytes());
-        let back: Request = read(&bytes[4..]).unwrap();
+        let (content, rest) = split(&bytes).unwrap();
+        let back: Request = read(content).unwrap();
         assert_eq!(format!("{back:?}"), format!("{request:?}"));
+        assert!(rest.is_empty());
+        for end in 0..bytes.len() {
+            assert!(split(&bytes[..end]).is_none());
+        }
+    }
+
+    #[test]
+    fn a_borrowed_message_is_written_as_an_owned_one() {
+        let (owned, borrowed) = (Bytes::from_static(b"[1]"), &b"[1]"[..]);
+        assert_eq!(
+            frame(&WirePayload::Json(owned.clone())),
+            frame(&PayloadRef::Json(borrowed))
+        );
+        assert_eq!(
+            frame(&WirePayload::Binary(owned)),
+            frame(&PayloadRef::Binary(borrowed))
+        );
     }
 
     #[test]

@@ -15,10 +15,22 @@ use super::control::{WireConnection, WirePayload};
 pub const SECRET_PARAM: &str = "REALTIME_SECRET";
 
 /// Events for one process. Those of one connection are in order.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Batch {
-    /// The events; none asks only for [`Outcomes::interest`].
+    /// Whose events they are, each connection once: a request's head may be large, and its events many.
+    pub parties: Vec<WireParty>,
+    /// The events. A request with none asks only for [`Outcomes::interest`]; an attached process is told by it that another
+    /// server has taken over.
     pub events: Vec<WireEvent>,
+}
+
+/// A connection with events in a batch.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WireParty {
+    /// The connection.
+    pub connection: WireConnection,
+    /// Its `$connection->state` before the first of these events, as JSON; empty for null.
+    pub state: Bytes,
 }
 
 /// One event.
@@ -26,10 +38,8 @@ pub struct Batch {
 pub struct WireEvent {
     /// A number of the server's, by which its outcome is known.
     pub number: u64,
-    /// Whose.
-    pub connection: WireConnection,
-    /// The connection's `$connection->state` as JSON; empty for null.
-    pub state: Bytes,
+    /// Whose: an index into [`Batch::parties`].
+    pub party: u32,
     /// What happened.
     pub what: WireWhat,
 }
@@ -65,13 +75,18 @@ pub enum WireIncoming {
 }
 
 /// What became of some events of a batch, as soon as it is known. A process may send several.
+///
+/// An event of which nothing was said when the process's request or link ends is handed out again.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Outcomes {
-    /// Which events the script has handlers for: 1 open, 2 subscribe, 4 message, 8 close.
+    /// Which events the script has handlers for: 1 open, 2 subscribe, 4 message, 8 close; or [`LEAVING`].
     pub interest: u8,
     /// The outcomes.
     pub outcomes: Vec<WireOutcome>,
 }
+
+/// In place of [`Outcomes::interest`]: the attached process ends in order. What it has not answered it has not begun.
+pub const LEAVING: u8 = 0x80;
 
 /// What became of one event.
 #[derive(Debug, Serialize, Deserialize)]

@@ -7,8 +7,11 @@ pub mod control;
 pub mod deflate;
 pub mod envelope;
 pub mod events;
+pub mod fastcgi;
 pub mod frames;
+pub mod handover;
 pub mod native;
+pub mod output;
 pub mod sse;
 pub mod websocket;
 

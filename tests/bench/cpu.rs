@@ -67,6 +67,22 @@ impl Mask {
             _ => Err(io::Error::last_os_error()),
         }
     }
+
+    /// Moves a running process, with all its threads.
+    pub fn apply_to(&self, pid: u32) -> Outcome<()> {
+        for entry in fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| gone(pid, &e))? {
+            let name = entry.map_err(|e| gone(pid, &e))?.file_name();
+            let thread = name.to_string_lossy().parse::<i32>();
+            let thread = thread.map_err(|e| format!("{name:?}: {e}"))?;
+            // SAFETY: as above.
+            let moved =
+                unsafe { libc::sched_setaffinity(thread, size_of::<libc::cpu_set_t>(), &self.0) };
+            if moved != 0 {
+                return Err(gone(pid, &io::Error::last_os_error()));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// CPU time of a process so far, nanoseconds.

@@ -3,8 +3,11 @@
 //! All contestants of a size are alive at once and take turns, the floor before each, so that what drifts on the machine
 //! drifts for all. The median over the rounds counts.
 
+use std::path::Path;
+
 use crate::client::Manner;
-use crate::process::{self, Process, Server, Setup};
+use crate::fpm::Pool;
+use crate::process::{self, Process, Publisher, Server, Setup};
 use crate::report::{Figure, Report};
 use crate::stats::median;
 use crate::wire::Kind;
@@ -80,17 +83,41 @@ impl Contestant {
 
     /// A PHP server with `count` clients of one kind.
     pub fn php(setup: &Setup, kind: Kind, count: usize) -> Outcome<Self> {
+        let (server, _) = Self::server(setup, kind)?;
+        Self::open(setup, server, kind, count)
+    }
+
+    /// The same, with the publisher in another PHP process.
+    pub fn apart(setup: &Setup, kind: Kind, count: usize) -> Outcome<Self> {
+        let (mut server, socket) = Self::server(setup, kind)?;
+        let cores = &setup.cores.server;
+        let publisher = Server::php(setup, cores, "publish.php", &socket, false, &[])?;
+        server.other = Some(Publisher::Process(publisher.process));
+        Self::open(setup, server, kind, count)
+    }
+
+    /// The same, with a worker of PHP-FPM that publishes and the server that it has started.
+    pub fn fpm(setup: &Setup, fpm: &Path, kind: Kind, count: usize) -> Outcome<Self> {
+        let cores = &setup.cores.server;
+        let settings = [("realtime.ping_interval", "3600")];
+        let server = Pool::start(setup, fpm, 1, cores, &settings)?.server()?;
+        Self::open(setup, server, kind, count)
+    }
+
+    /// A PHP server, and the name of its control socket.
+    fn server(setup: &Setup, kind: Kind) -> Outcome<(Server, String)> {
+        // A name that no other server of this run had.
+        let socket = format!("{}-{}.sock", kind.name(), crate::cpu::now());
         let server = Server::php(
             setup,
             &setup.cores.server,
             "publish.php",
-            // A name that no other server of this run had.
-            &format!("{}-{}.sock", kind.name(), crate::cpu::now()),
+            &socket,
             true,
             // Thousands that opened together would be pinged together, in the middle of one taking or another.
             &[("ping_interval", "3600")],
         )?;
-        Self::open(setup, server, kind, count)
+        Ok((server, socket))
     }
 
     fn open(setup: &Setup, server: Server, kind: Kind, count: usize) -> Outcome<Self> {
@@ -127,14 +154,14 @@ impl Contestant {
         } else {
             "sliding"
         };
-        self.server.process.tell(&format!(
+        self.server.tell(&format!(
             "run {pace} {} {messages} {} {bytes}",
             self.channel,
             mode.window()
         ))?;
         // The clients first: they notice what is lost, and the server would wait for it forever.
         let times = numbers(&self.clients.hear("DONE")?)?;
-        let wall = numbers(&self.server.process.hear("DONE")?)?;
+        let wall = numbers(&self.server.hear()?)?;
         let used = self.server.cpu()?.since(before);
         let (&[_, p50, p99, bytes], &[wall]) = (times.as_slice(), wall.as_slice()) else {
             return Err("a DONE without its figures".into());

@@ -8,15 +8,19 @@
 
 mod calls;
 mod client;
+mod control;
 mod cpu;
 mod deflate;
 mod echo;
 mod epoll;
 mod fanout;
 mod floor;
+mod fpm;
+mod handler;
 mod memory;
 mod process;
 mod report;
+mod roundtrip;
 mod slow;
 mod stats;
 mod syscalls;
@@ -38,7 +42,7 @@ use wire::Kind;
 pub type Outcome<T> = Result<T, String>;
 
 const USAGE: &str = "usage: cargo bench --bench fanout -- --extension PATH [--php PATH] [--quick] \
-    [--connections N[,N]] [FILTER]\n  FILTER is part of a section's name: fanout, deflate, memory, calls, echo, slow, syscalls";
+    [--connections N[,N]] [FILTER]\n  FILTER is part of a section's name: fanout, deflate, memory, calls, control, echo, handler, slow, syscalls";
 
 /// How much to measure.
 #[derive(Clone, Debug)]
@@ -74,6 +78,9 @@ fn main() -> ExitCode {
             .parse()
             .map_err(|e| format!("{e}"))
             .and_then(floor::run),
+        Some(["--role", "answer", path]) => roundtrip::answer(path),
+        Some(["--role", "request", path]) => handler::ask(path),
+        Some(["--role", "ask", path]) => roundtrip::ask(path),
         Some(["--role", "client", rest @ ..]) => client_options(rest)
             .ok_or_else(|| "wrong client arguments".to_owned())
             .and_then(|options| client::run(&options)),
@@ -177,12 +184,14 @@ fn measure(setup: &Setup, plan: &Plan, quick: bool, filter: &str) -> Outcome<()>
         .apply()
         .map_err(|e| format!("sched_setaffinity: {e}"))?;
     type Section = fn(&Setup, &Plan, &mut Report) -> Outcome<()>;
-    let sections: [(&str, Section); 7] = [
+    let sections: [(&str, Section); 9] = [
         ("fanout", fanout::run),
         ("deflate", deflate::run),
         ("memory", memory::run),
         ("calls", calls::run),
+        ("control", control::run),
         ("echo", echo::run),
+        ("handler", handler::run),
         ("slow", slow::run),
         ("syscalls", syscalls::run),
     ];

@@ -5,7 +5,7 @@
 
 use std::io::{self, PipeWriter, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -16,6 +16,7 @@ use crate::client::Manner;
 use crate::client::SIGNAL_FD;
 use crate::cpu::{self, Cores, CpuTime, Mask};
 use crate::epoll;
+use crate::fpm::Worker;
 use crate::wire::Kind;
 
 /// How long a command may take; longer than the clients' own patience, whose error says more.
@@ -42,6 +43,8 @@ pub struct Process {
     input: PipeWriter,
     output: ChildStdout,
     unread: Vec<u8>,
+    /// The signal that ends it.
+    end: i32,
 }
 
 impl Process {
@@ -49,17 +52,28 @@ impl Process {
         name: &str,
         command: &mut Command,
         cores: &[usize],
-        signal: Option<&PipeWriter>,
+        signal: Option<BorrowedFd<'_>>,
+    ) -> Outcome<Self> {
+        Self::start_until(name, command, cores, signal, libc::SIGKILL)
+    }
+
+    /// Starts one on `cores` that the signal `end` ends.
+    pub fn start_until(
+        name: &str,
+        command: &mut Command,
+        cores: &[usize],
+        signal: Option<BorrowedFd<'_>>,
+        end: i32,
     ) -> Outcome<Self> {
         let fail = |error: io::Error| format!("{name}: {error}");
         let (input, ours) = io::pipe().map_err(fail)?;
         let mask = Mask::new(cores);
-        let signal = signal.map(AsRawFd::as_raw_fd);
+        let signal = signal.map(|fd| fd.as_raw_fd());
         // SAFETY: between fork and exec only system calls are made, on values that were copied into the closure.
         unsafe {
             command.pre_exec(move || {
                 mask.apply()?;
-                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                if libc::prctl(libc::PR_SET_PDEATHSIG, end) != 0 {
                     return Err(io::Error::last_os_error());
                 }
                 match signal {
@@ -85,7 +99,22 @@ impl Process {
             input: ours,
             output,
             unread: Vec::new(),
+            end,
         })
+    }
+
+    /// This program in the role that asks or answers at the Unix socket `path`.
+    pub fn role(role: &str, path: &str, cores: &[usize]) -> Outcome<Self> {
+        let mut command = myself()?;
+        command.args(["--role", role, path]);
+        let mut process = Self::start(role, &mut command, cores, None)?;
+        process.hear("LISTEN")?;
+        Ok(process)
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Its process id.
@@ -140,18 +169,65 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // It may have ended by itself; either way nothing is left to say to it.
-        let _ = self.child.kill();
+        // SAFETY: sends a signal to a child that we started and have not waited for, so that its id is still its own.
+        unsafe { libc::kill(self.child.id().cast_signed(), self.end) };
         let _ = self.child.wait();
+    }
+}
+
+/// A process that obeys lines.
+#[derive(Debug)]
+pub enum Publisher {
+    /// On its standard input.
+    Process(Process),
+    /// As requests.
+    Worker(Worker),
+}
+
+impl Publisher {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        match self {
+            Self::Process(process) => process.pid(),
+            Self::Worker(worker) => worker.pid,
+        }
+    }
+
+    /// Sends one line.
+    pub fn tell(&mut self, line: &str) -> Outcome<()> {
+        match self {
+            Self::Process(process) => process.tell(line),
+            Self::Worker(worker) => worker.tell(line),
+        }
+    }
+
+    /// Waits until it is done with it and returns what it says then.
+    pub fn hear(&mut self) -> Outcome<Vec<String>> {
+        match self {
+            Self::Process(process) => process.hear("DONE"),
+            Self::Worker(worker) => worker.hear(),
+        }
+    }
+
+    fn signals(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Process(process) => process.input.as_fd(),
+            Self::Worker(worker) => worker.signals(),
+        }
     }
 }
 
 /// A server process and where it listens.
 #[derive(Debug)]
 pub struct Server {
-    /// The process.
+    /// The process, or the one that keeps it.
     pub process: Process,
     /// Its address; none when it only publishes through a control socket.
     pub address: Option<SocketAddr>,
+    /// The process that publishes, when it is another one.
+    pub other: Option<Publisher>,
+    /// The process id of the server, when it is another one.
+    pub hub: Option<u32>,
 }
 
 impl Server {
@@ -220,14 +296,39 @@ impl Server {
                 );
             }
         }
-        Ok(Self { process, address })
+        Ok(Self {
+            process,
+            address,
+            other: None,
+            hub: None,
+        })
     }
 
-    /// Its CPU time so far, when it has nothing to do.
+    /// Has whoever publishes obey a line.
+    pub fn tell(&mut self, line: &str) -> Outcome<()> {
+        match &mut self.other {
+            Some(publisher) => publisher.tell(line),
+            None => self.process.tell(line),
+        }
+    }
+
+    /// Waits until it is done with it.
+    pub fn hear(&mut self) -> Outcome<Vec<String>> {
+        match &mut self.other {
+            Some(publisher) => publisher.hear(),
+            None => self.process.hear("DONE"),
+        }
+    }
+
+    /// Its CPU time so far, when it has nothing to do; with the publisher's.
     pub fn cpu(&self) -> Outcome<CpuTime> {
         // What was delivered may still have something to tidy up after it.
         std::thread::sleep(Duration::from_millis(5));
-        CpuTime::of(self.process.pid())
+        let mut time = CpuTime::of(self.hub.unwrap_or(self.process.pid()))?;
+        if let Some(other) = &self.other {
+            time.process += CpuTime::of(other.pid())?.process;
+        }
+        Ok(time)
     }
 }
 
@@ -251,7 +352,10 @@ pub fn clients(
         &format!("{} clients", kind.name()),
         &mut command,
         &setup.cores.client,
-        Some(&server.process.input),
+        Some(match &server.other {
+            Some(publisher) => publisher.signals(),
+            None => server.process.input.as_fd(),
+        }),
     )?;
     clients.hear("OPEN")?;
     Ok(clients)

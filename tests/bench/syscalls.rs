@@ -13,14 +13,7 @@ use crate::{MESSAGE, Outcome, Plan, say};
 
 /// Counts and prints the floor's and the server's.
 pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
-    if Command::new("strace")
-        .arg("-V")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_err()
-    {
-        say("\nSystem calls per delivery: strace not installed");
+    if !can_count() {
         return Ok(());
     }
     let size = plan.sizes.first().copied().unwrap_or(1000);
@@ -41,24 +34,12 @@ pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
     for (label, contestant, modes) in turns {
         for &mode in modes {
             contestant.take(mode, 8, MESSAGE)?;
-            let counts = count(setup, contestant, mode, messages)?;
+            let pid = contestant.server.process.pid();
+            let mut work = || contestant.take_at_once(mode, messages, MESSAGE).map(|_| ());
+            let counts = count(setup, pid, &mut work)?;
             let deliveries = (messages * size) as f64;
-            let total: u64 = counts.values().sum();
-            let mut sorted: Vec<_> = counts.iter().collect();
-            sorted.sort_by(|a, b| b.1.cmp(a.1));
-            let detail: Vec<String> = sorted
-                .iter()
-                .take(5)
-                .map(|(name, count)| format!("{name} {:.4}", **count as f64 / deliveries))
-                .collect();
-            figures.push(
-                Figure::new(
-                    format!("{label}, {}", mode.name()),
-                    total as f64 / deliveries,
-                    "calls",
-                )
-                .note(detail.join(", ")),
-            );
+            let name = format!("{label}, {}", mode.name());
+            figures.push(figure(name, &counts, deliveries));
         }
     }
     report.section(
@@ -68,13 +49,39 @@ pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
     Ok(())
 }
 
-fn count(
+/// Whether they can be counted here; says so when not.
+pub fn can_count() -> bool {
+    let found = Command::new("strace")
+        .arg("-V")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok();
+    if !found {
+        say("\nSystem calls: strace not installed");
+    }
+    found
+}
+
+/// How often each was made, by `times` pieces of work.
+pub fn figure(name: String, counts: &BTreeMap<String, u64>, times: f64) -> Figure {
+    let total: u64 = counts.values().sum();
+    let mut sorted: Vec<_> = counts.iter().collect();
+    sorted.sort_by(|a, b| b.1.cmp(a.1));
+    let detail: Vec<String> = sorted
+        .iter()
+        .take(5)
+        .map(|(name, count)| format!("{name} {:.4}", **count as f64 / times))
+        .collect();
+    Figure::new(name, total as f64 / times, "calls").note(detail.join(", "))
+}
+
+/// Counts those of the process `pid` while `work` is done.
+pub fn count(
     setup: &Setup,
-    contestant: &mut Contestant,
-    mode: Mode,
-    messages: usize,
+    pid: u32,
+    work: &mut dyn FnMut() -> Outcome<()>,
 ) -> Outcome<BTreeMap<String, u64>> {
-    let pid = contestant.server.process.pid();
     let summary = setup.scratch.join("strace");
     let mut strace = Command::new("strace")
         .args(["-f", "-c", "-U", "calls,name", "-o"])
@@ -83,12 +90,11 @@ fn count(
         .stderr(Stdio::null())
         .spawn()
         .map_err(|e| format!("strace: {e}"))?;
-    let taken =
-        attached(pid, &mut strace).and_then(|()| contestant.take_at_once(mode, messages, MESSAGE));
+    let done = attached(pid, &mut strace).and_then(|()| work());
     // SAFETY: sends a signal to a child that we started and have not waited for, so that its id is still its own.
     unsafe { libc::kill(strace.id().cast_signed(), libc::SIGINT) };
     strace.wait().map_err(|e| format!("strace: {e}"))?;
-    taken?;
+    done?;
     let text = fs::read_to_string(&summary).map_err(|e| format!("strace's summary: {e}"))?;
     let counts: BTreeMap<String, u64> = text
         .lines()

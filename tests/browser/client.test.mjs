@@ -131,6 +131,7 @@ for (const kind of KINDS) {
       const publishing = server.php(`for ($i = 0; $i < 300; $i++) {
         rt_broadcast(['${kind}.steady', '${kind}.extra'], $i); usleep(5000); }`);
       const extras = [];
+      await until(() => got.length > 6, 'the first messages'); // PHP may take its time to start
       for (let i = 0; i < 5; i++) {
         await sleep(100);
         const extra = await collect(rt, `${kind}.extra`);
@@ -363,6 +364,27 @@ test('PHP closes it: 1000 for good, anything else reconnects', async () => {
   rt.publish('x', { code: 1000 }, { event: 'close' }).catch(() => {});
   await until(() => rt.state === 'closed', 'the end', 8000, () => rt.log);
   await assert.rejects(rt.publish('x', 1), { code: 'closed' });
+});
+
+test('another server has taken over: reconnects at once, but not again and again', async () => {
+  await wired();
+  // The close frame of code 4321 arrives as one of 1012.
+  wire.alter = (bytes) => Buffer.from(bytes.toString('latin1').replace('\x10\xe1as asked', '\x03\xf4as asked'), 'latin1');
+  const rt = client({ transports: ['ws'], minDelay: 1000, maxDelay: 30000 });
+  const got = await collect(rt, 'moved');
+  const moved = async (opened) => {
+    const begun = Date.now();
+    rt.publish('x', { code: 4321 }, { event: 'close' }).catch(() => {});
+    await until(() => rt.times('close') === opened, 'the end of the connection', 8000, () => rt.log);
+    await server.numbers('moved', opened, 1);
+    await until(() => rt.times('open') === opened + 1, 'the next connection', 8000, () => rt.log);
+    return Date.now() - begun;
+  };
+  const times = [await moved(1), await moved(2)];
+  assert.deepEqual(rt.log.filter(({ event }) => event === 'close').map(({ code }) => code), [1012, 1012]);
+  assert.ok(times[0] < 600 && times[1] >= 1000, `${times}`);
+  await all(got, [1, 2]);
+  assert.equal(rt.times('gap'), 0);
 });
 
 test('PHP ends a subscription', async () => {

@@ -4,8 +4,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
-import { chromium } from 'playwright-core';
-import { Program, root, run, sleep, until } from './support.mjs';
+import { Program, launch, root, run, sleep, until } from './support.mjs';
 
 const artifacts = process.env.ARTIFACTS || path.join(root, 'build/artifacts');
 const errors = [];
@@ -36,11 +35,7 @@ const count = (page, text) => page.locator('#log li', { hasText: text }).count()
 before(async () => {
   mkdirSync(artifacts, { recursive: true });
   demo = await new Program('php/demo/demo.php', { 'realtime.docroot': path.join(root, 'php/demo/public') }).start();
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
-    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-      '--disable-component-update', '--disable-sync'],
-  });
+  browser = await launch();
   [a, b] = [await tab(), await tab()];
 });
 after(async () => {

@@ -9,6 +9,8 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+export { default as WebSocket } from 'ws';
+
 export const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
 const php = process.env.PHP || 'php';
 const extension = process.env.REALTIME_SO || path.join(root, 'modules/realtime.so');
@@ -23,6 +25,16 @@ export async function until(check, what, ms = 8000, state = () => '') {
     if (Date.now() > end) throw new Error(`in ${ms} ms there was not: ${what} ${JSON.stringify(state())}`);
     await sleep(10);
   }
+}
+
+/** Chromium without a window. */
+export async function launch() {
+  const { chromium } = await import('playwright-core');
+  return chromium.launch({
+    executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
+    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+      '--disable-component-update', '--disable-sync'],
+  });
 }
 
 /** Runs PHP to its end. */
@@ -113,6 +125,7 @@ export class Wire {
     this.target = port;
     this.down = false; // refuses new connections
     this.frozen = false; // swallows what is sent either way
+    this.alter = (bytes) => bytes; // what the server sends
     this.block = () => false; // given a request's head: true closes it, "hang" never answers it
   }
 
@@ -150,7 +163,7 @@ export class Wire {
         const blocked = from === client && this.block(bytes.toString('latin1'));
         if (blocked === 'hang') return;
         if (blocked) return client.destroy();
-        to.write(bytes);
+        to.write(from === client ? bytes : this.alter(bytes));
       });
     }
   }

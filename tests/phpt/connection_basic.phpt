@@ -61,8 +61,8 @@ Error: Trying to clone an uncloneable object of class Realtime\Connection
 Exception: Serialization of 'Realtime\Connection' is not allowed
 Error: Call to private Realtime\Connection::__construct() from global scope
 ReflectionException: Class Realtime\Connection is an internal class marked as final that cannot be instantiated without invoking its constructor
-["id","transport","ip","path","query","headers","cookies","user"]
-id transport ip path query headers cookies user 
+["id","transport","ip","path","query","headers","cookies","user","state"]
+id transport ip path query headers cookies user state 
 {"a":"1"}
 "\/raw\/chat"
 --CLEAN--

@@ -38,6 +38,10 @@ dropped_slow: int
 history_messages: int
 history_bytes: int
 shards: int
+handler_queued: int
+handler_requests: int
+handler_retried: int
+handler_failed: int
 {"websocket":0,"raw":1,"sse":0,"stream":0,"poll":0,"http":0}
 bool(true)
 bool(true)

@@ -125,6 +125,10 @@ return [
         $chat->stop();
     },
 
+    // These need nginx and PHP-FPM: tests/servers/readme.test.mjs takes them from the page and runs them there.
+    'README.md#with-nginx-and-php-fpm ini' => fn (Block $block) => equal("extension=realtime.so\n", $block->code),
+    'README.md#with-nginx-and-php-fpm nginx' => fn (Block $block) => equal("include snippets/realtime.conf;\n", $block->code),
+
     'README.md#transports sh' => function (Block $block, Lab $lab): void {
         $clock = $lab->php(file_get_contents("$lab->directory/clock.php"), 'clock.php');
         $lab->ready($clock);
@@ -200,6 +204,16 @@ return [
             $end = $e->getMessage();
         }
         equal('closed with 4000: as you wish', $end);
+        $server->stop();
+    },
+
+    'php/docs/api.md#what-you-keep-with-a-connection php' => function (Block $block, Lab $lab) use ($serve): void {
+        $server = $serve($block, $lab);
+        $socket = new Socket($lab->port, '/ws?name=Ada');
+        foreach ([1, 2] as $n) {
+            $socket->send("{\"type\":\"publish\",\"channel\":\"a\",\"data\":1,\"ref\":$n}");
+            equal("Ada said $n things", $socket->frame('reply')['data']);
+        }
         $server->stop();
     },
 

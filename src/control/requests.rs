@@ -1,0 +1,157 @@
+//! What another process asks for, done: a [`Request`] in, a [`Response`] out.
+//!
+//! Called by `control::links`. Imports `node` and `wire::control`.
+
+use std::sync::Arc;
+
+use crate::ids::{Channel, ConnectionId, InvalidId, Pattern};
+use crate::message::{ConnectionInfo, EventName, Payload, Publish};
+use crate::node::{Failure, Node};
+use crate::wire::control::{Request, Response, WireConnection, WireEntry, WireFailure};
+
+/// What becomes of a request on a thread that must not wait.
+#[derive(Debug)]
+pub enum Now {
+    /// Done.
+    Done(Response),
+    /// The shards are behind: this is to be published as soon as there is room again.
+    NoRoom(Publish),
+    /// It may wait for a shard: to be asked on another thread.
+    Elsewhere,
+}
+
+/// Does what takes no waiting. What is published needs [`Node::rouse`] after the answer.
+pub fn now(node: &Node, request: Request<'_>) -> Now {
+    let publishes = matches!(request, Request::Publish(_));
+    if !publishes && node.predecessor().is_some() {
+        // It may have to be asked, too.
+        return Now::Elsewhere;
+    }
+    Now::Done(match request {
+        Request::Publish(publish) => match Publish::try_from(publish) {
+            Ok(publish) => return published(node, publish),
+            Err(invalid) => bad(invalid),
+        },
+        Request::Send { to, payload, event } => match crate::ids::check_event(&event) {
+            Ok(()) => {
+                let id = ConnectionId::from_bits(to);
+                match node.send_now(id, &Payload::from(payload), &EventName::new(&event)) {
+                    Some(sent) => finish(sent.map(Response::Done)),
+                    None => return Now::Elsewhere,
+                }
+            }
+            Err(invalid) => bad(invalid),
+        },
+        Request::Close { who, code, reason } => {
+            let closed = node.close(ConnectionId::from_bits(who), code, reason);
+            finish(closed.map(Response::Done))
+        }
+        _ => return Now::Elsewhere,
+    })
+}
+
+/// Publishes without waiting.
+pub fn published(node: &Node, publish: Publish) -> Now {
+    // Others may pass here at the same time: then a little more waits than should, which harms nobody.
+    match node.has_room() {
+        true => Now::Done(finish(node.publish_now(publish).map(Response::Published))),
+        false => Now::NoRoom(publish),
+    }
+}
+
+/// Does any request. May block for `realtime.timeout`.
+pub fn ask(node: &Arc<Node>, request: Request<'_>) -> Response {
+    let id = ConnectionId::from_bits;
+    let asked = match request {
+        Request::Publish(publish) => match Publish::try_from(publish) {
+            Ok(publish) => node.publish(publish).map(Response::Published),
+            Err(invalid) => return bad(invalid),
+        },
+        Request::Send { to, payload, event } => match crate::ids::check_event(&event) {
+            Ok(()) => node
+                .send(id(to), Payload::from(payload), EventName::new(&event))
+                .map(Response::Done),
+            Err(invalid) => return bad(invalid),
+        },
+        Request::Subscribe { who, channel } => match Channel::parse(&channel) {
+            Ok(channel) => node.subscribe(id(who), channel).map(Response::Done),
+            Err(invalid) => return bad(invalid),
+        },
+        Request::Unsubscribe { who, channel } => match Channel::parse(&channel) {
+            Ok(channel) => node.unsubscribe(id(who), channel).map(Response::Done),
+            Err(invalid) => return bad(invalid),
+        },
+        Request::Close { who, code, reason } => {
+            node.close(id(who), code, reason).map(Response::Done)
+        }
+        Request::Channels { pattern } => match Pattern::parse(&pattern) {
+            Ok(pattern) => node.channels(&pattern).map(|list| {
+                let pair = |c: crate::node::ChannelSummary| (c.channel.to_string(), c.subscribers);
+                Response::Channels(list.into_iter().map(pair).collect())
+            }),
+            Err(invalid) => return bad(invalid),
+        },
+        Request::Connections { channel } => {
+            match channel.map(|name| Channel::parse(&name)).transpose() {
+                Ok(channel) => node.connections(channel.as_ref()).map(|list| {
+                    Response::Connections(list.iter().map(|info| wire_connection(info)).collect())
+                }),
+                Err(invalid) => return bad(invalid),
+            }
+        }
+        Request::History {
+            channel,
+            limit,
+            since,
+        } => match Channel::parse(&channel) {
+            Ok(channel) => node.history(&channel, limit, since.as_deref()).map(|page| {
+                let entry = |e: crate::node::HistoryEntry| WireEntry {
+                    id: e.id,
+                    event: e.event.as_str().to_owned(),
+                    payload: e.payload.into(),
+                    age: e.age,
+                };
+                Response::History {
+                    entries: page.entries.into_iter().map(entry).collect(),
+                    recovered: page.recovered,
+                    oldest: page.oldest,
+                }
+            }),
+            Err(invalid) => return bad(invalid),
+        },
+        Request::Stats => node.stats().map(Response::Stats),
+        Request::Find { who, key } => {
+            let found = node.connection(id(who)).map(|registered| registered.info);
+            let found = found.filter(|info| info.key == key);
+            Ok(Response::Connections(
+                found.iter().map(|info| wire_connection(info)).collect(),
+            ))
+        }
+    };
+    finish(asked)
+}
+
+fn wire_connection(info: &ConnectionInfo) -> WireConnection {
+    WireConnection {
+        id: info.id.to_bits(),
+        transport: info.transport.index() as u8,
+        ip: info.ip.to_string(),
+        head: info.head().to_owned(),
+    }
+}
+
+/// The answer to what was tried.
+pub fn finish(result: Result<Response, Failure>) -> Response {
+    result.unwrap_or_else(|failure| {
+        Response::Failed(match failure {
+            Failure::TooLarge { size, limit } => WireFailure::TooLarge { size, limit },
+            Failure::Busy => WireFailure::Busy,
+            Failure::Stopped => WireFailure::Stopped,
+            Failure::Link(reason) => WireFailure::Bad(reason),
+        })
+    })
+}
+
+fn bad(invalid: InvalidId) -> Response {
+    Response::Failed(WireFailure::Bad(format!("the name must {invalid}")))
+}

@@ -1,0 +1,199 @@
+//! A request in which the server has clients' events handled: `realtime.handler` under PHP-FPM and its like.
+//!
+//! The server is the FastCGI client. The request's body is a batch of events; their outcomes go straight into the
+//! request's output, behind a mark that only the server knows, while what the script prints goes there by PHP's own ways.
+//! Called by `event_loop`. Imports `dispatch`, `work`, `link`, `ini`, `wire::events` and `zend`.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::ffi::c_int;
+use std::rc::Rc;
+
+use ext_php_rs::types::ZendStr;
+
+use super::fault::{self, Fault, Unwinding, contain};
+use super::sapi::{self, Home};
+use super::work::{Outgoing, Waiting};
+use super::{dispatch, event_loop, ini, link, zend};
+use crate::wire::control;
+use crate::wire::events::{self, Batch, MARK_PARAM, Mark, SECRET_PARAM};
+
+/// The server's request that this script runs for.
+pub struct Request {
+    mark: Mark,
+    events: RefCell<VecDeque<Waiting>>,
+    outgoing: Rc<Outgoing>,
+    /// Handlers are running.
+    busy: Cell<bool>,
+    /// Nobody reads the outcomes any more.
+    over: Cell<bool>,
+}
+
+thread_local! {
+    static REQUEST: RefCell<Option<Rc<Request>>> = const { RefCell::new(None) };
+}
+
+/// Whether this PHP runs scripts for a web server, each with one request, in processes that come and go.
+pub fn is_worker() -> bool {
+    sapi::home() == Home::Process
+}
+
+/// Fails in a web request, where `what` makes no sense.
+pub fn forbid(what: &str) -> Result<(), Fault> {
+    match is_worker() {
+        false => Ok(()),
+        true => Err(Fault::realtime(what)),
+    }
+}
+
+/// The server's request; the first call reads it.
+pub fn request() -> Result<Rc<Request>, Fault> {
+    if let Some(request) = REQUEST.with_borrow(Clone::clone) {
+        return Ok(request);
+    }
+    let request = Rc::new(Request::read()?);
+    REQUEST.set(Some(Rc::clone(&request)));
+    // SAFETY: on the PHP thread of a worker, which has no other.
+    unsafe { zend::rt_request_hold() };
+    Ok(request)
+}
+
+/// The request ends.
+pub fn forget() {
+    // What is done has been told: run() does so however it ends.
+    drop(REQUEST.take());
+}
+
+impl Request {
+    /// Handles at most `limit` of its events.
+    pub fn run(&self, limit: usize) -> Result<usize, Unwinding> {
+        let mut handled = 0;
+        let before = self.busy.replace(true);
+        let result = loop {
+            if handled == limit || event_loop::stopped() || self.outgoing.is_inherited() {
+                break Ok(());
+            }
+            // No borrow is held while handlers run: one of them may call rt_dispatch().
+            let Some(event) = self.events.borrow_mut().pop_front() else {
+                break Ok(());
+            };
+            handled += 1;
+            let mut result = dispatch::event(self.outgoing.work(event));
+            if result.is_ok() && self.outgoing.is_due() {
+                result = self.tell();
+            }
+            if result.is_err() {
+                break result;
+            }
+        };
+        self.busy.set(before);
+        if result.is_err() {
+            // The script is over; the server gives the rest to another one.
+            self.events.take();
+        }
+        // Also without an outcome: the server wants to know what is of interest.
+        result.and(self.tell())?;
+        Ok(handled)
+    }
+
+    fn read() -> Result<Self, Fault> {
+        let Some(secret) = param(SECRET_PARAM) else {
+            return Err(Fault::realtime(
+                "this request is not from the realtime server: it runs realtime.handler by itself when clients do \
+                 something, and nobody else can",
+            ));
+        };
+        if !link::is_secret(&secret).map_err(Fault::realtime)? {
+            return Err(Fault::realtime(
+                "this request has a wrong REALTIME_SECRET: it is not from the realtime server of this PHP",
+            ));
+        }
+        let mark = param(MARK_PARAM).and_then(|text| mark(&text));
+        let batch = control::read::<Batch>(&body()?);
+        let (Some(mark), Ok(batch)) = (mark, batch) else {
+            return Err(Fault::realtime(
+                "the realtime server's request cannot be read: it is of another version",
+            ));
+        };
+        let limit = ini::config().map_err(Fault::realtime)?.max_message_size;
+        let outgoing = Outgoing::new(limit);
+        Ok(Self {
+            mark,
+            events: RefCell::new(outgoing.events(batch)),
+            outgoing,
+            busy: Cell::new(false),
+            over: Cell::new(false),
+        })
+    }
+
+    /// Writes the outcomes that there are. `Err`: the server has gone, and PHP ends the script for it.
+    fn tell(&self) -> Result<(), Unwinding> {
+        if self.over.get() || self.outgoing.is_inherited() {
+            return Ok(());
+        }
+        let Some(outcomes) = self.outgoing.take() else {
+            return Ok(());
+        };
+        let bytes = events::marked(&self.mark, &outcomes);
+        // SAFETY: on the PHP thread, in a request; PHP copies the bytes or sends them.
+        match unsafe { zend::rt_request_write(bytes.as_ptr().cast(), bytes.len()) } {
+            zend::OK => Ok(()),
+            result => {
+                // What is handled from now on would be so twice.
+                self.over.set(true);
+                self.events.take();
+                match result {
+                    zend::BAILOUT => Err(Unwinding::Bailout),
+                    // The script has asked to live on (ignore_user_abort()).
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// Called by shim.c: whether the request's output is still needed for outcomes.
+#[unsafe(no_mangle)]
+extern "C" fn rt_web_busy() -> c_int {
+    contain(0, || {
+        let request = REQUEST.with_borrow(Clone::clone);
+        c_int::from(request.is_some_and(|request| {
+            !request.over.get() && (request.busy.get() || !request.events.borrow().is_empty())
+        }))
+    })
+}
+
+fn param(name: &str) -> Option<String> {
+    let name = zend::c_text(name);
+    let mut value = [0u8; 256];
+    // SAFETY: on the PHP thread, in a request; writes at most as many bytes as there are.
+    let length =
+        unsafe { zend::rt_request_param(name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    let value = std::str::from_utf8(value.get(..length)?).ok()?;
+    (!value.is_empty()).then(|| value.to_owned())
+}
+
+fn mark(text: &str) -> Option<Mark> {
+    let mut mark = Mark::default();
+    if text.len() != 2 * mark.len() {
+        return None;
+    }
+    for (i, byte) in mark.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok()?;
+    }
+    Some(mark)
+}
+
+fn body() -> Result<Vec<u8>, Fault> {
+    let mut text: *mut ZendStr = std::ptr::null_mut();
+    // SAFETY: on the PHP thread, in a request; the result is a local.
+    fault::check(unsafe { zend::rt_request_body(&raw mut text) })?;
+    // SAFETY: null, or a string that is ours to release, once, and is not used after.
+    unsafe {
+        let bytes = zend::bytes(text).unwrap_or_default().to_vec();
+        if let Some(text) = text.as_mut() {
+            ext_php_rs::ffi::ext_php_rs_zend_string_release(text);
+        }
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,58 @@
+//! The thread that takes events to other PHP processes ([`Workers`](crate::backend::workers)): the FastCGI client lives on it.
+//!
+//! Imports `backend` and `node`.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::spawn;
+use crate::backend::Replies;
+use crate::node::Node;
+
+/// A running thread. Dropping it lets what is under way end, for a moment, and joins it.
+#[derive(Debug)]
+pub struct Executors {
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Starts it, when the events of `node` go to other processes.
+pub fn start(node: &Arc<Node>) -> io::Result<Option<Executors>> {
+    let Some(workers) = node.workers() else {
+        return Ok(None);
+    };
+    let replies: Arc<dyn Replies> = node.clone();
+    workers.reply_through(Arc::downgrade(&replies));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .thread_name("rt-blocking")
+        .build()?;
+    let (stop, stopped) = watch::channel(false);
+    let thread = spawn("rt-handler", move || {
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, workers.run(stopped));
+        drop(local);
+        runtime.shutdown_timeout(Duration::from_millis(100));
+    })?;
+    Ok(Some(Executors {
+        stop,
+        thread: Some(thread),
+    }))
+}
+
+impl Drop for Executors {
+    fn drop(&mut self) {
+        // The thread may have ended by itself, in a panic.
+        let _ = self.stop.send(true);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the handler's thread has panicked: a bug in realtime");
+        }
+    }
+}
