@@ -82,11 +82,11 @@ pub fn take_over(config: &Config, client: &Client) -> Result<(), NotStarted> {
     detached::take_over(&birth(config))
 }
 
-/// Logs `why`, unless a worker of this master has done so since the last success.
-pub fn tell(why: &str) {
-    if is_news(why) {
+/// Logs a line, unless a worker of this master has done so since the last success.
+pub fn tell(line: &str) {
+    if is_news(line) {
         // Not a warning, which would stand in the page.
-        let line = zend::c_text(&format!("realtime: {why}"));
+        let line = zend::c_text(line);
         // SAFETY: on a PHP thread; PHP copies the line.
         unsafe { zend::rt_log(line.as_ptr()) };
     }

@@ -190,7 +190,8 @@ pub fn stop() {
     let _ = LOCAL.try_with(|local| local.take());
 }
 
-/// From now on a server is started when none is found. For RINIT: tries at once, and returns why it failed, once.
+/// From now on a server is started when none is found. For RINIT: tries at once, and returns what to log if it failed,
+/// once.
 pub fn autostart(home: Home) -> Option<String> {
     AUTOSTART.store(home as u8, Ordering::Relaxed);
     LOCAL.with_borrow_mut(|local| {
@@ -212,7 +213,7 @@ pub fn autostart(home: Home) -> Option<String> {
             Home::Nowhere => None,
             Home::Threads => match local.connect(soon()) {
                 Ok(_) => None,
-                Err(_) => local.failed.clone(),
+                Err(_) => local.failed.as_deref().map(not_started),
             },
             Home::Process => local.find_or_start(),
         }
@@ -391,7 +392,7 @@ impl Local {
                 self.client = Some(client);
                 return match taken {
                     Err(error @ (NotStarted::Failed(_) | NotStarted::NoProcess(_))) => {
-                        Some(error.to_string())
+                        Some(not_started(error))
                     }
                     _ => None,
                 };
@@ -401,12 +402,12 @@ impl Local {
                     Ok(()) | Err(NotStarted::Elsewhere(_)) => return None,
                     // Told by whoever failed.
                     Err(NotStarted::Wait { .. }) => return None,
-                    Err(error) => (error.to_string(), LOOK),
+                    Err(error) => (not_started(error), LOOK),
                 }
             }
             // Whoever needs an answer waits longer for it, and hears of it.
             Err(LinkError::NoServer(ConnectError::Silent(_))) => (String::new(), SILENCE),
-            Err(error) => (error.to_string(), SILENCE),
+            Err(error) => (format!("realtime: {error}"), SILENCE),
         };
         self.again = Instant::now().checked_add(pause);
         self.failed = Some(error.clone());
@@ -434,6 +435,10 @@ impl Local {
             }
         }
     }
+}
+
+fn not_started(why: impl std::fmt::Display) -> String {
+    format!("realtime cannot start its server: {why}")
 }
 
 /// When a call that begins now has to end.

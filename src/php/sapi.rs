@@ -3,11 +3,12 @@
 //! Imports `zend`.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{BorrowedFd, RawFd};
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
 use ext_php_rs::ffi::sapi_module;
+use socket2::SockRef;
 
 use super::zend;
 use crate::config::ListenAddress;
@@ -70,45 +71,47 @@ pub fn may_keep_standard_error() -> bool {
     matches!(name().to_bytes(), b"fpm-fcgi" | b"apache2handler") || is_patient(&std::io::stderr())
 }
 
-/// Where this process's pool takes FastCGI requests. The same for as long as the process lives.
+/// Where this process's pool takes FastCGI requests. The first look, before any script could listen somewhere, is the last.
 pub fn pool() -> Option<ListenAddress> {
     static POOL: OnceLock<Option<ListenAddress>> = OnceLock::new();
     if !matches!(name().to_bytes(), b"fpm-fcgi" | b"cgi-fcgi") {
         return None;
     }
-    // Looked for once, in the first request: later a script may have sockets of its own.
-    POOL.get_or_init(|| {
-        let mut open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
-            .ok()?
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .collect();
-        // FastCGI's specification says standard input; PHP-FPM leaves its socket at some number above.
-        open.sort_unstable();
-        open.into_iter().find_map(listening)
-    })
-    .clone()
+    POOL.get_or_init(|| listening().find_map(address)).clone()
 }
 
-/// Where this descriptor listens, if it does.
-fn listening(descriptor: RawFd) -> Option<ListenAddress> {
-    // SAFETY: of this process's own list of open descriptors, in its only thread: nobody has closed it since. One that had
-    // been closed would be an error below, and nothing is closed here.
-    let socket = unsafe { BorrowedFd::borrow_raw(descriptor) };
-    let socket = socket2::SockRef::from(&socket);
-    if !socket.is_listener().ok()? {
-        return None;
-    }
-    let address = socket.local_addr().ok()?;
+/// The sockets that this process has inherited to listen on: with php-cgi that is standard input, with PHP-FPM any one.
+fn listening() -> impl Iterator<Item = OwnedFd> {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
+    let mut descriptors: Vec<RawFd> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    descriptors.sort_unstable();
+    descriptors.into_iter().filter_map(|fd| {
+        // SAFETY: only copied, which fails harmlessly for the directory's own descriptor, closed by now.
+        let copy = unsafe { BorrowedFd::borrow_raw(fd) }
+            .try_clone_to_owned()
+            .ok()?;
+        let listens = SockRef::from(&copy)
+            .is_listener()
+            .is_ok_and(|listens| listens);
+        listens.then_some(copy)
+    })
+}
+
+fn address(socket: OwnedFd) -> Option<ListenAddress> {
+    let address = SockRef::from(&socket).local_addr().ok()?;
     if let Some(mut tcp) = address.as_socket() {
         if tcp.ip().is_unspecified() {
             tcp.set_ip(match tcp.ip() {
-                std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-                std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
             });
         }
         return ListenAddress::parse(&tcp.to_string());
     }
-    let path: PathBuf = std::env::current_dir().ok()?.join(address.as_pathname()?);
+    let path = std::env::current_dir().ok()?.join(address.as_pathname()?);
     Some(ListenAddress::Unix(path))
 }
 

@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::mem;
+use std::path::Path;
 
 use crate::Outcome;
 
@@ -106,17 +107,10 @@ impl CpuTime {
         for entry in fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| gone(pid, &e))? {
             let task = entry.map_err(|e| gone(pid, &e))?.path();
             // A thread that ended since the listing has no files any more; the process clock keeps its time.
-            let (Ok(name), Ok(stat)) = (
-                fs::read_to_string(task.join("comm")),
-                fs::read_to_string(task.join("schedstat")),
-            ) else {
+            let (Ok(name), Ok(ns)) = (fs::read_to_string(task.join("comm")), thread_ns(&task))
+            else {
                 continue;
             };
-            let ns = stat
-                .split_whitespace()
-                .next()
-                .and_then(|ns| ns.parse::<u64>().ok())
-                .ok_or_else(|| format!("{}/schedstat is not as expected", task.display()))?;
             if name.starts_with("rt-") {
                 time.hub += ns;
             }
@@ -135,6 +129,28 @@ impl CpuTime {
             main: self.main.saturating_sub(before.main),
         }
     }
+}
+
+/// The CPU time so far of the threads of `pid` that have this name, nanoseconds.
+pub fn threads_named(pid: u32, name: &str) -> Outcome<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| gone(pid, &e))? {
+        let task = entry.map_err(|e| gone(pid, &e))?.path();
+        if fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name) {
+            sum += thread_ns(&task)?;
+        }
+    }
+    Ok(sum)
+}
+
+/// The CPU time so far of the children of `pid`, nanoseconds.
+pub fn children(pid: u32) -> Outcome<u64> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let list = list.map_err(|e| gone(pid, &e))?;
+    list.split_whitespace()
+        .filter_map(|child| child.parse().ok())
+        .map(process_ns)
+        .sum()
 }
 
 /// The proportional set size of `pid`, bytes.
@@ -208,6 +224,15 @@ fn allowed() -> Vec<usize> {
             .filter(|&core| libc::CPU_ISSET(core, &set))
             .collect()
     }
+}
+
+fn thread_ns(task: &Path) -> Outcome<u64> {
+    let stat = fs::read_to_string(task.join("schedstat"));
+    let stat = stat.map_err(|e| format!("{}: {e}", task.display()))?;
+    stat.split_whitespace()
+        .next()
+        .and_then(|ns| ns.parse().ok())
+        .ok_or_else(|| format!("{}/schedstat is not as expected", task.display()))
 }
 
 fn process_ns(pid: u32) -> Outcome<u64> {

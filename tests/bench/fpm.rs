@@ -80,6 +80,8 @@ impl Pool {
         let log = directory.join("hub.log").display().to_string();
         let address = format!("unix:{place}/fpm.sock");
         let own = [
+            // As on any real site; where it is missing, PHP only says so.
+            ("zend_extension", "opcache".to_owned()),
             ("realtime.fastcgi", address),
             ("extension", setup.extension.display().to_string()),
             ("max_execution_time", "0".to_owned()),
@@ -164,6 +166,11 @@ impl Pool {
             other: Some(Publisher::Worker(worker)),
             process: self.master,
         })
+    }
+
+    /// The process id of its master.
+    pub fn pid(&self) -> u32 {
+        self.master.pid()
     }
 
     /// The process that ends the pool.

@@ -1,8 +1,8 @@
 //! Events of clients that a script under PHP-FPM handles (`realtime.handler`): what handing one out costs beside a bare
 //! FastCGI request of an empty script on a kept connection, and what handing out several at a time saves.
 //!
-//! The hub and the pool share one core, as do the bare asker and its pool: then the time of an event, when there is always
-//! one more to do, is all that it costs.
+//! The hub and the pool share one core, as do the bare asker and its pool. What counts is the CPU time of both sides of
+//! the FastCGI connection; reading from the client and writing to it is what any echo costs.
 
 use std::io::{self, BufRead, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,7 @@ use std::path::Path;
 use realtime::wire::fastcgi::{Answer, Part, Request};
 
 use crate::client::Manner;
-use crate::cpu::{self, Mask};
+use crate::cpu;
 use crate::fanout::numbers;
 use crate::fpm::{self, Pool};
 use crate::process::{self, Process, Setup};
@@ -42,9 +42,9 @@ pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
     // One more for the request that tells where the server is.
     let pool = Pool::start(setup, &fpm, CONCURRENCY + 1, &cores.server, &settings)?;
     let mut server = pool.server()?;
-    Mask::new(&cores.server).apply_to(server.hub.unwrap_or_default())?;
+    let hub = server.hub.unwrap_or_default();
+    let (asker, workers) = (bare.pid(), server.process.pid());
     let events = plan.deliveries / 10;
-    let turns = [(1, 1), (100, 1), (100, 16)];
     let mut clients = Vec::new();
     for connections in [1, 100] {
         let kind = Kind::Raw;
@@ -57,50 +57,118 @@ pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
             Manner::Plain,
         )?);
     }
-    let mut takings = vec![Vec::new(); turns.len()];
+    let mut takings = [const { Vec::new() }; TURNS.len()];
     for round in 0..=plan.rounds {
-        for ((connections, window), taken) in turns.into_iter().zip(&mut takings) {
+        for ((connections, window), taken) in TURNS.into_iter().zip(&mut takings) {
+            let used = || {
+                Ok::<_, String>(cpu::children(bare_pool.pid())? + cpu::CpuTime::of(asker)?.process)
+            };
+            let before = used()?;
             bare.tell(&format!("loop empty {events} 0"))?;
-            let floor = numbers(&bare.hear("DONE")?)?[0] / events as f64 / 1e3;
+            let wall = numbers(&bare.hear("DONE")?)?[0];
+            let floor = Cost::of(wall, used()? - before, events);
             let requests = handler_requests(&mut server)?;
             let each = (events / connections).max(window);
             let clients = &mut clients[usize::from(connections > 1)];
+            let used = || {
+                let handing = cpu::threads_named(hub, "rt-handler")?;
+                Ok::<_, String>((
+                    handing,
+                    cpu::children(workers)?,
+                    cpu::CpuTime::of(hub)?.process,
+                ))
+            };
+            let before = used()?;
             clients.tell(&format!("echo {each} {window} {MESSAGE}"))?;
             let wall = numbers(&clients.hear("DONE")?)?[0];
-            let count = (each * connections) as f64;
+            let after = used()?;
+            let count = each * connections;
+            let dispatch = after.0 - before.0 + after.1 - before.1;
+            let rest = (after.2 - before.2) - (after.0 - before.0);
             let requests = handler_requests(&mut server)? - requests;
             if round > 0 {
-                taken.push((floor, wall / count / 1e3, count / requests));
+                taken.push(Taking {
+                    floor,
+                    event: Cost::of(wall, dispatch, count),
+                    rest: Cost::of(0.0, rest, count).cpu,
+                    batch: count as f64 / requests,
+                });
             }
         }
     }
-    let middle = |index: usize, of: fn(&(f64, f64, f64)) -> f64| {
+    show(&takings, report);
+    Ok(())
+}
+
+/// Connections, and events that each has under way.
+const TURNS: [(usize, usize); 3] = [(1, 1), (100, 1), (100, 16)];
+
+/// Microseconds of one.
+#[derive(Clone, Copy)]
+struct Cost {
+    wall: f64,
+    cpu: f64,
+}
+
+impl Cost {
+    fn of(wall: f64, cpu: u64, count: usize) -> Self {
+        let each = |nanoseconds: f64| nanoseconds / count as f64 / 1e3;
+        Self {
+            wall: each(wall),
+            cpu: each(cpu as f64),
+        }
+    }
+}
+
+struct Taking {
+    floor: Cost,
+    /// The CPU time is of the hub's thread that hands out, and of the workers.
+    event: Cost,
+    /// CPU of the rest of the hub.
+    rest: f64,
+    /// Events in a request.
+    batch: f64,
+}
+
+fn show(takings: &[Vec<Taking>], report: &mut Report) {
+    let middle = |index: usize, of: fn(&Taking) -> f64| {
         median(&takings[index].iter().map(of).collect::<Vec<_>>())
     };
     let mut figures = vec![
-        Figure::new("bare request of an empty script", middle(1, |t| t.0), "us").over_floor(1.0),
+        Figure::new(
+            "bare request of an empty script",
+            middle(1, |t| t.floor.cpu),
+            "us",
+        )
+        .over_floor(1.0)
+        .note(format!("wall time {:.1} us", middle(1, |t| t.floor.wall))),
     ];
-    for (index, (connections, window)) in turns.into_iter().enumerate() {
-        let value = middle(index, |t| t.1);
-        let name = format!("event, {connections} connections, {window} under way each");
+    for (index, (connections, window)) in TURNS.into_iter().enumerate() {
+        let value = middle(index, |t| t.event.cpu);
+        let wall = middle(index, |t| t.event.wall);
+        let name = format!("event, connections {connections}, under way {window}");
         let figure = Figure::new(name, value, "us")
-            .over_floor(middle(index, |t| t.1 / t.0))
+            .over_floor(middle(index, |t| t.event.cpu / t.floor.cpu))
             .note(format!(
-                "{:.1} thousand/s, {:.1} events a request",
-                1e3 / value,
-                middle(index, |t| t.2)
+                "{:.1} events a request; with the client wall time {wall:.1} us, {:.1} thousand/s, {:.1} us CPU more",
+                middle(index, |t| t.batch),
+                1e3 / wall,
+                middle(index, |t| t.rest)
             ));
         figures.push(match index {
-            0 => figure.note("with the way to the client and back"),
+            0 => figure,
             1 => figure.at_most_floors(1.3),
-            _ => figure.at_most_times(value / middle(1, |t| t.1), 1.0, "one under way"),
+            _ => figure.at_most_times(
+                wall / middle(1, |t| t.event.wall),
+                1.0,
+                "the wall time of one",
+            ),
         });
     }
     report.section(
-        &format!("Events of {MESSAGE} bytes that PHP-FPM handles and answers, wall time of one"),
+        &format!("Events of {MESSAGE} bytes that PHP-FPM handles and answers: CPU of handing out and handling one"),
         &figures,
     );
-    Ok(())
 }
 
 fn handler_requests(server: &mut process::Server) -> Outcome<f64> {

@@ -297,6 +297,10 @@ fn sudden_ends_in_a_row_make_the_next_start_wait() {
             if worker.answer == "ok" {
                 break;
             }
+            // It lets go of the lock a moment after it is seen to have ended.
+            if worker.answer.contains("another process") {
+                continue;
+            }
             assert!(
                 round >= 2,
                 "one sudden end costs nothing: {}",

@@ -78,6 +78,7 @@ describe('Apache', () => {
   test('SIGSEGV of a process, and a stop and start: no address in use', async () => {
     const hub = await begin();
     await lab.get('/do.php?what=crash').catch(() => {});
+    await until(() => /Segmentation fault/.test(lab.log('apache.log')), 'a crash', 5000, () => lab.log('apache.log'));
     await lab.push('apache', 1);
     assert.deepEqual(lab.hubs().map(({ pid }) => pid), [hub.pid]);
     await lab.apache.stop('SIGTERM');

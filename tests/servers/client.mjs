@@ -92,7 +92,7 @@ export function library(url, options = {}) {
   const rt = new Realtime(`${url}/`, { WebSocket, minDelay: 50, maxDelay: 500, timeout: 3000, transports: ['ws'], ...options });
   clients.add(rt);
   rt.log = [];
-  for (const event of ['open', 'close', 'error', 'gap']) rt.on(event, (info) => rt.log.push({ event, ...info, code: info?.code }));
+  for (const event of ['open', 'close', 'error', 'gap']) rt.on(event, (info) => rt.log.push({ event, at: Date.now(), ...info, code: info?.code }));
   rt.times = (event) => rt.log.filter((entry) => entry.event === event).length;
   return rt;
 }

@@ -88,11 +88,13 @@ describe('a script that goes wrong', () => {
     lab.give(path.join(lab.site, 'kills.txt'));
     const before = await lab.stats();
     assert.equal((await amid('kill', 1000)).code, 'handler_failed');
-    assert.equal(readFileSync(path.join(lab.site, 'kills.txt'), 'utf8'), '3', 'three attempts');
+    // Three count. Before them it may have died together with the message in front of it, whose outcome was not written yet,
+    // and each time once more for a kept connection that PHP-FPM may have closed before it read the request.
+    assert.match(readFileSync(path.join(lab.site, 'kills.txt'), 'utf8'), /^[3-6]$/, 'three attempts');
     const stats = await lab.stats();
     assert.equal(stats.handler_failed - before.handler_failed, 1, JSON.stringify(stats));
-    assert.equal(stats.handler_retried - before.handler_retried, 2, JSON.stringify(stats));
-    const said = lab.log().split('\n').filter((line) => /three|3 (attempts|times)|given up|gave up/i.test(line));
+    assert.ok(stats.handler_retried - before.handler_retried >= 2, JSON.stringify(stats));
+    const said = lab.log().split('\n').filter((line) => /given up|failed three times/.test(line));
     assert.equal(said.length, 1, lab.log());
   });
 
@@ -125,8 +127,8 @@ describe('a script that is not there', () => {
     assert.match(lab.log(), /realtime\.handler/);
     const lines = lab.log().split('\n').filter((line) => /realtime\.handler/.test(line)).length;
     await lab.push('start', 'pushing works without it');
-    await assert.rejects(new Client(lab.hubUrl).opened);
-    assert.ok(lab.log().split('\n').filter((line) => /realtime\.handler/.test(line)).length <= lines + 1, lab.log());
+    await Promise.all(range(20).map(() => assert.rejects(new Client(lab.hubUrl).opened)));
+    assert.ok(lab.log().split('\n').filter((line) => /realtime\.handler/.test(line)).length <= lines + 6, lab.log());
     renameSync(`${script}.off`, script);
     const client = await until(() => open().catch(() => undefined), 'a client that is let in', 15000);
     assert.equal(await client.publish('x', 'found'), 'found');
@@ -201,18 +203,21 @@ describe('too much', () => {
   afterEach(() => lab?.end());
 
   test('a connection whose queue is full hears "busy", by ref, and nothing is dropped silently', async () => {
-    await begin({ handler_queue: 10 });
+    await begin({ handler_queue: 10, handler_timeout: 10, timeout: 0.5 });
     const [client, other] = [await open(), await open()];
-    client.send({ type: 'publish', channel: 'x', event: 'slow', data: 1, ref: 'slow' });
+    client.send({ type: 'publish', channel: 'x', event: 'slow', data: 3, ref: 'slow' });
     await sleep(200);
     for (const n of range(50)) client.send({ type: 'publish', channel: 'x', data: n, ref: n });
     assert.equal(await other.publish('x', 'not me'), 'not me');
     await until(() => range(50).every((n) => client.frames.some(({ ref }) => ref === n)), 'an answer to each', 10000, () => client.frames.length);
     const answers = range(50).map((n) => client.frames.filter(({ ref }) => ref === n));
     assert.ok(answers.every((each) => each.length === 1), 'one answer each');
+    // It is read no faster than there is room: each that finds none after realtime.timeout is refused.
     const busy = answers.filter(([frame]) => frame.type === 'error');
-    assert.ok(busy.length >= 30 && busy.length <= 41, `${busy.length} were refused`);
+    assert.ok(busy.length >= 3 && busy.length <= 8, `${busy.length} were refused`);
     for (const [frame] of busy) assert.equal(frame.code, 'busy');
+    const handled = answers.filter(([frame]) => frame.type === 'reply').map(([frame]) => frame.data);
+    assert.deepEqual(handled, handled.slice().sort((x, y) => x - y));
     assert.equal(await client.publish('x', 'and on'), 'and on');
     for (const each of [client, other]) each.close();
   });

@@ -73,6 +73,7 @@ describe('workers come and go', () => {
     const all = await begin({ fpm: { pool: STATIC } });
     for (let i = 0; i < 3; i++) {
       assert.ok((await lab.get('/do.php?what=crash')).status >= 500);
+      await until(() => lab.log('fpm.log').split('signal 11 (SIGSEGV').length === i + 2, 'a crash', 5000, () => lab.log('fpm.log'));
       for (const { pid } of lab.fpm.workers()) signal(pid, 'SIGKILL');
       await until(() => lab.fpm.workers().length === 2, 'new workers');
       // nginx may have had a connection to one of them.
@@ -84,6 +85,7 @@ describe('workers come and go', () => {
   test('the worker that starts it dies at once after', async () => {
     lab = await site({ fpm: { pool: STATIC } });
     await lab.get('/do.php?what=crash');
+    await until(() => /signal 11/.test(lab.log('fpm.log')), 'a crash');
     const hub = await lab.hub();
     const client = await Client.open(`http://127.0.0.1:${lab.port}`, { channels: ['life'] });
     await unharmed({ hub, client });

@@ -33,7 +33,7 @@ async function begin(settings = {}, options = {}) {
 }
 const hubAddress = () => `http://127.0.0.1:${lab.port}`;
 
-/** Reloads, and asks a page, whose worker then brings the new server. */
+/** Reloads, and asks a page, whose worker then brings a new server. Several workers may, and the fastest wins. */
 async function reload(old) {
   await lab.fpm.reload();
   await lab.get('/do.php?what=pid');
@@ -74,7 +74,7 @@ test('changed settings: nobody is refused, everybody is asked to reconnect over 
   const pushing = (async () => { for (; !stop; n++) await lab.push('take', n); })();
   await sleep(300);
   lab.writeIni({ ping_interval: 20 });
-  const next = await reload(old);
+  await reload(old);
   assert.ok(await ends(old.pid, 15000), 'the old one ends when its clients have gone');
   await sleep(500);
   stop = true;
@@ -82,10 +82,12 @@ test('changed settings: nobody is refused, everybody is asked to reconnect over 
   const { tried, refused } = await door.end();
   assert.ok(tried > 50);
   assert.equal(refused, 0, `${refused} of ${tried} connection attempts were refused`);
-  assert.equal((await lab.hub()).pid, next.pid);
+  await lab.hub();
   assert.deepEqual(new Set(codes.map(({ code }) => code)), new Set([1012]));
-  const times = codes.map(({ at }) => at).sort((a, b) => a - b);
-  assert.ok(times.at(-1) - times[0] > 700, `all were closed within ${times.at(-1) - times[0]} ms`);
+  const closes = clients.flatMap(({ rt }) => rt.log.filter(({ event }) => event === 'close'));
+  assert.equal(closes.length, clients.length, 'once each');
+  const times = [...codes, ...closes].map(({ at }) => at).sort((a, b) => a - b);
+  assert.ok(times.at(-1) - times[0] > 1500, `all were closed within ${times.at(-1) - times[0]} ms of 2 seconds`);
   for (const { rt, got } of clients) {
     await until(() => got.length >= n, `${n} messages`, 5000, () => [got.length, rt.log]);
     assert.deepEqual(got, range(n), 'nothing lost, nothing double, in order');
@@ -104,13 +106,13 @@ test('a new build of the extension', async () => {
   // Put there as a package does: another file under the same name.
   copyFileSync(lab.extension, `${lab.extension}.new`);
   renameSync(`${lab.extension}.new`, lab.extension);
-  const next = await reload(old);
+  await reload(old);
   await lab.push('take', 'by the new');
   await ends(old.pid, 10000);
   await until(() => got.length === 2, 'both messages', 5000, () => got);
   assert.deepEqual(got, ['by the old', 'by the new']);
   assert.equal(rt.times('gap'), 0);
-  assert.equal((await lab.hub()).pid, next.pid);
+  await lab.hub();
   rt.close();
 });
 
@@ -132,9 +134,9 @@ test('several takeovers in a row, and the last one ends with PHP-FPM', async () 
   for (let i = 0; i < 4; i++) {
     await lab.push('take', i);
     lab.writeIni({ ping_interval: 10 + i });
-    const next = await reload(hub);
+    await reload(hub);
     assert.ok(await ends(hub.pid, 10000));
-    hub = next;
+    hub = await lab.hub();
   }
   await lab.push('take', 4);
   await until(() => got.length === 5, 'five messages', 8000, () => [got, rt.log]);
@@ -149,14 +151,15 @@ test('a changed realtime.listen: the new server listens there, clients of the ol
   const old = await begin({ drain: 1 });
   const client = await Client.open(hubAddress(), { channels: ['take'] });
   lab.writeIni({ listen: `127.0.0.1:${lab.shopPort}` });
-  const next = await reload(old);
+  await reload(old);
   assert.equal((await client.closed).code, 1012);
   const moved = await Client.open(`http://127.0.0.1:${lab.shopPort}`, { channels: ['take'] });
   await lab.push('take', 'here');
   assert.deepEqual(await moved.messages('take', 1), ['here']);
   assert.ok(await ends(old.pid, 10000));
-  await assert.rejects(Client.open(hubAddress()), 'nobody listens at the old place');
-  assert.ok(alive(next.pid));
+  // Who still comes to the old place is let in for a while.
+  await until(() => Client.open(hubAddress()).then(() => false, () => true), 'nobody at the old place', 10000);
+  await lab.hub();
   moved.close();
 });
 

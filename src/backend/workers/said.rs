@@ -128,22 +128,38 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
 
-/// Lets one line a second through.
+/// How often a line is let through at first, and at last, when it keeps coming.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Lets a line through once a second, and ever more rarely while it keeps coming: what an operator has not mended in a minute
+/// is not to fill a disk.
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
     last: Cell<Option<Instant>>,
+    pause: Cell<Duration>,
     missed: Cell<u64>,
 }
 
 impl Throttle {
     /// Calls `log` with how many were held back before it, or holds it back too.
     pub(super) fn pass(&self, log: impl FnOnce(u64)) {
-        let now = Instant::now();
-        let early = |last| now.duration_since(last) < Duration::from_secs(1);
-        if self.last.get().is_some_and(early) {
+        self.pass_at(Instant::now(), log);
+    }
+
+    fn pass_at(&self, now: Instant, log: impl FnOnce(u64)) {
+        let quiet = self.last.get().map(|last| now.duration_since(last));
+        let pause = self.pause.get();
+        if quiet.is_some_and(|quiet| quiet < pause) {
             self.missed.set(self.missed.get() + 1);
             return;
         }
+        let (first, longest) = PAUSES;
+        // After a silence of twice the pause it is news again.
+        let goes_on = quiet.is_some_and(|quiet| quiet < 2 * pause.max(first));
+        self.pause.set(match goes_on {
+            true => (2 * pause).clamp(first, longest),
+            false => first,
+        });
         self.last.set(Some(now));
         log(self.missed.take());
     }
@@ -180,6 +196,29 @@ mod tests {
             why.contains("exit code 255") && why.contains("Parse error"),
             "{why}"
         );
+    }
+
+    #[test]
+    fn a_line_that_keeps_coming_is_logged_ever_more_rarely() {
+        let throttle = Throttle::default();
+        let start = Instant::now();
+        let mut logged = Vec::new();
+        let mut held = 0;
+        for half in 0..1200 {
+            throttle.pass_at(start + Duration::from_millis(500 * half), |missed| {
+                logged.push(half / 2);
+                held += missed;
+            });
+        }
+        assert_eq!(logged[..5], [0, 1, 3, 7, 15]);
+        assert!(logged.len() < 18, "{logged:?}");
+        assert!(held > 1000, "{held}");
+        // And at once when it comes after a silence.
+        let later = start + Duration::from_secs(2000);
+        throttle.pass_at(later, |_| held = 0);
+        assert_eq!(held, 0);
+        throttle.pass_at(later + Duration::from_secs(1), |_| held = 1);
+        assert_eq!(held, 1);
     }
 
     #[test]

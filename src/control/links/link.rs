@@ -26,6 +26,9 @@ pub struct Link {
     pub doing: Doing,
     /// Whether it ends as soon as nobody needs its slot.
     pub ending: bool,
+    /// Whether the other process sends no more: then its end waits behind what it has sent, and no event will tell of it
+    /// again.
+    pub sends_no_more: bool,
     /// Its place among all links, free again when this one ends.
     _place: OwnedSemaphorePermit,
 }
@@ -59,6 +62,7 @@ impl Link {
             watched_for_writing: false,
             doing: Doing::Nothing,
             ending: false,
+            sends_no_more: false,
             _place: place,
         })
     }

@@ -74,7 +74,14 @@ impl Serving {
                             return Ok(());
                         }
                     }
-                    Token(slot) => self.attend(slot),
+                    Token(slot) => {
+                        if event.is_read_closed()
+                            && let Some(link) = self.links.get_mut(slot)
+                        {
+                            link.sends_no_more = true;
+                        }
+                        self.attend(slot);
+                    }
                 }
             }
             for slot in std::mem::take(&mut self.waiting) {
@@ -175,7 +182,7 @@ impl Serving {
             let taken = self.take(slot, &room[..count]);
             self.room = room;
             taken?;
-            if count < ROOM {
+            if count < ROOM && !self.links[slot].sends_no_more {
                 // The kernel's buffer is empty: the next byte is an event. Saves the read that would only say so.
                 return Ok(());
             }

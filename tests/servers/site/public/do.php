@@ -3,7 +3,7 @@
 match ($_GET['what']) {
     'pid' => print(json_encode(['pid' => getmypid()])),
     'stats' => print(json_encode(rt_stats() + ['worker' => getmypid()])),
-    'crash' => posix_kill(getmypid(), SIGSEGV),
+    'crash' => posix_kill(getmypid(), 11),
     'sleep' => sleep((int) $_GET['seconds']),
     'output' => print(str_repeat('x', (int) $_GET['bytes'])),
     // Publishes as long as it lasts, as a slow import would.
