@@ -223,6 +223,12 @@ pub const SETTINGS: &[Setting] = &[
         "128 bytes to 1G",
     ),
     setting(
+        "realtime.compress_min",
+        "256",
+        Kind::Bytes(0, 1 << 30),
+        "0 (no compression) to 1G",
+    ),
+    setting(
         "realtime.max_backlog",
         "1M",
         Kind::Bytes(1024, 1 << 30),
@@ -584,6 +590,8 @@ pub struct Config {
     pub rate_bytes: usize,
     /// The largest message, either way.
     pub max_message_size: usize,
+    /// The smallest message that is compressed for WebSocket clients that offer it.
+    pub compress_min: usize,
     /// What may wait for one slow connection.
     pub max_backlog: usize,
     /// Channels that one connection may subscribe to.
@@ -672,6 +680,7 @@ impl Config {
             allowed_origins: Origins::parse(&raw("realtime.allowed_origins")?).expect("checked"),
             max_connections: count("realtime.max_connections")?,
             max_message_size: bytes("realtime.max_message_size")?,
+            compress_min: bytes("realtime.compress_min")?,
             max_backlog: bytes("realtime.max_backlog")?,
             max_subscriptions: count("realtime.max_subscriptions")?,
             queue_bytes: bytes("realtime.queue_bytes")?,

@@ -42,6 +42,7 @@ use crate::control::links::Links;
 use crate::control::relay;
 use crate::control::server::Desks;
 use crate::hub::mailbox::Shard;
+use crate::hub::packed::Packed;
 use crate::node::Node;
 use crate::predecessor::Predecessor;
 use crate::transport::Polls;
@@ -324,8 +325,9 @@ impl Server {
         backend: Arc<dyn Backend>,
         identity: Identity,
     ) -> Result<Self, StartError> {
+        let packed = Arc::new(Packed::default());
         let shards: Arc<[Arc<Shard>]> = (0..config.threads)
-            .map(|_| Arc::new(Shard::default()))
+            .map(|_| Arc::new(Shard::new(packed.clone())))
             .collect();
         let config = Arc::new(config);
         let node = Arc::new(Node::new(config, shards, backend).map_err(StartError::Threads)?);

@@ -27,6 +27,7 @@ use crate::ids::{Channel, ConnectionId, Position};
 use crate::message::Transport;
 use crate::node::Node;
 use crate::session::Session;
+use crate::wire::deflate::Packer;
 use crate::wire::{Format, encode_publication};
 
 /// How long a poll waits when it does not say.
@@ -288,8 +289,10 @@ fn merge(node: &Node, caught: CatchUp) -> (Vec<Bytes>, Position) {
     let mut bytes = 0;
     let mut messages = Vec::with_capacity(past.len());
     let mut cursor = None;
+    // Answers of HTTP are compressed by a proxy, or not at all.
+    let mut packer = Packer::default();
     for publication in past {
-        let object = encode_publication(&publication, Format::Object);
+        let object = encode_publication(&publication, Format::Object, &mut packer);
         bytes += object.len();
         if bytes > node.config().max_backlog && !messages.is_empty() {
             return (messages, cursor.unwrap_or(caught.position));

@@ -7,6 +7,7 @@
 pub mod http;
 
 mod body;
+mod extensions;
 mod files;
 mod forwarded;
 mod library;

@@ -98,7 +98,7 @@ async fn route(
     allow(parts, &[Method::GET, Method::HEAD])?;
     match path {
         "/ws" => {
-            let handshake = Handshake::check(parts, Protocols::Only("realtime.v1"))?;
+            let handshake = handshake(requests, parts, Protocols::Only("realtime.v1"))?;
             let admitted = admit(requests, Transport::WebSocket, parts).await?;
             Ok(websocket(requests, handshake, admitted, Kind::Native))
         }
@@ -186,8 +186,17 @@ pub async fn authorize_all(
     Ok(())
 }
 
+fn handshake(
+    requests: &Requests,
+    parts: &Parts,
+    protocols: Protocols,
+) -> Result<Handshake, Refusal> {
+    let compress = requests.shared.node.config().compress_min > 0;
+    Handshake::check(parts, protocols, compress)
+}
+
 async fn raw(requests: &Requests, parts: &Parts, name: &str) -> Result<Response<Body>, Refusal> {
-    let handshake = Handshake::check(parts, Protocols::Any)?;
+    let handshake = handshake(requests, parts, Protocols::Any)?;
     let name = percent_decode_str(name).decode_utf8_lossy();
     let channel = request::channel(&name)?;
     let admitted = admit(requests, Transport::Raw, parts).await?;
@@ -201,7 +210,11 @@ fn websocket(
     admitted: Admitted,
     kind: Kind,
 ) -> Response<Body> {
-    *requests.taken.borrow_mut() = Some(Takeover::WebSocket(WebSocket { admitted, kind }));
+    *requests.taken.borrow_mut() = Some(Takeover::WebSocket(WebSocket {
+        admitted,
+        kind,
+        packing: handshake.packing(),
+    }));
     handshake.response()
 }
 
