@@ -44,6 +44,8 @@ set_up_test() {
     have curl || missing+=(curl)
     have node || missing+=(nodejs)
     have npm || missing+=(npm)
+    have python3 || missing+=(python3)
+    have_python_venv || missing+=(python3-venv)
     # Servers live where an ordinary user's PATH does not look.
     have_sbin nginx || missing+=(nginx)
     have_sbin "$(php_fpm)" || missing+=("$(php_package fpm)")
@@ -51,6 +53,7 @@ set_up_test() {
     install_packages "${missing[@]}"
     add_rust_components
     install_node_modules
+    install_autobahn
 }
 
 check_rust() {
@@ -198,6 +201,21 @@ install_node_modules() {
     [ -f "$copy" ] && [ ! "$lock" -nt "$copy" ] && return
     say "installing the packages of tests/browser"
     npm ci --prefix tests/browser --no-audit --no-fund || die "npm ci failed in tests/browser"
+}
+
+# Debian has pip's own wheels, of which a venv is made, in a package apart.
+have_python_venv() { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
+
+# Beside what was installed lies a copy of what was asked for: another one means that ours has changed.
+install_autobahn() {
+    local wanted=tests/autobahn/requirements.txt venv=build/autobahn
+    cmp -s "$wanted" "$venv/requirements.txt" && return
+    say "installing the packages of tests/autobahn"
+    rm -rf "$venv"
+    python3 -m venv "$venv" || die "python3 could not make $venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --require-virtualenv -r "$wanted" ||
+        die "pip install failed in tests/autobahn"
+    cp "$wanted" "$venv/"
 }
 
 main "$@"

@@ -31,6 +31,8 @@ pub struct Connection {
     pub(super) closing: Option<Box<Closing>>,
     /// The newest number put into the outbox; what a poll's cursor is made of.
     pub(super) newest: u64,
+    /// How many of the client's messages PHP has not answered yet.
+    pub(super) unanswered: u32,
     /// The kernel's buffer is full: the task waits until the socket is writable.
     pub(super) blocked: bool,
     /// In the shard's list of connections with something to flush.
@@ -127,6 +129,7 @@ impl Connection {
             waker: None,
             closing: None,
             newest: 0,
+            unanswered: 0,
             blocked: false,
             dirty: false,
             heard: true,

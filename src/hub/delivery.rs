@@ -65,11 +65,12 @@ impl Hub {
         self.lanes[slot].sent = true;
         loop {
             if connection.replay.is_some() {
-                refill(
-                    &mut connection.outbox,
-                    &mut connection.replay,
-                    connection.format,
-                );
+                let format = connection.format;
+                let (outbox, replay) = (&mut connection.outbox, &mut connection.replay);
+                refill(outbox, replay, |publication| {
+                    let packed = &self.shard.packed;
+                    packed.encode(publication, format, &mut self.packer)
+                });
             }
             match connection.outbox.flush(socket, &mut self.gather) {
                 Flushed::All if connection.replay.is_some() => {}
@@ -117,8 +118,10 @@ impl Hub {
                 continue;
             }
             let lane = &mut self.lanes[slot];
-            let bytes = encoded[lane.format.index()]
-                .get_or_insert_with(|| wire::encode_publication(publication, lane.format));
+            let bytes = encoded[lane.format.index()].get_or_insert_with(|| {
+                let packed = &self.shard.packed;
+                packed.encode(publication, lane.format, &mut self.packer)
+            });
             if alone && lane.open {
                 lane.sent = true;
                 delivered += 1;
@@ -192,7 +195,8 @@ impl Hub {
             event,
             payload,
         };
-        let bytes = wire::encode(&outgoing, self.format(registered.slot));
+        let format = self.format(registered.slot);
+        let bytes = wire::encode(&outgoing, format, &mut self.packer);
         self.shard.stats.delivered.fetch_add(1, Ordering::Relaxed);
         self.push(registered.slot, bytes);
     }
@@ -202,12 +206,15 @@ impl Hub {
             return;
         };
         let slot = registered.slot;
-        let bytes = match (self.format(slot), outcome) {
-            (Format::Native, Ok(payload)) if payload.is_some() || reference.is_some() => {
-                websocket::text(&envelope::reply(reference, payload.as_ref()))
+        self.answered(slot);
+        let packer = &mut self.packer;
+        let bytes = match (self.connections[slot].format, outcome) {
+            (Format::Native(packing), Ok(payload)) if payload.is_some() || reference.is_some() => {
+                let envelope = envelope::reply(reference, payload.as_ref());
+                websocket::text(&envelope, packing, packer)
             }
-            (Format::Raw, Ok(Some(payload))) => websocket::raw(&payload),
-            (Format::Native, Err(failed)) => {
+            (Format::Raw(packing), Ok(Some(payload))) => websocket::raw(&payload, packing, packer),
+            (Format::Native(_), Err(failed)) => {
                 let reference = reference.and_then(|text| serde_json::from_str(text).ok());
                 let message = failed.to_string();
                 let frame = ServerFrame::Error {
@@ -216,7 +223,7 @@ impl Hub {
                     reference,
                     channel: None,
                 };
-                websocket::text(&envelope::server_frame(&frame))
+                websocket::plain_text(&envelope::server_frame(&frame))
             }
             _ => return,
         };
@@ -243,13 +250,13 @@ fn is_for_later(error: &io::Error) -> bool {
 fn refill(
     outbox: &mut crate::outbox::Outbox,
     replay: &mut Option<Box<super::Replay>>,
-    format: Format,
+    mut encode: impl FnMut(&Publication) -> Bytes,
 ) {
     let Some(waiting) = replay else { return };
     while outbox.bytes() < REPLAY_AHEAD
         && let Some(publication) = waiting.pop()
     {
-        outbox.push(wire::encode_publication(&publication, format));
+        outbox.push(encode(&publication));
     }
     if waiting.is_empty() {
         *replay = None;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::Hub;
+use super::packed::Packed;
 use crate::backend::Outcome;
 use crate::ids::ConnectionId;
 use crate::message::{ConnectionInfo, EventName, Payload, Publication};
@@ -56,6 +57,7 @@ pub struct Shard {
     opening: Mutex<HashMap<ConnectionId, Vec<Command>>>,
     /// Counters for rt_stats().
     pub stats: ShardStats,
+    pub(super) packed: Arc<Packed>,
 }
 
 /// Work that may be put off for one connection until it is open.
@@ -102,6 +104,14 @@ pub struct ShardStats {
 }
 
 impl Shard {
+    /// One that shares `packed` with the other shards.
+    pub fn new(packed: Arc<Packed>) -> Self {
+        Self {
+            packed,
+            ..Self::default()
+        }
+    }
+
     /// Puts work in. Never blocks for long; whoever publishes looks at [`Shard::waiting`] first.
     pub fn put(&self, command: Command) {
         self.put_quietly(command);

@@ -5,8 +5,10 @@
 
 pub mod connection;
 mod delivery;
+mod expiry;
 mod lane;
 pub mod mailbox;
+pub mod packed;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,12 +21,15 @@ use bytes::Bytes;
 use slab::Slab;
 
 use self::connection::{Closing, Connection, Replay, Subscription};
+use self::expiry::Expiries;
+pub use self::expiry::{CLOSE_EXPIRED, CLOSE_REVOKED};
 use self::lane::Lane;
 use self::mailbox::Shard;
 use crate::ids::Channel;
 use crate::message::{ConnectionInfo, Publication};
 use crate::outbox::{Flushed, GATHER};
 use crate::socket::Socket;
+use crate::wire::deflate::{Inflater, Packer};
 use crate::wire::{Format, websocket};
 
 /// A hub that the tasks of one thread share. Borrowed for one call at a time, never across an await.
@@ -53,9 +58,12 @@ pub struct Hub {
     gather: Vec<u8>,
     /// Room to read into, lent to whichever connection has something to read.
     input: Vec<u8>,
+    packer: Packer,
+    inflater: Inflater,
     max_backlog: usize,
     /// How many sweeps there were.
     sweeps: usize,
+    expiries: Expiries,
 }
 
 /// A connection in a channel's list.
@@ -67,8 +75,9 @@ struct Subscriber {
 }
 
 impl Hub {
-    /// An empty hub. `max_backlog` bounds what may wait for one connection, in bytes.
-    pub fn new(shard: Arc<Shard>, max_backlog: usize) -> Self {
+    /// An empty hub. `max_backlog` bounds what may wait for one connection, in bytes; messages from `compress_min` bytes
+    /// on are compressed for those who want it, none with 0.
+    pub fn new(shard: Arc<Shard>, max_backlog: usize, compress_min: usize) -> Self {
         Self {
             shard,
             connections: Slab::new(),
@@ -77,8 +86,11 @@ impl Hub {
             dirty: Vec::new(),
             gather: Vec::with_capacity(GATHER),
             input: Vec::new(),
+            packer: Packer::new(compress_min),
+            inflater: Inflater::default(),
             max_backlog,
             sweeps: 0,
+            expiries: Expiries::default(),
         }
     }
 
@@ -102,6 +114,9 @@ impl Hub {
             self.lanes.push(lane);
         } else {
             self.lanes[slot] = lane;
+        }
+        if let Some(grant) = info.grant() {
+            self.expiries.watch(info.id, grant.expires);
         }
         self.shard.register(info, slot);
         slot
@@ -211,6 +226,28 @@ impl Hub {
         }
     }
 
+    /// What decompresses for this shard.
+    pub fn inflater(&mut self) -> &mut Inflater {
+        &mut self.inflater
+    }
+
+    /// Notes that a message of the client is on its way to PHP, which answers it.
+    pub fn asks(&mut self, slot: usize) {
+        let connection = &mut self.connections[slot];
+        connection.unanswered = connection.unanswered.saturating_add(1);
+    }
+
+    /// Notes that one of them is answered.
+    pub fn answered(&mut self, slot: usize) {
+        let connection = &mut self.connections[slot];
+        connection.unanswered = connection.unanswered.saturating_sub(1);
+    }
+
+    /// Whether PHP still has a message of the client.
+    pub fn is_unanswered(&self, slot: usize) -> bool {
+        self.connections[slot].unanswered > 0
+    }
+
     /// Notes that the client gave a sign of life.
     pub fn heard(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
@@ -230,7 +267,7 @@ impl Hub {
             return;
         }
         let last = match connection.format {
-            Format::Native | Format::Raw => websocket::close(code, reason),
+            Format::Native(_) | Format::Raw(_) => websocket::close(code, reason),
             Format::Sse { body, .. } | Format::Stream { body } => Bytes::from_static(body.end()),
             Format::Object => Bytes::new(),
         };
@@ -398,7 +435,7 @@ impl Hub {
         let connection = &mut self.connections[slot];
         let silent = match connection.format {
             // A WebSocket must answer a ping; what is sent to it says nothing about its being there.
-            Format::Native | Format::Raw => !std::mem::take(&mut connection.heard),
+            Format::Native(_) | Format::Raw(_) => !std::mem::take(&mut connection.heard),
             // A stream only has to see something now and then, and so have the proxies before it.
             Format::Sse { .. } | Format::Stream { .. } => {
                 !std::mem::take(&mut self.lanes[slot].sent)
@@ -421,7 +458,7 @@ impl Hub {
             self.close(slot, CLOSE_SILENT, "no answer to a ping");
             return;
         }
-        connection.pinged = matches!(connection.format, Format::Native | Format::Raw);
+        connection.pinged = matches!(connection.format, Format::Native(_) | Format::Raw(_));
         let heartbeat = crate::wire::heartbeat(connection.format);
         self.push(slot, heartbeat);
     }

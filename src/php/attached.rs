@@ -16,10 +16,10 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::link::{self, LinkError};
+use super::link::LinkError;
 use super::wait::{owned, watch};
 use super::work::{Outgoing, Waiting, Work};
-use super::{ini, zend};
+use super::{ini, server_here, zend};
 use crate::control::client::Client;
 use crate::wire::control::{self, Purpose};
 use crate::wire::events::{Batch, LEAVING, Outcomes};
@@ -46,7 +46,7 @@ pub struct Attached {
     /// The link to the server, and for a while one to the server before it, whose last clients have events still.
     links: RefCell<Vec<Link>>,
     back_off: Cell<Duration>,
-    /// [`link::forks`] when it was made.
+    /// [`server_here::forks`] when it was made.
     forks: u32,
 }
 
@@ -125,7 +125,7 @@ pub fn let_go_in_child() {
 impl Attached {
     /// Whether a fork has copied this into a child: its server is the parent's.
     pub fn is_inherited(&self) -> bool {
-        self.forks != link::forks()
+        self.forks != server_here::forks()
     }
 
     /// Readable while there is something to do.
@@ -231,7 +231,7 @@ impl Attached {
             timer,
             links: RefCell::default(),
             back_off: Cell::new(BACK_OFF.0),
-            forks: link::forks(),
+            forks: server_here::forks(),
         })
     }
 

@@ -1,56 +1,22 @@
 //! Where this process's calls go: to the server in it, or over the control socket to another process's.
 //!
-//! The server belongs to the process ([`start`], [`stop`]); each PHP thread keeps a link of its own ([`with`]). A
-//! forked child drops both and connects anew. Nothing in here runs PHP code, so locks may be held. Imports `server`,
-//! `control`, `node`, `config` and `ini`.
+//! Each PHP thread keeps a link of its own ([`with`]); a forked child drops it and connects anew. Where a web server
+//! recycles its workers, the link is also what has the server's process started. Nothing in here runs PHP code, so
+//! locks may be held. Imports `server_here`, `hub_process`, `control`, `node` and `ini`.
 
 use std::cell::RefCell;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use super::fault::contain;
 use super::sapi::Home;
+use super::server_here::{self, Here};
 use super::server_link::Link;
-use super::{attached, hub_process, ini};
-use crate::backend::queue::EventQueue;
-use crate::config::{Config, ListenAddress};
+use super::{hub_process, ini};
+use crate::auth;
 use crate::control::client::{Client, ConnectError};
-use crate::node::{Failure, Node, Stats};
-use crate::server::Server;
+use crate::node::{Failure, Stats};
 use crate::server::detached::NotStarted;
-
-/// The server of this process.
-struct Running {
-    server: Server,
-    queue: Arc<EventQueue>,
-    /// As it was asked for.
-    listen: ListenAddress,
-    /// [`FORKS`] when it was started.
-    forks: u32,
-}
-
-/// What a PHP thread needs of the server in this process.
-#[derive(Clone)]
-pub struct Here {
-    /// The server's heart.
-    pub node: Arc<Node>,
-    /// What waits for PHP.
-    pub queue: Arc<EventQueue>,
-    /// Where it listens.
-    pub address: String,
-    /// [`forks`] when it was started.
-    forks: u32,
-}
-
-impl Here {
-    /// Whether a fork has copied this into a child, where the server's threads are missing: then nothing of it may be
-    /// touched, not even its locks.
-    pub fn is_inherited(&self) -> bool {
-        self.forks != forks()
-    }
-}
 
 /// Why a call did not get through. The words are for a `Realtime\Exception`.
 #[derive(Debug, thiserror::Error)]
@@ -69,18 +35,12 @@ pub enum LinkError {
     Setting(#[from] crate::config::InvalidSetting),
 }
 
-static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
-/// Counts the forks that led to this process since the extension was loaded. Cheaper to look at than getpid(),
-/// which is a system call.
-static FORKS: AtomicU32 = AtomicU32::new(0);
-/// Grows with every start and stop, so that threads notice.
-static CHANGES: AtomicU32 = AtomicU32::new(1);
 /// The [`Home`] of the server that this SAPI starts by itself, with realtime.autostart.
 static AUTOSTART: AtomicU8 = AtomicU8::new(Home::Nowhere as u8);
 
 #[derive(Default)]
 struct Local {
-    /// [`CHANGES`] when it was last looked at.
+    /// [`server_here::changes`] when it was last looked at.
     seen: u32,
     here: Option<Here>,
     client: Option<Client>,
@@ -103,31 +63,6 @@ thread_local! {
     static LOCAL: RefCell<Local> = RefCell::default();
 }
 
-/// Prepares for forks. For MINIT.
-pub fn watch_forks() {
-    extern "C" fn in_child() {
-        FORKS.fetch_add(1, Ordering::Relaxed);
-        CHANGES.fetch_add(1, Ordering::Relaxed);
-        attached::let_go_in_child();
-        // At once, or a child that never calls us would keep the port and the control socket from the next server.
-        // Held only when another PHP thread was just starting or stopping the server; then the next call does it.
-        if let Ok(mut running) = RUNNING.try_lock() {
-            contain((), || discard_inherited(&mut running));
-        }
-    }
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // SAFETY: the handler stays loaded (the library is linked with nodelete). It takes no lock that it would have to
-        // wait for; it allocates, which glibc allows here, as PHP itself will right after.
-        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-    });
-}
-
-/// How many forks led to this process; differs between a parent and its child.
-pub fn forks() -> u32 {
-    FORKS.load(Ordering::Relaxed)
-}
-
 /// The server in this process, if there is one.
 pub fn here() -> Option<Here> {
     LOCAL.with_borrow_mut(|local| {
@@ -136,56 +71,9 @@ pub fn here() -> Option<Here> {
     })
 }
 
-/// Starts the server in this process. `Ok` also when it runs here already at that address.
-pub fn start(listen: Option<ListenAddress>) -> Result<Here, LinkError> {
-    let config = ini::config()?;
-    let mut running = lock();
-    discard_inherited(&mut running);
-    if let Some(running) = &*running {
-        let same = listen.as_ref().is_none_or(|listen| {
-            *listen == running.listen || listen.to_string() == running.server.address()
-        });
-        return if same {
-            Ok(running.here())
-        } else {
-            Err(LinkError::NotStarted(format!(
-                "the server of this process listens on {} already",
-                running.server.address()
-            )))
-        };
-    }
-    let config = Config {
-        listen: listen.unwrap_or_else(|| config.listen.clone()),
-        ..config.clone()
-    };
-    let queue = Arc::new(
-        EventQueue::new(config.queue_bytes).map_err(|e| LinkError::NotStarted(e.to_string()))?,
-    );
-    let listen = config.listen.clone();
-    let server = Server::start(config, queue.clone())
-        .map_err(|error| LinkError::NotStarted(error.to_string()))?;
-    let started = Running {
-        server,
-        queue,
-        listen,
-        forks: forks(),
-    };
-    let here = started.here();
-    *running = Some(started);
-    CHANGES.fetch_add(1, Ordering::Relaxed);
-    Ok(here)
-}
-
-/// Stops the server of this process. For MSHUTDOWN; a forked child only lets go of it.
+/// Stops the server of this process. For MSHUTDOWN.
 pub fn stop() {
-    let mut running = lock();
-    discard_inherited(&mut running);
-    let running = running.take();
-    CHANGES.fetch_add(1, Ordering::Relaxed);
-    if let Some(running) = running {
-        running.queue.shut_down();
-        drop(running.server);
-    }
+    server_here::stop();
     // The thread's own link must not outlive the module; it is looked at no more.
     let _ = LOCAL.try_with(|local| local.take());
 }
@@ -241,9 +129,7 @@ pub fn is_secret(secret: &str) -> Result<bool, LinkError> {
 
 /// Compares in constant time. A server without a secret has none that fits.
 fn same(known: &str, given: &str) -> bool {
-    let (known, given) = (known.as_bytes(), given.as_bytes());
-    let differ = |all: u8, (a, b): (&u8, &u8)| all | (a ^ b);
-    !known.is_empty() && known.len() == given.len() && known.iter().zip(given).fold(0, differ) == 0
+    !known.is_empty() && auth::is_same(known.as_bytes(), given.as_bytes())
 }
 
 /// What this thread is linked to, for phpinfo(): connects when a server is there, starts none.
@@ -323,28 +209,15 @@ pub fn with<T>(mut call: impl FnMut(&mut Link<'_>) -> Result<T, Failure>) -> Res
     })
 }
 
-impl Running {
-    fn here(&self) -> Here {
-        Here {
-            node: Arc::clone(self.server.node()),
-            queue: Arc::clone(&self.queue),
-            address: self.server.address().to_owned(),
-            forks: self.forks,
-        }
-    }
-}
-
 impl Local {
     /// Notices what has changed since the last call. One atomic load when nothing has.
     fn refresh(&mut self) {
-        let changes = CHANGES.load(Ordering::Relaxed);
+        let changes = server_here::changes();
         if self.seen != changes {
             self.seen = changes;
             self.client = None;
             self.failed = None;
-            let mut running = lock();
-            discard_inherited(&mut running);
-            self.here = running.as_ref().map(Running::here);
+            self.here = server_here::find();
         }
     }
 
@@ -365,9 +238,9 @@ impl Local {
         if let Some(why) = &self.failed {
             return Err(LinkError::NotStarted(why.clone()));
         }
-        let error = match start(None) {
+        let error = match server_here::start(None) {
             Ok(here) => {
-                self.seen = CHANGES.load(Ordering::Relaxed);
+                self.seen = server_here::changes();
                 return Ok(Link::Here(&self.here.insert(here).node));
             }
             Err(error) => error,
@@ -456,17 +329,4 @@ fn connect_until(deadline: Instant) -> Result<Client, LinkError> {
     let mut client = Client::connect_as(Path::new(&config.socket), left, hub_process::worker())?;
     client.limit(config.timeout);
     Ok(client)
-}
-
-/// A server that a fork has copied here is the parent's: its threads are not in this process.
-fn discard_inherited(running: &mut Option<Running>) {
-    if running.as_ref().is_some_and(|r| r.forks != forks())
-        && let Some(running) = running.take()
-    {
-        running.server.forget();
-    }
-}
-
-fn lock() -> std::sync::MutexGuard<'static, Option<Running>> {
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -22,11 +22,13 @@ mod look;
 mod message;
 mod publish;
 mod sapi;
+mod server_here;
 mod server_link;
 mod signature;
 mod source;
 mod state;
 mod timers;
+mod tokens;
 mod value;
 mod wait;
 mod web;
@@ -57,7 +59,7 @@ fn startup(_type: i32, module: i32) -> i32 {
     contain(FAILURE, || {
         quiet_panics();
         ini::register(module);
-        link::watch_forks();
+        server_here::watch_forks();
         hub_process::prepare();
         // SAFETY: in MINIT, when PHP has registered our functions; the second argument of no other is touched.
         unsafe { zend::rt_arg_takes_array(c"rt_broadcast".as_ptr(), 0) };

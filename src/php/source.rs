@@ -8,7 +8,8 @@ use std::rc::Rc;
 use super::attached::{self, Attached};
 use super::fault::Fault;
 use super::handlers;
-use super::link::{self, Here};
+use super::link;
+use super::server_here::{self, Here};
 use super::work::Work;
 use crate::config::ListenAddress;
 
@@ -46,7 +47,7 @@ impl Source {
                 "this process handles the events of a realtime server in another process, so it cannot be one",
             ));
         }
-        let here = link::start(address).map_err(Fault::realtime)?;
+        let here = server_here::start(address).map_err(Fault::realtime)?;
         here.queue.set_interest(handlers::interest());
         Ok(here)
     }

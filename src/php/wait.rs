@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::fault::{self, Unwinding};
-use super::{link, timers, zend};
+use super::{server_here, timers, zend};
 
 /// SIGINT or SIGTERM came while `rt_run()` had taken them over.
 static SIGNALLED: AtomicBool = AtomicBool::new(false);
@@ -136,7 +136,7 @@ struct Watch {
     epoll: OwnedFd,
     timer: OwnedFd,
     queue: RawFd,
-    /// [`link::forks`] when it was made: a child's would watch its parent's.
+    /// [`server_here::forks`] when it was made: a child's would watch its parent's.
     forks: u32,
 }
 
@@ -147,7 +147,7 @@ thread_local! {
 /// A descriptor for a stream of the script's own: readable when `queue` is, or a timer is due.
 pub fn stream(queue: RawFd) -> std::io::Result<OwnedFd> {
     let epoll = WATCH.with_borrow_mut(|watch| {
-        let fits = |w: &Watch| w.forks == link::forks() && w.queue == queue;
+        let fits = |w: &Watch| w.forks == server_here::forks() && w.queue == queue;
         if !watch.as_ref().is_some_and(fits) {
             *watch = Some(Watch::over(queue)?);
         }
@@ -210,7 +210,7 @@ impl Watch {
             epoll,
             timer,
             queue,
-            forks: link::forks(),
+            forks: server_here::forks(),
         })
     }
 }

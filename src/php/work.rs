@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::link::{self, Here};
+use super::server_here::{self, Here};
 use super::{connection, handlers};
 use crate::backend::{Answer, Event, HandlerFailed, Outcome, ReplyTo};
 use crate::ids::{Channel, ConnectionId};
@@ -201,7 +201,7 @@ pub struct Outgoing {
     /// The interest that it was told.
     announced: Cell<Option<u8>>,
     max_message_size: usize,
-    /// [`link::forks`] when it was made.
+    /// [`server_here::forks`] when it was made.
     forks: u32,
 }
 
@@ -214,19 +214,23 @@ impl Outgoing {
             told: Cell::new(Instant::now()),
             announced: Cell::new(None),
             max_message_size,
-            forks: link::forks(),
+            forks: server_here::forks(),
         })
     }
 
     /// Whether a fork has copied this into a child, whose events they are not.
     pub fn is_inherited(&self) -> bool {
-        self.forks != link::forks()
+        self.forks != server_here::forks()
     }
 
     /// Whether the server should be told now.
     pub fn is_due(&self) -> bool {
-        !self.done.borrow().is_empty()
-            && (self.bytes.get() >= FULL || self.told.get().elapsed() >= PATIENCE)
+        !self.done.borrow().is_empty() && (self.bytes.get() >= FULL || self.is_late())
+    }
+
+    /// Whether it was told long ago.
+    pub fn is_late(&self) -> bool {
+        self.told.get().elapsed() >= PATIENCE
     }
 
     /// What the server is to be told now; `None` when it knows everything.
@@ -298,9 +302,8 @@ fn connection_of(party: WireParty) -> Option<Arc<ConnectionInfo>> {
     let transport = *Transport::ALL.get(usize::from(wire.transport))?;
     // The one that PHP's object has, if it has one: then they share the state.
     let who = connection::known(id).unwrap_or_else(|| {
-        Arc::new(ConnectionInfo::from_head(
-            id, transport, &wire.ip, &wire.head,
-        ))
+        let info = ConnectionInfo::from_head(id, transport, &wire.ip, &wire.head);
+        Arc::new(info.with_user(wire.user.map(Into::into)))
     });
     let state = std::str::from_utf8(&party.state).ok()?;
     who.set_state((!state.is_empty()).then(|| state.into()));

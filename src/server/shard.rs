@@ -56,7 +56,9 @@ pub fn start(
         .thread_name("rt-blocking")
         .build()?;
     let thread = spawn(&format!("rt-shard-{index}"), move || {
-        let hub = Hub::new(node.shard(index).clone(), node.config().max_backlog);
+        let config = node.config();
+        let shard = node.shard(index).clone();
+        let hub = Hub::new(shard, config.max_backlog, config.compress_min);
         let hub: SharedHub = Rc::new(RefCell::new(hub));
         let shared = Rc::new(Shared {
             node,
@@ -141,6 +143,8 @@ async fn sweep(shared: Rc<Shared>) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        shared.hub.borrow_mut().sweep(parts);
+        let mut hub = shared.hub.borrow_mut();
+        hub.sweep(parts);
+        hub.expire_tokens();
     }
 }

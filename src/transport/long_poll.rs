@@ -21,11 +21,13 @@ use super::mailslot::{BETWEEN_POLLS, Mailslot};
 use super::request::Query;
 use super::response::{self, Refusal};
 use super::routes::{self, Requests};
+use crate::auth;
 use crate::broker::CatchUp;
 use crate::ids::{Channel, ConnectionId, Position};
 use crate::message::Transport;
 use crate::node::Node;
 use crate::session::Session;
+use crate::wire::deflate::Packer;
 use crate::wire::{Format, encode_publication};
 
 /// How long a poll waits when it does not say.
@@ -52,6 +54,9 @@ struct Answer {
     connection: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
+    /// Seconds until the token expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<u64>,
 }
 
 /// Answers a poll.
@@ -144,6 +149,7 @@ async fn first_of_session(
     let info = session.info().clone();
     let cursor: Position = answer.cursor.parse().expect("a cursor of our own");
     let since = position(query).unwrap_or(cursor);
+    let expires = session.expires();
     let slot = Arc::new(Mailslot::new(info.key, past, since, cursor));
     lock(&shared.polls.slots).insert(info.id, slot.clone());
     tokio::task::spawn_local(keep(shared.clone(), session, slot.clone()));
@@ -153,6 +159,7 @@ async fn first_of_session(
         key: Some(format!("{:016x}", info.key)),
         messages: objects(taken.messages),
         cursor: taken.cursor.to_string(),
+        expires,
         ..answer
     })
 }
@@ -167,7 +174,8 @@ async fn next_of_session(
     let id: ConnectionId = connection.parse().map_err(|_| gone())?;
     let key = u64::from_str_radix(key, 16).map_err(|_| gone())?;
     let slot = lock(&polls.slots).get(&id).cloned();
-    let slot = slot.filter(|slot| slot.key == key).ok_or_else(gone)?;
+    let proves = |slot: &Arc<Mailslot>| auth::is_same(&slot.key.to_ne_bytes(), &key.to_ne_bytes());
+    let slot = slot.filter(proves).ok_or_else(gone)?;
     let taken = slot.next(position(query), timeout).await.ok_or_else(gone)?;
     Ok(Answer {
         messages: objects(taken.messages),
@@ -176,6 +184,7 @@ async fn next_of_session(
         oldest: None,
         connection: None,
         key: None,
+        expires: None,
     })
 }
 
@@ -247,6 +256,7 @@ fn attach(session: &Session, query: &Query) -> (Vec<Bytes>, Answer, bool) {
         oldest,
         connection: None,
         key: None,
+        expires: None,
     };
     (messages, answer, complete)
 }
@@ -279,8 +289,10 @@ fn merge(node: &Node, caught: CatchUp) -> (Vec<Bytes>, Position) {
     let mut bytes = 0;
     let mut messages = Vec::with_capacity(past.len());
     let mut cursor = None;
+    // Answers of HTTP are compressed by a proxy, or not at all.
+    let mut packer = Packer::default();
     for publication in past {
-        let object = encode_publication(&publication, Format::Object);
+        let object = encode_publication(&publication, Format::Object, &mut packer);
         bytes += object.len();
         if bytes > node.config().max_backlog && !messages.is_empty() {
             return (messages, cursor.unwrap_or(caught.position));

@@ -7,8 +7,10 @@
 pub mod http;
 
 mod body;
+mod extensions;
 mod files;
 mod forwarded;
+mod library;
 mod long_poll;
 mod mailslot;
 mod origin;
@@ -17,6 +19,7 @@ mod request;
 mod response;
 mod routes;
 mod stream;
+mod token;
 mod upgrade;
 mod websocket;
 

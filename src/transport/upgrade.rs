@@ -1,6 +1,6 @@
 //! The WebSocket handshake (RFC 6455, section 4.2), checked before anybody is asked.
 //!
-//! Imports nothing of this crate but responses.
+//! Imports responses and the extension.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -10,13 +10,17 @@ use hyper::{Method, Response, StatusCode, Version};
 use tungstenite::handshake::derive_accept_key;
 
 use super::body::Body;
+use super::extensions::Deflate;
 use super::response::Refusal;
+use super::token::PROTOCOL_PREFIX;
+use crate::wire::deflate::Packing;
 
 /// A valid handshake.
 #[derive(Debug)]
 pub struct Handshake {
     accept: String,
     protocol: Option<HeaderValue>,
+    deflate: Option<Deflate>,
 }
 
 /// Which sub-protocols are spoken.
@@ -29,8 +33,8 @@ pub enum Protocols {
 }
 
 impl Handshake {
-    /// Checks a request.
-    pub fn check(parts: &Parts, protocols: Protocols) -> Result<Self, Refusal> {
+    /// Checks a request. Compression is agreed on when it is offered, and `compress`.
+    pub fn check(parts: &Parts, protocols: Protocols, compress: bool) -> Result<Self, Refusal> {
         let headers = &parts.headers;
         if !has_token(headers, header::UPGRADE, "websocket")
             || !has_token(headers, header::CONNECTION, "upgrade")
@@ -72,7 +76,17 @@ impl Handshake {
         Ok(Self {
             accept: derive_accept_key(key.as_bytes()),
             protocol: choose(headers, protocols)?,
+            deflate: if compress {
+                Deflate::choose(headers)
+            } else {
+                None
+            },
         })
+    }
+
+    /// How messages are compressed from here on.
+    pub fn packing(&self) -> Packing {
+        self.deflate.map_or(Packing::Plain, Deflate::packing)
     }
 
     /// The answer that switches protocols.
@@ -86,6 +100,9 @@ impl Handshake {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
         if let Some(protocol) = self.protocol {
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+        }
+        if let Some(deflate) = self.deflate {
+            headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, deflate.answer());
         }
         response
     }
@@ -104,6 +121,8 @@ fn choose(headers: &HeaderMap, protocols: Protocols) -> Result<Option<HeaderValu
     if offered.peek().is_none() {
         return Ok(None);
     }
+    // A token is no protocol, and must not come back in the answer.
+    let mut offered = offered.filter(|name| !name.starts_with(PROTOCOL_PREFIX));
     let chosen = match protocols {
         Protocols::Only(name) => offered.find(|offer| *offer == name).ok_or_else(|| {
             Refusal::bad(
@@ -111,7 +130,11 @@ fn choose(headers: &HeaderMap, protocols: Protocols) -> Result<Option<HeaderValu
                 format!("the only sub-protocol here is {name}"),
             )
         })?,
-        Protocols::Any => offered.next().unwrap_or_default(),
+        Protocols::Any => offered.next().ok_or_else(|| {
+            let message =
+                "offer a sub-protocol of your own beside the token: a browser wants one chosen";
+            Refusal::bad("bad_protocol", message)
+        })?,
     };
     HeaderValue::try_from(chosen).map(Some).map_err(|_| {
         Refusal::bad(

@@ -1,37 +1,39 @@
-//! A WebSocket connection after its handshake: frames by tungstenite, commands to `session`, until it closes.
+//! A WebSocket connection after its handshake: its frames are read, commands go to `session`, until it closes.
 //!
-//! tungstenite reads; what it wants to write (pongs, the close frame) goes into the connection's outbox, between the
-//! shared frames that `hub` puts there, and the hub alone writes to the socket. Its sans-I/O context is used rather
-//! than a stream that owns the socket, because the shard has to write without waking this task.
+//! What is to be written (pongs, the close frame) goes into the connection's outbox, between the shared frames that
+//! `hub` puts there, and the hub alone writes to the socket: the shard has to write without waking this task.
 
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tungstenite::Message;
-use tungstenite::error::{CapacityError, Error, ProtocolError};
-use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use tokio::time::Sleep;
 
 use super::http::linger;
 use super::{Shared, alongside};
 use crate::backend::ReplyTo;
+use crate::config::Rate;
 use crate::ids::Channel;
+use crate::limits::Pace;
 use crate::message::{EventName, Incoming};
 use crate::session::{self, Admitted, Denied, Session};
 use crate::socket::Socket;
-use crate::wire::Format;
+use crate::wire::deflate::Packing;
 use crate::wire::envelope::ServerFrame;
+use crate::wire::frames::{Broken, Event, Reader};
 use crate::wire::native::{self, Command, Mistake, Reference};
+use crate::wire::{Format, websocket};
 
-/// tungstenite's buffer, in bytes. Small: what is read at once waits in [`Connection::input`], whose memory is the
-/// shard's and only lent while there is something in it.
-const READ_BUFFER: usize = 256;
-/// How much is read at once, in bytes.
+/// How much is read at once, in bytes. The memory is the shard's and only lent while there is something in it.
 const INPUT: usize = 16 << 10;
 /// How long a client has to answer a close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// How long PHP has to answer what a client sent before it broke the protocol, and how often that is looked at.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+const ANSWER_LOOK: Duration = Duration::from_millis(2);
 
 /// What a handshake has agreed on.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub struct WebSocket {
     pub admitted: Admitted,
     /// Which protocol is spoken in the frames.
     pub kind: Kind,
+    /// How messages are compressed, both ways.
+    pub packing: Packing,
 }
 
 /// What is in the frames.
@@ -53,25 +57,27 @@ pub enum Kind {
 
 /// Serves the connection to its end.
 pub async fn run(shared: Rc<Shared>, websocket: WebSocket, socket: Rc<Socket>, rest: Bytes) {
-    let WebSocket { admitted, kind } = websocket;
+    let WebSocket {
+        admitted,
+        kind,
+        packing,
+    } = websocket;
     let format = match &kind {
-        Kind::Native => Format::Native,
-        Kind::Raw(_) => Format::Raw,
+        Kind::Native => Format::Native(packing),
+        Kind::Raw(_) => Format::Raw(packing),
     };
     let session = Session::new(admitted, &shared.hub, format, Some(socket.clone()));
     let limit = shared.node.config().max_message_size;
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(0)
-        .max_message_size(Some(limit))
-        .max_frame_size(Some(limit));
     let mut connection = Connection {
         session,
         socket,
-        context: WebSocketContext::new(Role::Server, Some(config)),
+        reader: Reader::new(limit, packing != Packing::Plain),
         input: rest.into(),
         read: 0,
         ended: false,
+        pace: Pace::default(),
+        rate: shared.node.config().rate(),
+        paused: None,
     };
     connection.greet(&kind);
     connection.serve(&kind).await;
@@ -88,19 +94,25 @@ pub async fn run(shared: Rc<Shared>, websocket: WebSocket, socket: Rc<Socket>, r
 struct Connection {
     session: Session,
     socket: Rc<Socket>,
-    context: WebSocketContext,
-    /// Bytes from the socket that tungstenite has not taken yet, from `read` on.
+    reader: Reader,
+    /// Bytes from the socket that `reader` has not taken yet, from `read` on.
     input: Vec<u8>,
     read: usize,
     /// The client sends no more.
     ended: bool,
+    pace: Pace,
+    rate: Rate,
+    /// Until when nothing more is read: it has outrun its pace.
+    paused: Option<Pin<Box<Sleep>>>,
 }
 
 enum Next {
-    Message(Message),
+    Event(Event),
+    Broken(Broken),
     /// The hub wants it closed: its close frame is in the outbox.
     Closing,
-    Ended(Error),
+    /// The client has gone.
+    Ended,
 }
 
 impl Connection {
@@ -115,6 +127,7 @@ impl Connection {
                     version: 1,
                     ping: config.ping_interval.as_secs().max(1),
                     max_message_size: config.max_message_size,
+                    expires: self.session.expires(),
                 });
             }
             Kind::Raw(channel) => {
@@ -131,17 +144,19 @@ impl Connection {
 
     async fn serve(&mut self, kind: &Kind) {
         loop {
-            match std::future::poll_fn(|cx| self.poll_next(cx)).await {
-                Next::Message(Message::Text(text)) => {
+            let next = std::future::poll_fn(|cx| self.poll_next(cx)).await;
+            if matches!(next, Next::Event(_)) {
+                self.spend(1, 0);
+            }
+            match next {
+                Next::Event(Event::Text(text)) => {
                     self.session.heard();
                     match kind {
                         Kind::Native => self.command(text.as_str()).await,
-                        Kind::Raw(channel) => {
-                            self.raw(channel, Incoming::Text(text.into())).await;
-                        }
+                        Kind::Raw(channel) => self.raw(channel, Incoming::Text(text.into())).await,
                     }
                 }
-                Next::Message(Message::Binary(bytes)) => {
+                Next::Event(Event::Binary(bytes)) => {
                     self.session.heard();
                     match kind {
                         Kind::Native => {
@@ -151,24 +166,34 @@ impl Connection {
                         Kind::Raw(channel) => self.raw(channel, Incoming::Binary(bytes)).await,
                     }
                 }
-                Next::Message(Message::Close(frame)) => {
-                    let (code, reason) = frame.map_or((1005, String::new()), |f| {
-                        (f.code.into(), f.reason.to_string())
-                    });
-                    self.session.ends(code, &reason);
+                Next::Event(Event::Ping(payload)) => {
+                    let slot = self.session.slot();
+                    let mut hub = self.session.hub().borrow_mut();
+                    hub.heard(slot);
+                    hub.push(slot, websocket::pong(&payload));
                 }
-                Next::Message(_) => {
+                Next::Event(Event::Pong) => {
                     let slot = self.session.slot();
                     self.session.hub().borrow_mut().heard(slot);
                 }
-                Next::Closing => return self.close().await,
-                Next::Ended(error) => {
-                    let (code, reason) = match blame(&error) {
-                        Some(blame) => blame,
-                        None => return self.finish().await,
+                Next::Event(Event::Close(frame)) => {
+                    let answer = match &frame {
+                        Some((code, reason)) => websocket::close(*code, reason),
+                        None => websocket::close_without_code(),
                     };
-                    tracing::debug!(%error, "a client broke the WebSocket protocol");
+                    let (code, reason) = frame.unwrap_or((1005, String::new()));
+                    self.session.ends(code, &reason);
                     let slot = self.session.slot();
+                    self.session.hub().borrow_mut().push(slot, answer);
+                    return self.finish().await;
+                }
+                Next::Closing => return self.close().await,
+                Next::Ended => return self.finish().await,
+                Next::Broken(broken) => {
+                    tracing::debug!(%broken, "a client broke the WebSocket protocol");
+                    self.answers().await;
+                    let slot = self.session.slot();
+                    let (code, reason) = (broken.code(), broken.to_string());
                     self.session.hub().borrow_mut().close(slot, code, &reason);
                     return self.finish().await;
                 }
@@ -179,34 +204,48 @@ impl Connection {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         let (hub, slot) = (self.session.hub().clone(), self.session.slot());
         loop {
-            if let Poll::Ready(error) = hub.borrow_mut().poll_task(slot, cx) {
-                return Poll::Ready(Next::Ended(Error::Io(error)));
+            if hub.borrow_mut().poll_task(slot, cx).is_ready() {
+                return Poll::Ready(Next::Ended);
             }
             if hub.borrow().closing(slot).is_some() {
                 return Poll::Ready(Next::Closing);
             }
-            match self.context.read(&mut Stream {
-                input: &self.input,
-                read: &mut self.read,
-                ended: self.ended,
-                session: &self.session,
-            }) {
-                Ok(message) => return Poll::Ready(Next::Message(message)),
-                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => {
+            if let Some(pause) = &mut self.paused {
+                ready!(pause.as_mut().poll(cx));
+                self.paused = None;
+                // What it has said meanwhile was not read, a pong among it.
+                hub.borrow_mut().heard(slot);
+            }
+            match self.next_event() {
+                Ok(Some(event)) => return Poll::Ready(Next::Event(event)),
+                Ok(None) => {}
+                Err(broken) => {
                     hub.borrow_mut().flush_dirty();
-                    return Poll::Ready(Next::Ended(error));
+                    return Poll::Ready(Next::Broken(broken));
                 }
+            }
+            if self.ended {
+                hub.borrow_mut().flush_dirty();
+                return Poll::Ready(Next::Ended);
             }
             match self.poll_input(cx) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Next::Ended(Error::Io(error))),
+                Poll::Ready(Err(_)) => return Poll::Ready(Next::Ended),
                 Poll::Pending => {
                     hub.borrow_mut().flush_dirty();
                     return Poll::Pending;
                 }
             }
         }
+    }
+
+    /// The next of what has been read from the socket.
+    fn next_event(&mut self) -> Result<Option<Event>, Broken> {
+        let mut rest = &self.input[self.read..];
+        let mut hub = self.session.hub().borrow_mut();
+        let event = self.reader.read(&mut rest, hub.inflater());
+        self.read = self.input.len() - rest.len();
+        event
     }
 
     /// Reads from the socket, once all that was read before has been taken.
@@ -224,6 +263,7 @@ impl Connection {
                 unsafe { lent.set_len(count) };
                 self.input = lent;
                 self.read = 0;
+                self.spend(0, count);
                 Poll::Ready(Ok(()))
             }
             other => {
@@ -237,6 +277,13 @@ impl Connection {
                     Poll::Pending => Poll::Pending,
                 }
             }
+        }
+    }
+
+    /// Counts what came from the client, and stops reading for a while if that was too much.
+    fn spend(&mut self, messages: usize, bytes: usize) {
+        if let Some(wait) = self.pace.spend(self.rate, messages, bytes) {
+            self.paused = Some(Box::pin(tokio::time::sleep(wait)));
         }
     }
 
@@ -264,6 +311,13 @@ impl Connection {
             Command::Ping => self.session.tell(&ServerFrame::Pong {
                 reference: reference.as_deref(),
             }),
+            Command::Token(token) => match self.session.refresh(&token) {
+                Ok(expires) => self.session.tell(&ServerFrame::Token {
+                    reference: reference.as_deref(),
+                    expires,
+                }),
+                Err(bad) => self.error(bad.code(), &bad.to_string(), reference, None),
+            },
             Command::Subscribe { channel, since } => {
                 self.subscribe(channel, since, reference).await;
             }
@@ -335,7 +389,13 @@ impl Connection {
             data,
             reply_to,
         );
-        alongside(session, Box::pin(sent)).await
+        let slot = session.slot();
+        session.hub().borrow_mut().asks(slot);
+        let sent = alongside(session, Box::pin(sent)).await;
+        if sent.is_err() {
+            session.hub().borrow_mut().answered(slot);
+        }
+        sent
     }
 
     async fn raw(&self, channel: &Channel, data: Incoming) {
@@ -345,6 +405,7 @@ impl Connection {
             Denied::Busy | Denied::TimedOut | Denied::HandlerFailed => 1013,
             Denied::Gone => 1001,
             Denied::NoHandler | Denied::Forbidden | Denied::TooManySubscriptions => 1008,
+            Denied::TooLarge => 1009,
         };
         let slot = self.session.slot();
         self.session
@@ -377,16 +438,11 @@ impl Connection {
                 return Poll::Ready(());
             }
             loop {
-                match self.context.read(&mut Stream {
-                    input: &self.input,
-                    read: &mut self.read,
-                    ended: self.ended,
-                    session: &self.session,
-                }) {
-                    Ok(Message::Close(_)) => return Poll::Ready(()),
-                    Ok(_) => continue,
-                    Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => return Poll::Ready(()),
+                match self.next_event() {
+                    Ok(Some(Event::Close(_))) => return Poll::Ready(()),
+                    Ok(Some(_)) => continue,
+                    Ok(None) if !self.ended => {}
+                    Ok(None) | Err(_) => return Poll::Ready(()),
                 }
                 match self.poll_input(cx) {
                     Poll::Ready(Ok(())) => {}
@@ -398,6 +454,19 @@ impl Connection {
         // A client that does not answer is closed all the same.
         let _ = tokio::time::timeout(CLOSE_WAIT, answered).await;
         self.finish().await;
+    }
+
+    /// Waits a moment until PHP has answered what the client sent before: its own later mistake loses none of it.
+    async fn answers(&self) {
+        let (hub, slot) = (self.session.hub(), self.session.slot());
+        let answered = async {
+            while hub.borrow().is_unanswered(slot) && hub.borrow().closing(slot).is_none() {
+                tokio::time::sleep(ANSWER_LOOK).await;
+            }
+        };
+        let answered = tokio::time::timeout(ANSWER_WAIT, answered);
+        // Late or not, it is closed now.
+        let _ = alongside(&self.session, Box::pin(answered)).await;
     }
 
     /// Waits until the outbox has left. Nothing more comes into it: no data follows a close frame.
@@ -419,53 +488,5 @@ impl Connection {
         });
         // A client that reads nothing does not get its last frame.
         let _ = tokio::time::timeout(CLOSE_WAIT, flushed).await;
-    }
-}
-
-/// The close code for a client's mistake; `None` when the connection has just ended.
-fn blame(error: &Error) -> Option<(u16, String)> {
-    match error {
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        Error::Protocol(error) => Some((1002, error.to_string())),
-        Error::Utf8(_) => Some((1007, "text that is not UTF-8".into())),
-        Error::Capacity(CapacityError::MessageTooLong { max_size, .. }) => {
-            Some((1009, format!("messages may have at most {max_size} bytes")))
-        }
-        Error::Capacity(_) => Some((1009, "too large".into())),
-        _ => None,
-    }
-}
-
-/// What tungstenite reads from and writes to: memory both ways.
-struct Stream<'a> {
-    input: &'a [u8],
-    read: &'a mut usize,
-    ended: bool,
-    session: &'a Session,
-}
-
-impl io::Read for Stream<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let rest = &self.input[*self.read..];
-        if rest.is_empty() && !self.ended {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
-        *self.read += count;
-        Ok(count)
-    }
-}
-
-impl io::Write for Stream<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Whole frames: tungstenite's own buffer is flushed with each. The hub drops them once it is closing.
-        let mut hub = self.session.hub().borrow_mut();
-        hub.push(self.session.slot(), Bytes::copy_from_slice(bytes));
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -4,9 +4,11 @@
 //! subscriber of that format. Imports `ids` and `message`.
 
 pub mod control;
+pub mod deflate;
 pub mod envelope;
 pub mod events;
 pub mod fastcgi;
+pub mod frames;
 pub mod handover;
 pub mod native;
 pub mod output;
@@ -18,14 +20,15 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 
 use crate::message::{EventName, Payload, Publication};
+use deflate::{Packer, Packing};
 
 /// How a connection wants its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// A WebSocket text frame with the native envelope (`/ws`).
-    Native,
+    Native(Packing),
     /// A WebSocket frame that is the payload (`/raw`).
-    Raw,
+    Raw(Packing),
     /// Server-Sent Events; with `meta` the data is the native envelope.
     Sse {
         /// Whether `meta=1` was asked for.
@@ -53,16 +56,24 @@ pub enum Body {
 
 impl Format {
     /// How many different formats there are.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 7 + 2 * Packing::COUNT;
 
     /// A number below [`Format::COUNT`] of its own.
     pub fn index(self) -> usize {
         match self {
-            Self::Native => 0,
-            Self::Raw => 1,
-            Self::Object => 2,
-            Self::Sse { meta, body } => 3 + usize::from(meta) * 2 + body.index(),
-            Self::Stream { body } => 7 + body.index(),
+            Self::Object => 0,
+            Self::Sse { meta, body } => 1 + usize::from(meta) * 2 + body.index(),
+            Self::Stream { body } => 5 + body.index(),
+            Self::Native(packing) => 7 + packing.index(),
+            Self::Raw(packing) => 7 + Packing::COUNT + packing.index(),
+        }
+    }
+
+    /// How messages are compressed in it.
+    pub fn packing(self) -> Packing {
+        match self {
+            Self::Native(packing) | Self::Raw(packing) => packing,
+            Self::Sse { .. } | Self::Stream { .. } | Self::Object => Packing::Plain,
         }
     }
 }
@@ -114,7 +125,7 @@ pub struct Outgoing<'a> {
 }
 
 /// Encodes a publication for subscribers with `format`.
-pub fn encode_publication(publication: &Publication, format: Format) -> Bytes {
+pub fn encode_publication(publication: &Publication, format: Format, packer: &mut Packer) -> Bytes {
     let id = publication.public_id();
     let cursor = publication.id.as_ref().map(|_| publication.position.text());
     encode(
@@ -126,14 +137,16 @@ pub fn encode_publication(publication: &Publication, format: Format) -> Bytes {
             payload: &publication.payload,
         },
         format,
+        packer,
     )
 }
 
-/// Encodes a message for clients with `format`.
-pub fn encode(message: &Outgoing<'_>, format: Format) -> Bytes {
+/// Encodes a message for clients with `format`. Small ones, and those that compression would not make smaller, are the
+/// same for a compressed format as without compression.
+pub fn encode(message: &Outgoing<'_>, format: Format, packer: &mut Packer) -> Bytes {
     match format {
-        Format::Native => websocket::text(&envelope::message(message)),
-        Format::Raw => websocket::raw(message.payload),
+        Format::Native(packing) => websocket::text(&envelope::message(message), packing, packer),
+        Format::Raw(packing) => websocket::raw(message.payload, packing, packer),
         Format::Object => envelope::message(message).into(),
         Format::Sse { meta, body } => body.frame(sse::message(message, meta)),
         Format::Stream { body } => {
@@ -148,8 +161,8 @@ pub fn encode(message: &Outgoing<'_>, format: Format) -> Bytes {
 pub fn encode_server_frame(frame: &envelope::ServerFrame<'_>, format: Format) -> Option<Bytes> {
     let json = || envelope::server_frame(frame);
     match format {
-        Format::Native => Some(websocket::text(&json())),
-        Format::Raw | Format::Object => None,
+        Format::Native(_) => Some(websocket::plain_text(&json())),
+        Format::Raw(_) | Format::Object => None,
         Format::Sse { meta, body } => sse::server_frame(frame, meta).map(|text| body.frame(text)),
         Format::Stream { body } => {
             let mut line = json();
@@ -162,7 +175,7 @@ pub fn encode_server_frame(frame: &envelope::ServerFrame<'_>, format: Format) ->
 /// What keeps a silent connection alive in `format`.
 pub fn heartbeat(format: Format) -> Bytes {
     match format {
-        Format::Native | Format::Raw => Bytes::from_static(websocket::PING),
+        Format::Native(_) | Format::Raw(_) => Bytes::from_static(websocket::PING),
         Format::Sse { body, .. } => body.frame(b":\n\n".to_vec()),
         Format::Stream { body } => body.frame(b"\n".to_vec()),
         Format::Object => Bytes::new(),

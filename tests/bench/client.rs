@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
+use realtime::wire::deflate::Inflater;
+
 use crate::cpu;
 use crate::epoll::Epoll;
 use crate::stats::Histogram;
@@ -101,6 +103,9 @@ struct Client {
     connections: Vec<Connection>,
     buffer: Box<[u8]>,
     signal: std::fs::File,
+    /// Bytes that came.
+    bytes: u64,
+    inflater: Inflater,
 }
 
 struct Connection {
@@ -121,16 +126,18 @@ impl Connection {
         }
     }
 
-    /// Reads once, all that is there up to the buffer, and hands the texts to `text` (with this connection).
+    /// Reads once, all that is there up to the buffer, and hands the texts to `text` (with this connection). Returns how
+    /// many bytes came.
     fn read(
         &mut self,
         buffer: &mut [u8],
+        inflater: &mut Inflater,
         mut text: impl FnMut(&mut State<'_>, &[u8]) -> Outcome<()>,
-    ) -> Outcome<()> {
+    ) -> Outcome<u64> {
         let length = match (&self.socket).read(buffer) {
             Ok(0) => return Err("the server hung up".into()),
             Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             Err(error) => return Err(format!("read: {error}")),
         };
         let mut state = State {
@@ -145,12 +152,18 @@ impl Connection {
                     Ok(())
                 }
                 Event::Text(bytes) => text(&mut state, bytes),
+                Event::Packed(bytes) => {
+                    let unpacked = inflater.unpack(bytes.to_vec(), 1 << 20);
+                    let unpacked = unpacked.map_err(|e| format!("decompression: {e:?}"))?;
+                    text(&mut state, &unpacked)
+                }
                 Event::Ping(bytes) => state
                     .socket
                     .send(&wire::client_frame(0xA, bytes))
                     .map(|_| ())
                     .map_err(|e| format!("pong: {e}")),
-            })
+            })?;
+        Ok(length as u64)
     }
 }
 
@@ -172,6 +185,8 @@ impl Client {
             connections: Vec::with_capacity(options.connections),
             buffer: vec![0; 256 << 10].into(),
             signal: signal.into(),
+            bytes: 0,
+            inflater: Inflater::default(),
         };
         let mut opened = 0;
         while opened < options.connections {
@@ -231,7 +246,7 @@ impl Client {
         for token in ready {
             let connection = &mut self.connections[token as usize];
             let was_open = connection.open;
-            connection.read(&mut self.buffer, |state, text| {
+            connection.read(&mut self.buffer, &mut self.inflater, |state, text| {
                 if options.kind != Kind::Native {
                     return Err("a message came before any was published".into());
                 }
@@ -265,6 +280,7 @@ impl Client {
         let mut complete = 0;
         let mut latency = Histogram::new();
         let started = cpu::now();
+        self.bytes = 0;
         say("ARMED");
         while complete < messages {
             let before = complete;
@@ -277,32 +293,36 @@ impl Client {
                 any = true;
                 let mut clock = 0;
                 let connection = &mut self.connections[token as usize];
-                connection.read(&mut self.buffer, |state, text| {
-                    let Some(payload) = wire::unwrap(self.kind, text) else {
-                        return Err(format!("not a message: {}", String::from_utf8_lossy(text)));
-                    };
-                    if let Some(bytes) = bytes {
-                        let (sequence, published) = wire::read_payload(payload, bytes)?;
-                        if sequence != *state.received {
+                self.bytes +=
+                    connection.read(&mut self.buffer, &mut self.inflater, |state, text| {
+                        let Some(payload) = wire::unwrap(self.kind, text) else {
                             return Err(format!(
-                                "connection {token} got message {sequence} instead of {}",
-                                state.received
+                                "not a message: {}",
+                                String::from_utf8_lossy(text)
                             ));
+                        };
+                        if let Some(bytes) = bytes {
+                            let (sequence, published) = wire::read_payload(payload, bytes)?;
+                            if sequence != *state.received {
+                                return Err(format!(
+                                    "connection {token} got message {sequence} instead of {}",
+                                    state.received
+                                ));
+                            }
+                            if clock == 0 {
+                                clock = cpu::now();
+                            }
+                            latency.add(clock.saturating_sub(published));
                         }
-                        if clock == 0 {
-                            clock = cpu::now();
-                        }
-                        latency.add(clock.saturating_sub(published));
-                    }
-                    let index = (*state.received - base) as usize;
-                    *state.received += 1;
-                    let count = arrived
-                        .get_mut(index)
-                        .ok_or("more messages arrived than were published")?;
-                    *count += 1;
-                    complete += usize::from(*count == all);
-                    Ok(())
-                })?;
+                        let index = (*state.received - base) as usize;
+                        *state.received += 1;
+                        let count = arrived
+                            .get_mut(index)
+                            .ok_or("more messages arrived than were published")?;
+                        *count += 1;
+                        complete += usize::from(*count == all);
+                        Ok(())
+                    })?;
             }
             if !any {
                 return Err(format!(
@@ -317,10 +337,11 @@ impl Client {
             }
         }
         say(&format!(
-            "DONE {} {} {}",
+            "DONE {} {} {} {}",
             cpu::now() - started,
             latency.quantile(0.5),
-            latency.quantile(0.99)
+            latency.quantile(0.99),
+            self.bytes
         ));
         Ok(())
     }
@@ -343,7 +364,7 @@ impl Client {
                 any = true;
                 let connection = &mut self.connections[token as usize];
                 let before = connection.received;
-                connection.read(&mut self.buffer, |state, text| {
+                connection.read(&mut self.buffer, &mut self.inflater, |state, text| {
                     if text != payload {
                         return Err(format!(
                             "not what was sent: {}",
@@ -370,7 +391,7 @@ impl Client {
                 ));
             }
         }
-        say(&format!("DONE {} 0 0", cpu::now() - started));
+        say(&format!("DONE {} 0 0 0", cpu::now() - started));
         Ok(())
     }
 }

@@ -59,6 +59,8 @@ pub struct Taking {
     pub p99: f64,
     /// Deliveries a second.
     pub rate: f64,
+    /// Bytes per delivery that reached a client.
+    pub bytes: f64,
     /// CPU per delivery of the floor just before, ns.
     floor: f64,
 }
@@ -161,7 +163,7 @@ impl Contestant {
         let times = numbers(&self.clients.hear("DONE")?)?;
         let wall = numbers(&self.server.hear()?)?;
         let used = self.server.cpu()?.since(before);
-        let (&[_, p50, p99], &[wall]) = (times.as_slice(), wall.as_slice()) else {
+        let (&[_, p50, p99, bytes], &[wall]) = (times.as_slice(), wall.as_slice()) else {
             return Err("a DONE without its figures".into());
         };
         let deliveries = (messages * self.count) as f64;
@@ -171,6 +173,7 @@ impl Contestant {
             p50: p50 / 1e3,
             p99: p99 / 1e3,
             rate: deliveries / wall * 1e9,
+            bytes: bytes / deliveries,
             floor: 0.0,
         })
     }

@@ -10,6 +10,7 @@ mod calls;
 mod client;
 mod control;
 mod cpu;
+mod deflate;
 mod echo;
 mod epoll;
 mod fanout;
@@ -41,7 +42,7 @@ use wire::Kind;
 pub type Outcome<T> = Result<T, String>;
 
 const USAGE: &str = "usage: cargo bench --bench fanout -- --extension PATH [--php PATH] [--quick] \
-    [--connections N[,N]] [FILTER]\n  FILTER is part of a section's name: fanout, memory, calls, control, echo, handler, slow, syscalls";
+    [--connections N[,N]] [FILTER]\n  FILTER is part of a section's name: fanout, deflate, memory, calls, control, echo, handler, slow, syscalls";
 
 /// How much to measure.
 #[derive(Clone, Debug)]
@@ -183,8 +184,9 @@ fn measure(setup: &Setup, plan: &Plan, quick: bool, filter: &str) -> Outcome<()>
         .apply()
         .map_err(|e| format!("sched_setaffinity: {e}"))?;
     type Section = fn(&Setup, &Plan, &mut Report) -> Outcome<()>;
-    let sections: [(&str, Section); 8] = [
+    let sections: [(&str, Section); 9] = [
         ("fanout", fanout::run),
+        ("deflate", deflate::run),
         ("memory", memory::run),
         ("calls", calls::run),
         ("control", control::run),

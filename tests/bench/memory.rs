@@ -17,6 +17,7 @@ pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
     let mut figures = Vec::new();
     for (kind, name) in [
         (Kind::Raw, "WebSocket /raw"),
+        (Kind::Deflate, "WebSocket /raw, compression agreed on"),
         (Kind::Native, "WebSocket /ws, one subscription"),
         (Kind::Sse, "SSE"),
     ] {

@@ -13,6 +13,8 @@ pub enum Kind {
     Floor,
     /// `/raw/{channel}`.
     Raw,
+    /// The same with permessage-deflate.
+    Deflate,
     /// `/ws` with one subscription.
     Native,
     /// `/sse?channel=`.
@@ -25,6 +27,7 @@ impl Kind {
         match self {
             Self::Floor => "floor",
             Self::Raw => "raw",
+            Self::Deflate => "deflate",
             Self::Native => "ws",
             Self::Sse => "sse",
         }
@@ -32,9 +35,15 @@ impl Kind {
 
     /// Finds a kind by its name.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Floor, Self::Raw, Self::Native, Self::Sse]
-            .into_iter()
-            .find(|kind| kind.name() == name)
+        [
+            Self::Floor,
+            Self::Raw,
+            Self::Deflate,
+            Self::Native,
+            Self::Sse,
+        ]
+        .into_iter()
+        .find(|kind| kind.name() == name)
     }
 
     /// The request that opens a connection.
@@ -45,6 +54,12 @@ impl Kind {
             Self::Floor | Self::Raw => (
                 format!("/raw/{channel}"),
                 format!("{upgrade}Sec-WebSocket-Key: {KEY}\r\n"),
+            ),
+            Self::Deflate => (
+                format!("/raw/{channel}"),
+                format!(
+                    "{upgrade}Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Extensions: {EXTENSION}\r\n"
+                ),
             ),
             Self::Native => (
                 "/ws".to_owned(),
@@ -65,6 +80,9 @@ impl Kind {
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
+/// The extension that a client with compression offers.
+const EXTENSION: &str = "permessage-deflate";
+
 /// A server's whole answer to it.
 pub const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
@@ -79,6 +97,8 @@ pub enum Event<'a> {
     Open,
     /// A text frame or an event's data.
     Text(&'a [u8]),
+    /// A text frame that is compressed.
+    Packed(&'a [u8]),
     /// A ping to answer.
     Ping(&'a [u8]),
 }
@@ -111,7 +131,7 @@ pub fn read_payload(payload: &[u8], bytes: usize) -> Outcome<(u64, u64)> {
 /// The payload within what arrived; none when it is not a message (a welcome, say).
 pub fn unwrap(kind: Kind, text: &[u8]) -> Option<&[u8]> {
     match kind {
-        Kind::Floor | Kind::Raw => Some(text),
+        Kind::Floor | Kind::Raw | Kind::Deflate => Some(text),
         Kind::Sse => text.strip_prefix(b"\"")?.strip_suffix(b"\""),
         Kind::Native => {
             find(text, br#""type":"message""#)?;
@@ -228,6 +248,7 @@ fn after_head(kind: Kind, head: &[u8]) -> Outcome<Stage> {
     let lower = head.to_ascii_lowercase();
     let good = match kind {
         Kind::Sse => lower.starts_with("http/1.1 200") && lower.contains("text/event-stream"),
+        Kind::Deflate => lower.starts_with("http/1.1 101") && head.contains(EXTENSION),
         _ => lower.starts_with("http/1.1 101") && head.contains(ACCEPT),
     };
     match kind {
@@ -270,6 +291,7 @@ fn frames(input: &[u8], sink: &mut impl FnMut(Event<'_>) -> Outcome<()>) -> Outc
         };
         match first {
             0x81 => sink(Event::Text(body))?,
+            0xc1 => sink(Event::Packed(body))?,
             0x88 => {
                 let code = match body {
                     [a, b, ..] => u16::from_be_bytes([*a, *b]),

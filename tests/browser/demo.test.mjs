@@ -49,6 +49,26 @@ test('without a directory for its page the demo says so', async () => {
   assert.match(stderr, /php -d realtime\.docroot=\S+\/php\/demo\/public/);
 });
 
+test('Chromium agrees on compression by itself, both ways', async () => {
+  const orders = Array.from({ length: 300 }, (_, i) => ({ id: 41000 + i, status: i % 3 ? 'paid' : 'open', name: 'Zoë' }));
+  await a.evaluate(() => new Promise((done) => {
+    globalThis.raw = new WebSocket(`${location.origin.replace('http', 'ws')}/raw/big`);
+    raw.got = new Promise((got) => { raw.onmessage = (event) => got(event.data); });
+    raw.onopen = done;
+  }));
+  assert.match(await a.evaluate(() => raw.extensions), /^permessage-deflate/);
+  await demo.broadcast('big', orders);
+  assert.deepEqual(JSON.parse(await a.evaluate(() => raw.got)), orders);
+  // What a page sends Chromium compresses, whatever its size.
+  const pong = await a.evaluate((ref) => new Promise((done) => {
+    const ws = new WebSocket(`${location.origin.replace('http', 'ws')}/ws`);
+    ws.onopen = () => ws.send(JSON.stringify({ type: 'ping', ref }));
+    ws.onmessage = (event) => JSON.parse(event.data).type === 'pong' && done(event.data);
+    ws.onclose = (event) => done(`closed: ${event.code} ${event.reason}`);
+  }), 'r'.repeat(60));
+  assert.deepEqual(JSON.parse(pong), { type: 'pong', ref: 'r'.repeat(60) });
+});
+
 test('two tabs talk to each other, by name, and nothing is HTML', async () => {
   await a.fill('#name', 'Ada');
   await a.press('#name', 'Tab');

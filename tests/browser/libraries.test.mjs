@@ -84,6 +84,35 @@ test('/ws: the native protocol, frame by frame', async () => {
   assert.equal((await ws.closed)[0], 1000);
 });
 
+test('ws agrees on compression by itself, and reads what is compressed', async () => {
+  const { chat } = programs;
+  const plain = new WebSocket(`${chat.url.replace('http', 'ws')}raw/chat`, { perMessageDeflate: false });
+  await new Promise((done, fail) => plain.once('open', done).once('error', fail));
+  assert.equal(plain.extensions, '');
+  const packed = await websocket(`${chat.url}raw/chat`);
+  assert.equal(packed.extensions, 'permessage-deflate');
+  let bytes = 0; // what came over the wire
+  packed._socket.on('data', (chunk) => { bytes += chunk.length; });
+  plain.got = [];
+  plain.on('message', (data) => plain.got.push(data.toString()));
+  const orders = Array.from({ length: 200 }, (_, i) => ({ id: 41000 + i, status: i % 3 ? 'paid' : 'open', name: 'Zoë' }));
+  await chat.broadcast('chat', orders);
+  await until(() => packed.got.length && plain.got.length, 'the broadcast at both');
+  assert.deepEqual(JSON.parse(packed.got[0]), orders);
+  assert.equal(packed.got[0], plain.got[0]);
+  assert.ok(bytes > 0 && bytes < packed.got[0].length / 4, `${bytes} of ${packed.got[0].length} bytes`);
+  await chat.broadcast('chat', 'small'); // not compressed, on the same connection
+  await until(() => packed.got.length === 2, 'the small one');
+  assert.equal(packed.got[1], 'small');
+  // From 1 KiB on ws compresses what it sends.
+  const text = JSON.stringify(orders);
+  plain.got.length = 0;
+  packed.send(text);
+  await until(() => plain.got.length, 'what was sent compressed');
+  assert.equal(plain.got[0], text);
+  for (const socket of [plain, packed]) socket.close(1000);
+});
+
 test('feed.php: an EventSource, which resumes by Last-Event-ID after a cut', async () => {
   const { feed } = programs;
   const wire = await new Wire(feed.port).open();

@@ -8,6 +8,7 @@ use realtime::ids::ConnectionId;
 use realtime::message::{ConnectionInfo, Transport};
 use realtime::node::Failure;
 use realtime::wire::Format;
+use realtime::wire::deflate::Packing;
 
 use crate::client::{Client, handshake, masked};
 use crate::harness::{Hub, channel_named, eventually, message};
@@ -188,7 +189,11 @@ fn one_message_may_be_larger_than_the_backlog() {
 
 #[test]
 fn pongs_that_nobody_reads_are_a_backlog_too() {
-    let hub = Hub::with(&[("realtime.max_backlog", "64K")]);
+    let hub = Hub::with(&[
+        ("realtime.max_backlog", "64K"),
+        ("realtime.rate_messages", "0"),
+        ("realtime.rate_bytes", "0"),
+    ]);
     let mut slow = Client::with_receive_buffer(hub.address(), Some(4096));
     slow.send(handshake("/ws", "").as_bytes());
     slow.head();
@@ -219,11 +224,11 @@ fn silence_is_asked_about_and_then_ended() {
 #[test]
 fn nobody_is_asked_before_the_interval_has_passed() {
     let shard = Arc::new(Shard::default());
-    let mut hub = realtime::hub::Hub::new(shard, 1 << 20);
+    let mut hub = realtime::hub::Hub::new(shard, 1 << 20, 256);
     let none = std::iter::empty();
     let id = ConnectionId::new(0, 1);
     let info = ConnectionInfo::new(id, 0, Transport::WebSocket, "", "/ws", none);
-    let slot = hub.add(Arc::new(info), Format::Native, None);
+    let slot = hub.add(Arc::new(info), Format::Native(Packing::Plain), None);
     // The first visit finds that something was heard, the second that nothing was since.
     for second in 0..=25 {
         assert!(hub.is_flushed(slot), "pinged after {second} seconds");

@@ -153,6 +153,46 @@ fn broken_frames_close_their_sender_alone() {
 }
 
 #[test]
+fn what_came_before_a_mistake_is_still_answered() {
+    let hub = Hub::start();
+    let _php = hub.php(MESSAGES, |node, event| {
+        let realtime::backend::Event::Message { reply_to, .. } = event else {
+            panic!("{event:?}")
+        };
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        node.reply(reply_to, Ok(Some(json("1"))));
+    });
+    let mut client = Client::websocket(hub.address(), "/raw/a");
+    let mistake = masked(0xa1, b"x");
+    client.send(&[masked(0x81, b"a"), masked(0x81, b"b"), mistake].concat());
+    assert_eq!(client.frame().text(), "1");
+    assert_eq!(client.frame().text(), "1");
+    assert_eq!(client.frame().close().0, 1002);
+}
+
+#[test]
+fn a_mistake_does_not_wait_for_a_php_that_does_not_answer() {
+    let hub = Hub::start();
+    let (_php, seen) = hub.recording(MESSAGES);
+    let mut client = Client::websocket(hub.address(), "/raw/a");
+    client.send(&[masked(0x81, b"a"), masked(0xa1, b"x")].concat());
+    seen.recv().unwrap();
+    let begun = std::time::Instant::now();
+    assert_eq!(client.frame().close().0, 1002);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5));
+}
+
+#[test]
+fn text_is_refused_at_its_first_wrong_byte() {
+    let hub = Hub::start();
+    let (_php, _) = hub.recording(MESSAGES);
+    let mut client = Client::websocket(hub.address(), "/raw/a");
+    // The frame is never finished.
+    client.send(&masked(0x81, &[b"fine \xed\xa0".as_slice(), &[b'x'; 90]].concat())[..13]);
+    assert_eq!(client.frame().close().0, 1007);
+}
+
+#[test]
 fn a_message_of_just_the_limit_passes() {
     let hub = Hub::with(&[("realtime.max_message_size", "1000")]);
     let (_php, seen) = hub.recording(MESSAGES);

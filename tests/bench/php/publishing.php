@@ -32,7 +32,7 @@ function run(string $mode, string $channel, int $messages, int $window, int $byt
     global $sequence;
     // From a named pipe, PHP waits for as many bytes as it is asked for.
     $room = stream_get_meta_data($from)['wrapper_type'] === 'plainfile' ? 1 : 4096;
-    $filling = str_repeat('x', $bytes - 33);
+    $filling = filling($bytes - 33);
     $sent = $through = 0;
     $started = hrtime(true);
     while ($through < $messages) {
@@ -48,6 +48,26 @@ function run(string $mode, string $channel, int $messages, int $window, int $byt
         $through += strlen($signals);
     }
     return [hrtime(true) - $started];
+}
+
+/** What fills a message up to its size: something like JSON when it is long, so that compression has its usual work. */
+function filling(int $bytes): string
+{
+    if ($bytes < 512) {
+        return str_repeat('x', $bytes);
+    }
+    mt_srand(1);
+    $rows = [];
+    for ($length = 0; $length < $bytes; $length += strlen(end($rows)) + 1) {
+        $rows[] = json_encode([
+            'id' => mt_rand(40_000, 50_000),
+            'symbol' => ['ACME', 'GLOBEX', 'INITECH'][mt_rand(0, 2)],
+            'price' => mt_rand(100, 99_999) / 100,
+            'status' => ['paid', 'open', 'shipped'][mt_rand(0, 2)],
+            'at' => date(DATE_ATOM, mt_rand(1_700_000_000, 1_800_000_000)),
+        ]);
+    }
+    return substr(implode(',', $rows), 0, $bytes);
 }
 
 /**
