@@ -114,6 +114,11 @@ pub fn is_outdated(hub: &Identity, worker: &Worker) -> bool {
     hub.detached && worker.generation > hub.generation && worker.fingerprint != hub.fingerprint
 }
 
+/// How a hub that serves clients at `address` calls its process.
+pub fn title(address: &str) -> String {
+    format!("realtime: hub on {address}")
+}
+
 /// Returns in the worker only.
 fn fork(birth: &Birth, listeners: Option<Listeners>) -> Result<(), NotStarted> {
     let kept = listeners.as_ref().map_or(Vec::new(), descriptors);
@@ -144,7 +149,7 @@ fn live(birth: &Birth, listeners: Option<Listeners>) -> i32 {
         Err(code) => return code,
     };
     let address = listeners.clients.address().to_owned();
-    process::set_title("realtime: hub", &format!("realtime: hub on {address}"));
+    process::set_title("realtime: hub", &title(&address));
     let mut record = listeners.control.record();
     match serve(birth, listeners, &address) {
         Ok(()) => 0,

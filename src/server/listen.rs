@@ -1,6 +1,6 @@
 //! The address for clients: binding it, and saying who has it when it is taken.
 //!
-//! Imports `config` and `control`'s election.
+//! Imports `config`, `procfs` and `control`'s election.
 
 use std::cell::Cell;
 use std::io;
@@ -12,6 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::auth::KeysError;
 use crate::config::ListenAddress;
 use crate::control::election::NotElected;
+use crate::procfs::Process;
 
 /// Connections that the kernel completes before they are accepted. It takes at most net.core.somaxconn.
 const BACKLOG: i32 = 4096;
@@ -87,8 +88,8 @@ impl Listener {
                 }
                 if last.kind() == io::ErrorKind::AddrInUse {
                     let text = address.to_string();
-                    let port = text.rsplit(':').next().and_then(|port| port.parse().ok());
-                    let holder = port.and_then(holder_of_port);
+                    let port = || text.rsplit(':').next()?.parse().ok();
+                    let holder = hub_at(&text).or_else(|| port().and_then(holder_of_port));
                     return Err(StartError::Taken {
                         address: text,
                         holder,
@@ -157,10 +158,9 @@ impl Listener {
             error,
         };
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(StartError::Taken {
-                address: address.to_string(),
-                holder: None,
-            });
+            let address = address.to_string();
+            let holder = hub_at(&address);
+            return Err(StartError::Taken { address, holder });
         }
         // Left by a server that died: nobody listens on it. Anything that is no socket stays.
         let stale = std::fs::symlink_metadata(path)
@@ -256,6 +256,20 @@ pub fn close_inherited(address: &str) {
     }
 }
 
+/// A hub in a process of its own, by its title: where it lets nobody look at its descriptors. The usual way to meet one is a
+/// changed `realtime.socket`: it lives on with the PHP that it knows, and the new one does not find it.
+fn hub_at(address: &str) -> Option<String> {
+    let title = super::detached::title(address);
+    let found = Process::all().find(|process| {
+        let shown = process.title.split(|&byte| byte == 0).next();
+        shown == Some(title.as_bytes())
+    })?;
+    Some(format!(
+        "process {}, a realtime server with another realtime.socket; if that setting was changed, end that process",
+        found.pid
+    ))
+}
+
 /// Which process listens on a TCP port, as far as /proc shows it to this user.
 fn holder_of_port(port: u16) -> Option<String> {
     let inode = ["/proc/net/tcp", "/proc/net/tcp6"]
@@ -289,5 +303,5 @@ fn holder_of_port(port: u16) -> Option<String> {
             return Some(format!("process {pid} ({})", name.trim()));
         }
     }
-    Some("another user's process".to_owned())
+    Some("a process that this user may not look into".to_owned())
 }

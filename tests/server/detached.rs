@@ -352,6 +352,28 @@ fn an_address_that_is_taken_is_named_every_time() {
 }
 
 #[test]
+fn a_server_that_is_found_at_the_address_but_not_at_the_socket_is_named() {
+    let before = directory();
+    for listen in ["127.0.0.1:0", "unix"] {
+        let path = format!("unix:{}/http.sock", before.path().display());
+        let listen = if listen == "unix" { &*path } else { listen };
+        let first = Worker::start(&before, &[("realtime.listen", listen)]);
+        assert_eq!(first.answer, "ok");
+        let hub = Hub::of(&before);
+        // Not the same twice, where the first failure would be remembered.
+        let after = directory();
+        let second = Worker::start(&after, &[("realtime.listen", &hub.address)]);
+        let named = format!(
+            "process {}, a realtime server with another realtime.socket",
+            hub.pid
+        );
+        assert!(second.answer.contains(&named), "{}", second.answer);
+        hub.signal(libc::SIGTERM);
+        hub.await_end();
+    }
+}
+
+#[test]
 fn a_stale_socket_and_garbage_in_the_lock_are_no_obstacle() {
     let directory = directory();
     drop(std::os::unix::net::UnixListener::bind(directory.path().join("hub.sock")).unwrap());
