@@ -68,6 +68,46 @@ namespace {
     function rt_close(string $connection, int $code = 1000, string $reason = ''): bool {}
 
     /**
+     * Signs a token (a JSON Web Token, HS256) with realtime.secret: it says to the server who a client is and what is open to
+     * it, and nobody need be asked. Any PHP process can make one; the server is not asked either.
+     *
+     * @param array{sub?: string|int, channels?: string|list<string>, publish?: string|list<string>, info?: mixed, nbf?: int, ...} $claims
+     *        `sub` is the user (1 to 200 bytes); `channels` are patterns of channels that are open to it, also `private-` and
+     *        `presence-` ones, without asking rt_on_subscribe(); `publish` are patterns of channels to which it may publish
+     *        without rt_on_message(), as if rt_broadcast() had; `info` is what others may know of it. Others are kept as given
+     * @param int $ttl for how many seconds it is valid, 1 to realtime.max_token_ttl; a connection is closed with 4010 when its
+     *        token expires and its client has brought no fresh one
+     * @throws ValueError if a claim or $ttl is not valid, or the token would have more than 8192 bytes
+     * @throws Realtime\Exception if realtime.secret is not set
+     */
+    function rt_token(array $claims, int $ttl = 3600): string {}
+
+    /**
+     * Closes all connections of a user.
+     *
+     * @param string $user the `sub` of their tokens
+     * @param int $code 1000, after which our client stays away, or 3000 to 4999 with a meaning of your own
+     * @param string $reason for the client, at most 123 bytes of UTF-8
+     * @return int the number of connections
+     * @throws ValueError if $user, $code or $reason is not valid
+     * @throws Realtime\Exception if there is no server, or it does not answer within realtime.timeout
+     */
+    function rt_disconnect(string $user, int $code = 1000, string $reason = ''): int {}
+
+    /**
+     * Takes tokens back, and closes the connections that came with them with 4011: all that a user has got up to now, or a
+     * single one. The server remembers it until they would have expired; one that is started anew does not.
+     *
+     * @param string|null $user the `sub` of the tokens
+     * @param string|null $token the token itself, also one of another issuer
+     * @return int the number of connections
+     * @throws ValueError if not exactly one of the two is given, or $user is not valid
+     * @throws Realtime\Exception if $token is none that the server accepts, realtime.max_revocations are remembered already,
+     *         there is no server, or it does not answer within realtime.timeout
+     */
+    function rt_revoke(?string $user = null, ?string $token = null): int {}
+
+    /**
      * Registers a handler for new connections: fn(Realtime\Connection $c). One that returns false refuses the connection,
      * and so does one that throws. Handlers are called in the order in which they were registered. What they do with $c
      * (send, subscribe, close) happens once it is let in.
@@ -77,7 +117,8 @@ namespace {
     function rt_on_open(callable $handler): void {}
 
     /**
-     * Registers a handler for what clients send: fn(Realtime\Message $m). The first value other than null that a handler
+     * Registers a handler for what clients send: fn(Realtime\Message $m), but for what a token's `publish` or
+     * realtime.client_events lets pass to other clients at once. The first value other than null that a handler
      * returns is the reply to that message. What it throws goes to rt_on_error(), or becomes a warning with its trace.
      *
      * @param string $channel a pattern: `*` stands for any run of characters in a channel's name (`chat.*`)
@@ -87,7 +128,7 @@ namespace {
 
     /**
      * Registers a handler for subscriptions: fn(Realtime\Connection $c, string $channel). One that returns false, or throws,
-     * refuses; `private-` and `presence-` channels open only if one returns true.
+     * refuses; `private-` and `presence-` channels open only if one returns true. Not asked about what the client's token opens.
      *
      * @throws TypeError if $handler is not callable
      */
@@ -278,7 +319,7 @@ namespace Realtime {
         /** The cookies, as in $_COOKIE. */
         public readonly array $cookies;
 
-        /** Who it is; null until somebody says so. */
+        /** Who it is: the `sub` of its token (rt_token()); null without one. */
         public readonly ?string $user;
 
         /**

@@ -2,10 +2,14 @@
 //!
 //! Nothing past [`Config::load`] checks a setting again. Imports nothing of this crate.
 
+mod secrets;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use self::secrets::Secrets;
 
 /// One setting as php.ini knows it.
 #[derive(Debug)]
@@ -35,6 +39,15 @@ enum Kind {
     Directory,
     Path,
     Level,
+    Secrets,
+    Text,
+}
+
+impl Setting {
+    /// Whether nobody may be shown its value.
+    pub fn is_secret(&self) -> bool {
+        matches!(self.kind, Kind::Secrets)
+    }
 }
 
 const fn setting(
@@ -131,6 +144,43 @@ pub const SETTINGS: &[Setting] = &[
         "a comma-separated list of origins (https://app.example, https://*.app.example) or *",
     ),
     setting(
+        "realtime.secret",
+        "",
+        Kind::Secrets,
+        "a secret of at least 32 bytes of text, or a comma-separated list of them, of which the first signs; or empty",
+    ),
+    setting(
+        "realtime.token_keys",
+        "",
+        Kind::Path,
+        "the absolute path of a file with public keys (PEM or a JWK set), or empty",
+    ),
+    setting(
+        "realtime.token_audience",
+        "",
+        Kind::Text,
+        "a text, or empty",
+    ),
+    setting(
+        "realtime.token_cookie",
+        "realtime_token",
+        Kind::Name,
+        "the name of a cookie, or empty for none",
+    ),
+    setting(
+        "realtime.max_token_ttl",
+        "86400",
+        Kind::Seconds(1.0, 31_536_000.0),
+        "1 to 31536000 seconds",
+    ),
+    setting(
+        "realtime.max_revocations",
+        "100000",
+        Kind::Count(1, 10_000_000),
+        "1 to 10000000",
+    ),
+    setting("realtime.client_events", "0", Kind::Bool, "0 or 1"),
+    setting(
         "realtime.trusted_proxies",
         "127.0.0.1, ::1, unix",
         Kind::Proxies,
@@ -141,6 +191,30 @@ pub const SETTINGS: &[Setting] = &[
         "10000",
         Kind::Count(1, 10_000_000),
         "1 to 10000000",
+    ),
+    setting(
+        "realtime.max_connections_per_address",
+        "1000",
+        Kind::Count(0, 10_000_000),
+        "0 (no limit) to 10000000",
+    ),
+    setting(
+        "realtime.max_connections_per_user",
+        "100",
+        Kind::Count(0, 10_000_000),
+        "0 (no limit) to 10000000",
+    ),
+    setting(
+        "realtime.rate_messages",
+        "100",
+        Kind::Count(0, 1_000_000),
+        "0 (no limit) to 1000000 a second",
+    ),
+    setting(
+        "realtime.rate_bytes",
+        "256K",
+        Kind::Bytes(0, 1 << 40),
+        "0 (no limit) to 1024G a second",
     ),
     setting(
         "realtime.max_message_size",
@@ -268,15 +342,19 @@ pub fn check_value(setting: &'static Setting, value: &str) -> Result<(), Invalid
         Kind::Origins => Origins::parse(value).is_some(),
         Kind::Directory | Kind::Path => value.is_empty() || value.starts_with('/'),
         Kind::Level => LOG_LEVELS.contains(&value),
+        Kind::Secrets => Secrets::parse(value).is_some(),
+        Kind::Text => value.len() <= 1000 && !value.chars().any(char::is_control),
     };
     if ok {
-        Ok(())
-    } else {
-        Err(InvalidSetting {
-            setting,
-            value: value.to_owned(),
-        })
+        return Ok(());
     }
+    let value = if setting.is_secret() {
+        // It may be a secret all the same, only a short one; and what is said here ends in logs.
+        format!("{} bytes that are not shown", value.len())
+    } else {
+        value.to_owned()
+    };
+    Err(InvalidSetting { setting, value })
 }
 
 /// A setting with a value that it does not take: the operator's to mend.
@@ -365,22 +443,25 @@ impl Origins {
         Some(origins)
     }
 
-    /// Whether `origin` (`scheme://host[:port]`) is on the list.
-    pub fn allows(&self, origin: &str) -> bool {
-        let origin = origin.to_ascii_lowercase();
+    /// Whether any page may connect: `*` is on the list.
+    pub fn any(&self) -> bool {
         self.any
-            || self
-                .list
-                .iter()
-                .any(|allowed| match allowed.split_once("://*.") {
-                    Some((scheme, domain)) => origin.split_once("://").is_some_and(|(s, host)| {
-                        s == scheme
-                            && host
-                                .strip_suffix(domain)
-                                .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
-                    }),
-                    None => **allowed == *origin,
-                })
+    }
+
+    /// Whether `origin` (`scheme://host[:port]`) is on the list, by name or by `*.`.
+    pub fn names(&self, origin: &str) -> bool {
+        let origin = origin.to_ascii_lowercase();
+        self.list
+            .iter()
+            .any(|allowed| match allowed.split_once("://*.") {
+                Some((scheme, domain)) => origin.split_once("://").is_some_and(|(s, host)| {
+                    s == scheme
+                        && host
+                            .strip_suffix(domain)
+                            .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+                }),
+                None => **allowed == *origin,
+            })
     }
 }
 
@@ -441,6 +522,15 @@ impl Proxies {
     }
 }
 
+/// What a client may send in a second; 0 is any number.
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes.
+    pub bytes: usize,
+}
+
 /// The settings, checked. Sizes are bytes.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -470,12 +560,34 @@ pub struct Config {
     pub handler_queue: usize,
     /// What one connection may keep in `$connection->state`.
     pub state_size: usize,
+    /// What signs tokens (HS256) and proves them; without it, and without token_keys, there are no tokens.
+    pub secret: Secrets,
+    /// A file with public keys (RS256, ES256) that prove tokens of another issuer; read again when it changes.
+    pub token_keys: Option<PathBuf>,
+    /// The `aud` that a token must have; one without `aud` when none.
+    pub token_audience: Option<String>,
+    /// The cookie in which a token may come.
+    pub token_cookie: Option<String>,
+    /// The longest life of a token; one that has a longer is refused.
+    pub max_token_ttl: Duration,
+    /// Tokens and users that rt_revoke() remembers until their tokens have expired.
+    pub max_revocations: usize,
+    /// Whether subscribers of `private-` and `presence-` channels may send `client-` events to each other, past PHP.
+    pub client_events: bool,
     /// Whose word on the client's address (X-Forwarded-For) is taken.
     pub trusted_proxies: Proxies,
     /// Whose pages may connect, beside those of the server's own host.
     pub allowed_origins: Origins,
     /// Connections at a time.
     pub max_connections: usize,
+    /// Connections of one address, or of one /64 network of IPv6, at a time; those of trusted_proxies are not counted.
+    pub max_connections_per_address: usize,
+    /// Connections of one user (a token's `sub`) at a time.
+    pub max_connections_per_user: usize,
+    /// Messages that one connection may send; ten seconds' worth at once, then it is read that slowly.
+    pub rate_messages: usize,
+    /// Bytes that one connection may send, decompressed; ten seconds' worth at once, then it is read that slowly.
+    pub rate_bytes: usize,
     /// The largest message, either way.
     pub max_message_size: usize,
     /// The smallest message that is compressed for WebSocket clients that offer it.
@@ -533,6 +645,7 @@ impl Config {
                 .filter(|p| !p.is_empty())
                 .map(PathBuf::from))
         };
+        let text = |name| Ok(Some(raw(name)?).filter(|text| !text.is_empty()));
         Ok(Self {
             listen: ListenAddress::parse(&raw("realtime.listen")?).expect("checked"),
             autostart: parse_bool(&raw("realtime.autostart")?).expect("checked"),
@@ -545,6 +658,17 @@ impl Config {
             handler_queue: count("realtime.handler_queue")?,
             state_size: bytes("realtime.state_size")?,
             trusted_proxies: Proxies::parse(&raw("realtime.trusted_proxies")?).expect("checked"),
+            secret: Secrets::parse(&raw("realtime.secret")?).expect("checked"),
+            token_keys: path("realtime.token_keys")?,
+            token_audience: text("realtime.token_audience")?,
+            token_cookie: text("realtime.token_cookie")?,
+            max_token_ttl: seconds("realtime.max_token_ttl")?,
+            max_revocations: count("realtime.max_revocations")?,
+            client_events: parse_bool(&raw("realtime.client_events")?).expect("checked"),
+            max_connections_per_address: count("realtime.max_connections_per_address")?,
+            max_connections_per_user: count("realtime.max_connections_per_user")?,
+            rate_messages: count("realtime.rate_messages")?,
+            rate_bytes: bytes("realtime.rate_bytes")?,
             linger: seconds("realtime.linger")?,
             drain: seconds("realtime.drain")?,
             threads: match count("realtime.threads")? {
@@ -575,6 +699,14 @@ impl Config {
 }
 
 impl Config {
+    /// What one connection may send in a second.
+    pub fn rate(&self) -> Rate {
+        Rate {
+            messages: self.rate_messages,
+            bytes: self.rate_bytes,
+        }
+    }
+
     /// The control socket's file mode. Naming a group lets it in.
     pub fn control_mode(&self) -> u32 {
         match self.socket_group {
@@ -645,6 +777,19 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_never_shown() {
+        let secret = "0123456789abcdef0123456789abcde";
+        let load =
+            |value: String| Config::load(|name| (name == "realtime.secret").then(|| value.clone()));
+        let error = load(secret.to_owned()).unwrap_err();
+        assert!(error.to_string().contains("31 bytes that are not shown"));
+        assert!(!format!("{error} {error:?}").contains("0123"));
+        let config = load(format!("{secret}f, {secret}g")).unwrap();
+        assert!(!format!("{config:?}").contains("0123"));
+        assert!(load(format!("{secret}f,short")).is_err());
+    }
+
+    #[test]
     fn addresses() {
         assert!(ListenAddress::parse("unix:/run/x.sock").is_some());
         assert!(ListenAddress::parse("[::1]:0").is_some());
@@ -668,12 +813,12 @@ mod tests {
     #[test]
     fn origins() {
         let origins = Origins::parse("https://a.example, https://*.b.example").unwrap();
-        assert!(origins.allows("https://A.example"));
-        assert!(origins.allows("https://x.b.example"));
-        assert!(!origins.allows("https://b.example"));
-        assert!(!origins.allows("https://xb.example"));
-        assert!(!origins.allows("http://a.example"));
-        assert!(!origins.allows("https://a.example.evil"));
+        assert!(origins.names("https://A.example"));
+        assert!(origins.names("https://x.b.example"));
+        assert!(!origins.names("https://b.example"));
+        assert!(!origins.names("https://xb.example"));
+        assert!(!origins.names("http://a.example"));
+        assert!(!origins.names("https://a.example.evil"));
         assert!(Origins::parse("a.example").is_none());
     }
 }

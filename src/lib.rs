@@ -1,10 +1,12 @@
 //! `realtime`: a PHP extension that pushes to browsers, with the server embedded.
 //!
 //! The modules import each other from top to bottom only:
-//! `ids`, `message`, `config`, `procfs` -> `wire` -> `outbox` -> `hub`, `history` -> `broker` -> `backend`, `predecessor` -> `node` ->
+//! `ids`, `config`, `auth`, `limits`, `message`, `procfs` -> `wire` -> `outbox` -> `hub`, `history` -> `broker` -> `backend`,
+//! `predecessor` -> `node` ->
 //! `session` -> `transport`, `control` -> `server` -> `php` (the only one that names PHP, behind the feature
 //! of that name).
 
+pub mod auth;
 pub mod backend;
 pub mod broker;
 pub mod config;
@@ -12,6 +14,7 @@ pub mod control;
 pub mod history;
 pub mod hub;
 pub mod ids;
+pub mod limits;
 pub mod message;
 pub mod node;
 pub mod outbox;

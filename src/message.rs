@@ -1,13 +1,14 @@
 //! What travels: payloads, publications, connections as PHP sees them, and what clients send.
 //!
 //! Built by `php` or `control` (outbound) and by the transports (inbound), carried through `node`, and
-//! read by `wire`, which turns them into bytes. Imports `ids`.
+//! read by `wire`, which turns them into bytes. Imports `ids` and `auth`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::auth::{self, Grant};
 use crate::ids::{Channel, ConnectionId, Position};
 
 /// A message's content.
@@ -156,7 +157,6 @@ impl Transport {
 ///
 /// The request is kept as one block of text, because most connections are never looked at and there may be
 /// a hundred thousand of them.
-#[derive(Debug)]
 pub struct ConnectionInfo {
     /// Its id.
     pub id: ConnectionId,
@@ -175,6 +175,22 @@ pub struct ConnectionInfo {
     // A lock because shards, the control thread and PHP's own thread hold the same connection; taken only when an
     // event is handed out or its outcome comes back.
     state: Mutex<Option<Box<str>>>,
+    /// Who it is: the `sub` of its token.
+    user: Option<Box<str>>,
+    /// What its token allows; none without a token. Another when the client has refreshed it, of the same user.
+    // A lock because `rt_revoke()` looks from other threads; taken for a clone of the pointer.
+    grant: Mutex<Option<Arc<Grant>>>,
+}
+
+impl std::fmt::Debug for ConnectionInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the head, which has cookies and tokens, and without the key.
+        f.debug_struct("ConnectionInfo")
+            .field("id", &self.id)
+            .field("transport", &self.transport)
+            .field("ip", &self.ip)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ConnectionInfo {
@@ -203,7 +219,23 @@ impl ConnectionInfo {
             key,
             head: head.into_boxed_str(),
             state: Mutex::default(),
+            user: None,
+            grant: Mutex::default(),
         }
+    }
+
+    /// With what its token says.
+    pub fn with_grant(self, grant: Option<Grant>) -> Self {
+        Self {
+            user: grant.as_ref().and_then(|grant| grant.user.clone()),
+            grant: Mutex::new(grant.map(Arc::new)),
+            ..self
+        }
+    }
+
+    /// As [`ConnectionInfo::user`] of the same connection elsewhere.
+    pub fn with_user(self, user: Option<Box<str>>) -> Self {
+        Self { user, ..self }
     }
 
     /// The same connection rebuilt from [`ConnectionInfo::head`], as the control socket carries it.
@@ -216,7 +248,35 @@ impl ConnectionInfo {
             key: 0,
             head: head.into(),
             state: Mutex::default(),
+            user: None,
+            grant: Mutex::default(),
         }
+    }
+
+    /// Whether `key` is its own.
+    pub(crate) fn has_key(&self, key: u64) -> bool {
+        auth::is_same(&self.key.to_ne_bytes(), &key.to_ne_bytes())
+    }
+
+    /// Who it is, if its token said so.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// What its token allows, if it has one.
+    pub fn grant(&self) -> Option<Arc<Grant>> {
+        self.grant
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Takes a fresh token of the same user. Returns the grant before.
+    pub fn refresh(&self, grant: Arc<Grant>) -> Option<Arc<Grant>> {
+        self.grant
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(grant)
     }
 
     /// The request as one block of text: the target, then a line for each header.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::auth::Auth;
 use crate::backend::workers::Workers;
 use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, Replies, ReplyTo};
 use crate::broker::follow::Feed;
@@ -14,15 +15,18 @@ use crate::broker::memory::{Memory, Snapshot};
 use crate::broker::{Broker, BrokerEvents, CatchUp};
 use crate::config::Config;
 use crate::history::{Limits, Past};
-use crate::hub::Hub;
 use crate::hub::mailbox::{Command, Registered, Shard};
+use crate::hub::{self, Hub};
 use crate::ids::{Channel, ConnectionId, InvalidId, Pattern};
+use crate::limits::Counts;
 use crate::message::{ConnectionInfo, EventName, Payload, Publication, Publish};
 use crate::predecessor::Predecessor;
 use crate::session;
 use crate::wire::control::{Identity, WireStats};
 use crate::wire::handover::WireNote;
 
+/// What a client is told whose token was taken back.
+const REVOKED: &str = "the token was revoked";
 /// How often somebody who waits for room looks again.
 const ROOM_PAUSE: Duration = Duration::from_micros(200);
 
@@ -46,6 +50,9 @@ pub enum Failure {
     /// The server is stopping.
     #[error("the server is stopping")]
     Stopped,
+    /// The server will not do it; says why.
+    #[error("{0}")]
+    Refused(String),
     /// The link to the server's process failed; says which and how.
     #[error("{0}")]
     Link(String),
@@ -101,6 +108,9 @@ pub struct Node {
     identity: OnceLock<Identity>,
     adopter: OnceLock<Adopter>,
     numbers: AtomicU64,
+    auth: Auth,
+    addresses: Arc<Counts>,
+    users: Arc<Counts>,
     predecessor: OnceLock<Predecessor>,
     /// Whether another hub has taken over.
     resigned: AtomicBool,
@@ -145,6 +155,7 @@ impl Node {
             bytes: config.history_bytes,
         };
         let events = Shards(shards.clone());
+        let auth = Auth::new(&config).map_err(std::io::Error::other)?;
         Ok(Self {
             broker: Memory::new(limits, u32::from_ne_bytes(epoch), events),
             config,
@@ -155,6 +166,9 @@ impl Node {
             identity: OnceLock::new(),
             adopter: OnceLock::new(),
             numbers: AtomicU64::new(0),
+            auth,
+            addresses: Arc::default(),
+            users: Arc::default(),
             predecessor: OnceLock::new(),
             resigned: AtomicBool::new(false),
         })
@@ -189,6 +203,21 @@ impl Node {
     pub(crate) fn set_identity(&self, identity: Identity) {
         // Set once, before the server that owns this node runs.
         let _ = self.identity.set(identity);
+    }
+
+    /// Who may sign tokens, and which were taken back.
+    pub fn auth(&self) -> &Auth {
+        &self.auth
+    }
+
+    /// The connections of each address.
+    pub fn addresses(&self) -> &Arc<Counts> {
+        &self.addresses
+    }
+
+    /// The connections of each user.
+    pub fn users(&self) -> &Arc<Counts> {
+        &self.users
     }
 
     /// Tells whom it may concern that a worker of this master's has come: a hub in a process of its own lives as long as
@@ -336,6 +365,61 @@ impl Node {
         Ok(true)
     }
 
+    /// Closes all connections of a user. Returns how many there were.
+    pub fn disconnect(&self, user: &str, code: u16, reason: &str) -> Result<usize, Failure> {
+        let user: Arc<str> = user.into();
+        self.close_each(code, reason, move |info| info.user() == Some(&user))
+    }
+
+    /// Takes back all tokens that a user has got up to now, and closes its connections. Returns how many there were.
+    pub fn revoke_user(&self, user: &str) -> Result<usize, Failure> {
+        let revoked = self.auth.revoke_user(user);
+        revoked.map_err(|full| Failure::Refused(full.to_string()))?;
+        self.disconnect(user, hub::CLOSE_REVOKED, REVOKED)
+    }
+
+    /// Takes back one token, and closes the connections that came with it. Returns how many there were.
+    pub fn revoke_token(&self, token: &str) -> Result<usize, Failure> {
+        let grant = match self.auth.revoke_token(token) {
+            Ok(Ok(grant)) => grant,
+            Ok(Err(full)) => return Err(Failure::Refused(full.to_string())),
+            Err(bad) => return Err(Failure::Refused(bad.to_string())),
+        };
+        self.close_each(hub::CLOSE_REVOKED, REVOKED, move |info| {
+            let its = info.grant();
+            its.is_some_and(|its| its.fingerprint == grant.fingerprint)
+        })
+    }
+
+    fn close_each(
+        &self,
+        code: u16,
+        reason: &str,
+        is_meant: impl Fn(&ConnectionInfo) -> bool + Clone + Send + 'static,
+    ) -> Result<usize, Failure> {
+        let mut closed = 0;
+        for shard in self.shards.iter() {
+            let (reason, is_meant) = (reason.to_owned(), is_meant.clone());
+            closed += self.ask(shard, move |hub| hub.close_each(code, &reason, is_meant))?;
+        }
+        Ok(closed)
+    }
+
+    /// Whether a connection is subscribed to a channel. Waits for its shard.
+    pub async fn is_subscribed(&self, who: ConnectionId, channel: Channel) -> bool {
+        let Some(shard) = self.shards.get(who.shard()) else {
+            return false;
+        };
+        let (sender, answer) = tokio::sync::oneshot::channel();
+        shard.put(Command::Run(Box::new(move |hub| {
+            let registered = hub.shard().connection(who);
+            // Whoever asked may have gone.
+            let _ =
+                sender.send(registered.is_some_and(|its| hub.is_subscribed(its.slot, &channel)));
+        })));
+        answer.await.unwrap_or(false)
+    }
+
     /// The channels that have subscribers and fit `pattern`, by name.
     pub fn channels(&self, pattern: &Pattern) -> Result<Vec<ChannelSummary>, Failure> {
         let mut sums = std::collections::BTreeMap::<Channel, usize>::new();
@@ -436,25 +520,33 @@ impl Node {
 
     /// Answers a client's message.
     pub fn reply(&self, to: ReplyTo, outcome: Outcome) {
+        if let Some(shard) = self.reply_quietly(to, outcome) {
+            shard.rouse();
+        }
+    }
+
+    /// Returns the shard that is left to be woken.
+    fn reply_quietly(&self, to: ReplyTo, outcome: Outcome) -> Option<&Shard> {
         match to {
             ReplyTo::Connection {
                 connection,
                 reference,
             } => {
                 if reference.is_none() && matches!(outcome, Ok(None)) {
-                    return;
+                    return None;
                 }
-                if let Some(shard) = self.shards.get(connection.shard()) {
-                    shard.put(Command::Reply {
-                        to: connection,
-                        reference,
-                        outcome,
-                    });
-                }
+                let shard = self.shards.get(connection.shard())?;
+                shard.put_quietly(Command::Reply {
+                    to: connection,
+                    reference,
+                    outcome,
+                });
+                Some(shard)
             }
             ReplyTo::Request(sender) => {
                 // The client may have given up waiting.
                 let _ = sender.send(outcome);
+                None
             }
         }
     }
@@ -543,9 +635,10 @@ impl Node {
         self.backend.clone().workers()
     }
 
-    /// Lets the broker forget what is too old.
+    /// Lets the broker forget what is too old, and the tokens' keys be read again.
     pub fn expire(&self) {
         self.broker.expire();
+        self.auth.keep_house();
     }
 
     /// The part of a shard that other threads reach.
@@ -636,6 +729,10 @@ impl Node {
 
 impl Replies for Node {
     fn reply(&self, to: ReplyTo, outcome: Outcome) {
-        Node::reply(self, to, outcome);
+        self.reply_quietly(to, outcome);
+    }
+
+    fn send(&self) {
+        self.rouse();
     }
 }

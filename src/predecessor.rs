@@ -88,7 +88,12 @@ fn concerns(request: &Request<'_>, here: &Response) -> bool {
         | Request::Subscribe { .. }
         | Request::Unsubscribe { .. }
         | Request::Close { .. } => matches!(here, Response::Done(false)),
-        Request::Channels { .. } | Request::Connections { .. } | Request::Stats => true,
+        Request::Channels { .. }
+        | Request::Connections { .. }
+        | Request::Stats
+        | Request::Disconnect { .. }
+        | Request::RevokeUser { .. }
+        | Request::RevokeToken { .. } => true,
         Request::Find { .. } => matches!(here, Response::Connections(list) if list.is_empty()),
         Request::Publish(_) | Request::History { .. } => false,
     }
@@ -109,6 +114,7 @@ fn both(here: Response, there: Response) -> Response {
             here.extend(there);
             Response::Connections(here)
         }
+        (Response::Count(here), Response::Count(there)) => Response::Count(here + there),
         (Response::Stats(here), Response::Stats(there)) => Response::Stats(sum(here, &there)),
         (here, _) => here,
     }

@@ -2,6 +2,9 @@
 //!
 //! Called by the transports on the thread that owns the client's connection. Imports `node`, `hub`, `backend` and `wire`.
 
+mod relay;
+mod token;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,6 +15,7 @@ use crate::backend::{Answer, Event, Refused, ReplyTo, Verdict};
 use crate::hub::mailbox::Opening;
 use crate::hub::{Hub, Membership, SharedHub};
 use crate::ids::{Channel, Position};
+use crate::limits::Held;
 use crate::message::{ClientMessage, ConnectionInfo, EventName, Incoming, Publication};
 use crate::node::Node;
 use crate::socket::Socket;
@@ -42,6 +46,9 @@ pub enum Denied {
     /// Over `realtime.max_subscriptions`.
     #[error("too many subscriptions on one connection")]
     TooManySubscriptions,
+    /// Over `realtime.max_message_size` as JSON.
+    #[error("the message is over realtime.max_message_size")]
+    TooLarge,
 }
 
 impl Denied {
@@ -55,6 +62,7 @@ impl Denied {
             Self::Busy => "busy",
             Self::Gone => "gone",
             Self::TooManySubscriptions => "too_many_subscriptions",
+            Self::TooLarge => "too_large",
         }
     }
 }
@@ -88,6 +96,7 @@ pub async fn admit(node: &Arc<Node>, info: Arc<ConnectionInfo>) -> Result<Admitt
         node: node.clone(),
         info,
         opening,
+        held: Vec::new(),
         code: 1006,
         reason: String::new(),
     })
@@ -100,6 +109,8 @@ pub struct Admitted {
     info: Arc<ConnectionInfo>,
     /// Until the connection is in the hub.
     opening: Option<Opening>,
+    /// Its place among the connections of its address and its user.
+    held: Vec<Held>,
     code: u16,
     reason: String,
 }
@@ -108,6 +119,11 @@ impl Admitted {
     /// The client.
     pub fn info(&self) -> &Arc<ConnectionInfo> {
         &self.info
+    }
+
+    /// Keeps its place among others for as long as it lives.
+    pub fn hold(&mut self, held: Vec<Held>) {
+        self.held = held;
     }
 
     /// Notes how the connection ends, for `rt_on_close()`. The first word stands.
@@ -131,12 +147,19 @@ impl Drop for Admitted {
     }
 }
 
-/// Asks PHP whether a client may subscribe. Without a handler only the guarded channels are closed.
+/// Asks PHP whether a client may subscribe, unless its token says that already. Without a handler only the guarded channels
+/// are closed.
 pub async fn authorize(
     node: &Node,
     connection: &Arc<ConnectionInfo>,
     channel: &Channel,
 ) -> Result<(), Denied> {
+    if connection
+        .grant()
+        .is_some_and(|grant| grant.opens(channel.as_str()))
+    {
+        return Ok(());
+    }
     if !node.interest().subscribe {
         return if channel.is_guarded() {
             Err(Denied::Forbidden)
@@ -167,7 +190,7 @@ async fn decide(
     }
 }
 
-/// Hands a client's message to PHP.
+/// Hands a client's message to PHP, or passes it on to the other subscribers where that is allowed without asking.
 pub async fn publish(
     node: &Node,
     from: &Arc<ConnectionInfo>,
@@ -176,6 +199,9 @@ pub async fn publish(
     data: Incoming,
     reply_to: ReplyTo,
 ) -> Result<(), Denied> {
+    if let Some(way) = relay::past_php(node, from, &channel, &event).await {
+        return relay::relay(node, from, channel, event, data, way, reply_to).await;
+    }
     if !node.interest().message {
         return Err(Denied::NoHandler);
     }
@@ -205,10 +231,13 @@ impl Session {
         socket: Option<Rc<Socket>>,
     ) -> Self {
         let membership = Membership::new(hub, admitted.info.clone(), format, socket);
-        Self {
+        let session = Self {
             membership,
             admitted,
-        }
+        };
+        // From here on rt_revoke() finds it; what was revoked before that is seen now.
+        session.check_revoked();
+        session
     }
 
     /// The server.

@@ -1,7 +1,7 @@
 //! A client's socket, TCP or Unix: non-blocking, registered with the shard's runtime, sent to directly.
 //!
 //! Reading goes through the runtime's readiness. Sending is one system call by whoever has something to send; only
-//! when the kernel's buffer is full does the connection's task wait for readiness. Imports nothing of this crate.
+//! when the kernel's buffer is full does the connection's task wait for readiness. Imports `limits`.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -11,19 +11,20 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::OwnedSemaphorePermit;
+
+use crate::limits::Place;
 
 /// One client's socket.
 #[derive(Debug)]
 pub struct Socket {
     fd: AsyncFd<socket2::Socket>,
     /// Its place among all sockets, free again when this one is closed.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Socket {
     /// Registers `socket`, which must be non-blocking, with the runtime of the current thread.
-    pub fn new(socket: socket2::Socket, place: OwnedSemaphorePermit) -> io::Result<Self> {
+    pub fn new(socket: socket2::Socket, place: Place) -> io::Result<Self> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         // SAFETY: the descriptor is the socket's own, which `fd` owns from here on and closes after it has been
         // deregistered; nobody else in this process has it.

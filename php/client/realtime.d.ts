@@ -15,6 +15,8 @@
  * from it the channel resumes. Once a channel has caught up, positions arrive in order over all channels, so that the cursor of
  * a quiet channel moves on with the others and does not grow old. A connection on which nothing is heard (a WebSocket is
  * asked first) for about two and a half times the server's ping interval is given up.
+ * A token travels as a sub-protocol of the WebSocket, else as a header; never in a URL, which logs would keep. A fresh one
+ * is sent over an open WebSocket; the others begin anew with it, from where they stand.
  * Server-Sent Events are read by fetch(): an EventSource hides heartbeats, the reason of a refusal, and events whose names
  * it was not told.
  *
@@ -36,8 +38,12 @@ export interface Options {
 	maxDelay?: number;
 	/** About how often a better transport is tried while a lesser one is in use, in ms. Default: 60000. */
 	upgrade?: number;
+	/** Where the token comes from (PHP's rt_token()), if there is one: a URL that answers `{"token":"…"}`, or a function that
+	 *  returns it or a promise of it; nothing is nobody. Asked for each connection, and when four fifths of a token's time
+	 *  are over. When it fails, so does the connection that needed it, and is tried again. */
+	token?: string | (() => string | null | undefined | Promise<string | null | undefined>);
 	/** A WebSocket class where there is no global one (npm's `ws`). */
-	WebSocket?: new (url: string, protocol: string) => any;
+	WebSocket?: new (url: string, protocols: string | string[]) => any;
 	/** In place of the global fetch(), for example to send cookies to another origin:
 	 *  `(url, init) => fetch(url, { ...init, credentials: 'include' })`. */
 	fetch?: (url: string, init?: any) => Promise<any>;

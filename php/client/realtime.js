@@ -9,7 +9,7 @@ const age = (a, b) => {
 
 export function Realtime(base = '/', {
 	transports: kinds = ['ws', 'sse', 'poll'], timeout = 8000, minDelay = 500, maxDelay = 30000, upgrade = 60000,
-	WebSocket = globalThis.WebSocket, fetch = globalThis.fetch,
+	token, WebSocket = globalThis.WebSocket, fetch = globalThis.fetch,
 } = {}) {
 	const root = `${new URL(base.replace(/\/?$/, '/'), globalThis.location?.href)}`;
 	const subs = new Map(); // channel -> { cursor: all up to it is done, link: where it stands, … }
@@ -25,7 +25,7 @@ export function Realtime(base = '/', {
 	};
 	const call = (handlers, ...args) => handlers?.forEach((handler) => queueMicrotask(() => handler(...args)));
 	const emit = (event, info) => call(listeners[event], info);
-	const changed = () => later('changed', 0, () => [link, probe].forEach((each) => each?.sync()));
+	const changed = () => later('changed', 0, () => [link, probe].forEach((each) => each?.sync?.()));
 	const retry = (ms) => later('retry', ms, () => { link = connect(kinds[index]); });
 	const better = () => {
 		const kind = kinds[turn++ % index];
@@ -57,8 +57,18 @@ export function Realtime(base = '/', {
 			retry(Math.min(maxDelay, minDelay * 2 ** (fails++ || -3 * (code === 1012))) * (0.5 + Math.random() / 2));
 		};
 		me.expect(timeout);
-		(kind === 'ws' ? socket : http)(me).catch((error) => me.end(1006, error.message));
+		me.renew = async (use) => {
+			const jwt = token?.bind ? await token() : token && (await ask(token)).token;
+			if (!me.over) await use(jwt);
+		};
+		me.renew((jwt) => (kind === 'ws' ? socket : http)(me, jwt)).catch(({ message, code }) => me.end(1006, message, code));
 		return me;
+	};
+	const ask = async (url, init) => {
+		const response = await fetch(url, init);
+		if (response.ok) return init?.stream ? response.body.pipeThrough(new TextDecoderStream()).getReader() : response.json();
+		const { error } = await response.json().catch(() => ({}));
+		throw Object.assign(fault('http', `HTTP ${response.status}`), error);
 	};
 	const lost = (state, code, reason) => {
 		const { transport } = this;
@@ -77,7 +87,10 @@ export function Realtime(base = '/', {
 	};
 	const receive = (me, frame) => me.over || heard[frame.type]?.(frame, subs.get(frame.channel), me);
 	const heard = {
-		welcome: ({ connection, key, ping }, _, me) => {
+		token: ({ expires }, _, me) => {
+			if (expires >= 0) later('token', Math.min(expires * 800, 2e9), () => me.renew(me.renewed).catch(refuse));
+		},
+		welcome: ({ connection, key, ping, expires }, _, me) => {
 			const { kind: transport, opened } = me;
 			Object.assign(me, { proof: { connection, key }, ping: ping * 1000, opened: opened ?? Date.now() });
 			if (me === probe) link?.end(), clearTimeout(timers.retry), [link, probe] = [me];
@@ -85,6 +98,7 @@ export function Realtime(base = '/', {
 			subs.forEach((sub) => { sub.link = null; });
 			Object.assign(this, { state: 'open', transport, connection });
 			waiting.forEach((send) => send());
+			heard.token({ expires }, _, me);
 			if (opened) return; // reopened for other channels
 			index = kinds.indexOf(transport);
 			emit('open', { transport, connection });
@@ -111,8 +125,8 @@ export function Realtime(base = '/', {
 		unsubscribed: ({ type, channel }, sub) => sub?.link && refuse(fault(type, type, channel), sub),
 	};
 
-	const socket = async (me) => {
-		const ws = new WebSocket(`${root}ws`.replace('http', 'ws'), 'realtime.v1');
+	const socket = async (me, jwt) => {
+		const ws = new WebSocket(`${root}ws`.replace('http', 'ws'), jwt ? ['realtime.v1', `realtime.token.${jwt}`] : 'realtime.v1');
 		const answers = new Map();
 		const send = (frame) => ws.send(JSON.stringify(frame));
 		me.close = () => {
@@ -122,6 +136,7 @@ export function Realtime(base = '/', {
 		ws.onopen = me.sync = () => ws.readyState === 1 && subs.forEach((sub, channel) => {
 			if (sub.asked !== me) send({ type: 'subscribe', channel, since: sub.cursor }, (sub.asked = me));
 		});
+		me.renewed = (fresh) => send({ type: 'token', token: fresh });
 		me.leave = (channel) => send({ type: 'unsubscribe', channel });
 		me.publish = (body) => new Promise((...both) => {
 			answers.set(++refs, both);
@@ -140,14 +155,8 @@ export function Realtime(base = '/', {
 		ws.onerror = () => {}; // onclose follows
 	};
 
-	const http = async (me) => {
+	const http = async (me, jwt) => {
 		let stop;
-		const ask = async (path, init) => {
-			const response = await fetch(root + path, init);
-			if (response.ok) return path.startsWith('sse') ? response.body.pipeThrough(new TextDecoderStream()).getReader() : response.json();
-			const { error } = await response.json().catch(() => ({}));
-			throw Object.assign(fault('http', `HTTP ${response.status}`), error);
-		};
 		const poll = (body, chosen) => {
 			if (body.key) receive(me, { ...body, type: 'welcome' });
 			// A long past comes in parts before the session begins: new channels wait for that.
@@ -169,9 +178,11 @@ export function Realtime(base = '/', {
 			me.end(1006, 'the stream ended');
 		};
 		me.close = () => stop?.abort();
-		me.publish = async (body) => content(await ask('publish', {
+		me.publish = async (body) => content(await ask(`${root}publish`, {
 			method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ ...body, ...me.proof }),
 		}));
+		const kind = me.kind === 'poll' ? poll : stream;
+		me.renewed = (fresh) => me.sync(jwt = fresh);
 		me.sync = async () => {
 			me.close();
 			me.proof = null;
@@ -184,8 +195,9 @@ export function Realtime(base = '/', {
 				chosen.forEach(([channel]) => query.append('channel', channel));
 				me.expect(wait * 1000 + timeout);
 				try {
-					const answer = await ask(`${me.kind}?${query}`, { signal });
-					await (me.kind === 'poll' ? poll : stream)(answer, chosen);
+					const headers = jwt ? { Authorization: `Bearer ${jwt}` } : {};
+					const answer = await ask(`${root + me.kind}?${query}`, { signal, headers, stream: kind !== poll });
+					await kind(answer, chosen);
 				} catch (error) {
 					if (signal.aborted) return;
 					const sub = subs.get(error.channel);

@@ -190,8 +190,11 @@ pub struct Load {
 
 /// Where replies go: the server's coordinator, which knows this module and not the other way round.
 pub trait Replies: Send + Sync + 'static {
-    /// Answers a client's message.
+    /// Answers a client's message; it need not go out before [`Replies::send`].
     fn reply(&self, to: ReplyTo, outcome: Outcome);
+
+    /// Sends the replies. Apart, because that wakes threads, which several replies at a time can share.
+    fn send(&self);
 }
 
 /// The PHP side.

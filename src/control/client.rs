@@ -240,7 +240,7 @@ impl Client {
         self.check_size(&publish.payload)?;
         match self.ask(&Request::Publish(publish.into()))? {
             Response::Published(id) => Ok(id),
-            other => Err(self.unexpected(other)),
+            _ => Err(self.unexpected()),
         }
     }
 
@@ -300,7 +300,7 @@ impl Client {
                     })
                 })
                 .collect()),
-            other => Err(self.unexpected(other)),
+            _ => Err(self.unexpected()),
         }
     }
 
@@ -315,7 +315,7 @@ impl Client {
                 .into_iter()
                 .filter_map(|wire| wire.into_info().map(Arc::new))
                 .collect()),
-            other => Err(self.unexpected(other)),
+            _ => Err(self.unexpected()),
         }
     }
 
@@ -349,7 +349,7 @@ impl Client {
                 recovered,
                 oldest,
             }),
-            other => Err(self.unexpected(other)),
+            _ => Err(self.unexpected()),
         }
     }
 
@@ -357,14 +357,42 @@ impl Client {
     pub fn stats(&mut self) -> Result<Stats, Failure> {
         match self.ask(&Request::Stats)? {
             Response::Stats(stats) => Ok(stats),
-            other => Err(self.unexpected(other)),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// See [`crate::node::Node::disconnect`].
+    pub fn disconnect(&mut self, user: &str, code: u16, reason: &str) -> Result<usize, Failure> {
+        self.count(&Request::Disconnect {
+            user: user.to_owned(),
+            code,
+            reason: reason.to_owned(),
+        })
+    }
+
+    /// See [`crate::node::Node::revoke_user`].
+    pub fn revoke_user(&mut self, user: &str) -> Result<usize, Failure> {
+        let user = user.to_owned();
+        self.count(&Request::RevokeUser { user })
+    }
+
+    /// See [`crate::node::Node::revoke_token`].
+    pub fn revoke_token(&mut self, token: &str) -> Result<usize, Failure> {
+        let token = token.to_owned();
+        self.count(&Request::RevokeToken { token })
+    }
+
+    fn count(&mut self, request: &Request<'_>) -> Result<usize, Failure> {
+        match self.ask(request)? {
+            Response::Count(count) => Ok(count),
+            _ => Err(self.unexpected()),
         }
     }
 
     fn done(&mut self, request: &Request<'_>) -> Result<bool, Failure> {
         match self.ask(request)? {
             Response::Done(done) => Ok(done),
-            other => Err(self.unexpected(other)),
+            _ => Err(self.unexpected()),
         }
     }
 
@@ -399,6 +427,7 @@ impl Client {
             Response::Failed(WireFailure::Busy) => Err(Failure::Busy),
             Response::Failed(WireFailure::Stopped) => Err(Failure::Stopped),
             Response::Failed(WireFailure::Bad(reason)) => Err(Failure::Link(reason)),
+            Response::Failed(WireFailure::Refused(reason)) => Err(Failure::Refused(reason)),
             Response::Failed(WireFailure::Moved) => {
                 Err(self.broken(&io::ErrorKind::TimedOut.into()))
             }
@@ -493,10 +522,9 @@ impl Client {
         })
     }
 
-    fn unexpected(&self, response: Response) -> Failure {
-        self.broken(&io::Error::other(format!(
-            "an unexpected answer, {response:?}"
-        )))
+    /// Which is not shown: it may have cookies and tokens.
+    fn unexpected(&self) -> Failure {
+        self.broken(&io::Error::other("an answer to another question"))
     }
 }
 

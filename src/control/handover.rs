@@ -244,6 +244,9 @@ pub async fn give(
         if feed.is_broken() {
             return Err(io::Error::other("it takes too slowly"));
         }
+        for revoked in node.auth().revocations().lists().parts(1024) {
+            link.tell(&Part::Revoked(revoked)).await?;
+        }
     }
     if !ready {
         link.last_word(Step::Ready).await?;

@@ -120,9 +120,14 @@ pub fn ask(node: &Arc<Node>, request: Request<'_>) -> Response {
             Err(invalid) => return bad(invalid),
         },
         Request::Stats => node.stats().map(Response::Stats),
+        Request::Disconnect { user, code, reason } => {
+            node.disconnect(&user, code, &reason).map(Response::Count)
+        }
+        Request::RevokeUser { user } => node.revoke_user(&user).map(Response::Count),
+        Request::RevokeToken { token } => node.revoke_token(&token).map(Response::Count),
         Request::Find { who, key } => {
             let found = node.connection(id(who)).map(|registered| registered.info);
-            let found = found.filter(|info| info.key == key);
+            let found = found.filter(|info| info.has_key(key));
             Ok(Response::Connections(
                 found.iter().map(|info| wire_connection(info)).collect(),
             ))
@@ -137,6 +142,7 @@ fn wire_connection(info: &ConnectionInfo) -> WireConnection {
         transport: info.transport.index() as u8,
         ip: info.ip.to_string(),
         head: info.head().to_owned(),
+        user: info.user().map(ToOwned::to_owned),
     }
 }
 
@@ -147,6 +153,7 @@ pub fn finish(result: Result<Response, Failure>) -> Response {
             Failure::TooLarge { size, limit } => WireFailure::TooLarge { size, limit },
             Failure::Busy => WireFailure::Busy,
             Failure::Stopped => WireFailure::Stopped,
+            Failure::Refused(reason) => WireFailure::Refused(reason),
             Failure::Link(reason) => WireFailure::Bad(reason),
         })
     })

@@ -5,6 +5,7 @@
 
 pub mod connection;
 mod delivery;
+mod expiry;
 mod lane;
 pub mod mailbox;
 pub mod packed;
@@ -20,6 +21,8 @@ use bytes::Bytes;
 use slab::Slab;
 
 use self::connection::{Closing, Connection, Replay, Subscription};
+use self::expiry::Expiries;
+pub use self::expiry::{CLOSE_EXPIRED, CLOSE_REVOKED};
 use self::lane::Lane;
 use self::mailbox::Shard;
 use crate::ids::Channel;
@@ -60,6 +63,7 @@ pub struct Hub {
     max_backlog: usize,
     /// How many sweeps there were.
     sweeps: usize,
+    expiries: Expiries,
 }
 
 /// A connection in a channel's list.
@@ -86,6 +90,7 @@ impl Hub {
             inflater: Inflater::default(),
             max_backlog,
             sweeps: 0,
+            expiries: Expiries::default(),
         }
     }
 
@@ -109,6 +114,9 @@ impl Hub {
             self.lanes.push(lane);
         } else {
             self.lanes[slot] = lane;
+        }
+        if let Some(grant) = info.grant() {
+            self.expiries.watch(info.id, grant.expires);
         }
         self.shard.register(info, slot);
         slot

@@ -169,7 +169,7 @@ extern "C" fn rt_connection_read(native: *mut c_void, slots: *mut Zval) {
             query(info.query()),
             headers,
             cookies,
-            Zval::null(),
+            info.user().map_or_else(Zval::null, value::string),
         ];
         for (i, value) in values.into_iter().enumerate() {
             // SAFETY: shim.c passes an array of as many slots, all of them null, which needs no release.

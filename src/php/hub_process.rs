@@ -70,13 +70,11 @@ pub fn take_over(config: &Config, client: &Client) -> Result<(), NotStarted> {
     let Some(me) = worker() else {
         return Ok(());
     };
-    let hub = client.identity();
-    let is_newer = me.generation > hub.generation && me.fingerprint != hub.fingerprint;
     // SAFETY: geteuid() reads a number of this process and cannot fail.
     let is_ours = client
         .owner()
         .is_ok_and(|uid| uid == unsafe { libc::geteuid() });
-    if !(hub.detached && is_newer && is_ours && config.autostart) {
+    if !(detached::is_outdated(client.identity(), &me) && is_ours && config.autostart) {
         return Ok(());
     }
     detached::take_over(&birth(config))

@@ -28,6 +28,9 @@ pub fn register(module: c_int) {
                 IniEntryPermission::System,
             );
             entry.on_modify = Some(on_modify);
+            if setting.is_secret() {
+                entry.displayer = Some(display_secret);
+            }
             entry
         })
         .collect();
@@ -107,6 +110,21 @@ extern "C" fn on_modify(
             }
         }
     })
+}
+
+/// Called by PHP in place of showing a value: phpinfo(), `php -i`.
+extern "C" fn display_secret(entry: *mut ext_php_rs::ffi::_zend_ini_entry, _type: c_int) {
+    contain((), || {
+        // SAFETY: PHP passes an entry that lives during this call.
+        let is_set = unsafe { zend::bytes((*entry).value) }.is_some_and(|value| !value.is_empty());
+        let text: &[u8] = if is_set {
+            b"set, and not shown"
+        } else {
+            b"no value"
+        };
+        // SAFETY: on a PHP thread; PHP copies the text.
+        unsafe { ext_php_rs::ffi::php_output_write(text.as_ptr().cast(), text.len()) };
+    });
 }
 
 /// Text for a table that PHP keeps for good.

@@ -14,6 +14,7 @@ use super::fault::contain;
 use super::sapi::Home;
 use super::server_link::Link;
 use super::{attached, hub_process, ini};
+use crate::auth;
 use crate::backend::queue::EventQueue;
 use crate::config::{Config, ListenAddress};
 use crate::control::client::{Client, ConnectError};
@@ -241,9 +242,7 @@ pub fn is_secret(secret: &str) -> Result<bool, LinkError> {
 
 /// Compares in constant time. A server without a secret has none that fits.
 fn same(known: &str, given: &str) -> bool {
-    let (known, given) = (known.as_bytes(), given.as_bytes());
-    let differ = |all: u8, (a, b): (&u8, &u8)| all | (a ^ b);
-    !known.is_empty() && known.len() == given.len() && known.iter().zip(given).fold(0, differ) == 0
+    !known.is_empty() && auth::is_same(known.as_bytes(), given.as_bytes())
 }
 
 /// What this thread is linked to, for phpinfo(): connects when a server is there, starts none.

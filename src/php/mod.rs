@@ -27,6 +27,7 @@ mod signature;
 mod source;
 mod state;
 mod timers;
+mod tokens;
 mod value;
 mod wait;
 mod web;

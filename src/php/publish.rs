@@ -210,6 +210,18 @@ fn close(
     reason: Option<&[u8]>,
     code_number: u32,
 ) -> Result<(), Fault> {
+    let (code, reason) = farewell(code, reason, code_number)?;
+    let done = link::with(|link| link.close(who, code, reason.clone())).map_err(Fault::realtime)?;
+    ret.set_bool(done);
+    Ok(())
+}
+
+/// A close code and its reason, of which the code is argument `code_number`.
+pub fn farewell(
+    code: i64,
+    reason: Option<&[u8]>,
+    code_number: u32,
+) -> Result<(u16, String), Fault> {
     // RFC 6455, section 7.4: what an application may send.
     let code = u16::try_from(code)
         .ok()
@@ -219,10 +231,7 @@ fn close(
         .ok()
         .filter(|reason| reason.len() <= 123)
         .ok_or_else(|| Fault::argument(code_number + 1, "be at most 123 bytes of UTF-8"))?;
-    let done =
-        link::with(|link| link.close(who, code, reason.to_owned())).map_err(Fault::realtime)?;
-    ret.set_bool(done);
-    Ok(())
+    Ok((code, reason.to_owned()))
 }
 
 fn connection_and_channel(call: &mut ExecuteData) -> Result<(ConnectionId, &[u8]), Fault> {

@@ -64,6 +64,30 @@ impl Link<'_> {
         }
     }
 
+    /// `Node::disconnect`
+    pub fn disconnect(&mut self, user: &str, code: u16, reason: &str) -> Result<usize, Failure> {
+        match self {
+            Self::Here(node) => node.disconnect(user, code, reason),
+            Self::Remote(client) => client.disconnect(user, code, reason),
+        }
+    }
+
+    /// `Node::revoke_user`
+    pub fn revoke_user(&mut self, user: &str) -> Result<usize, Failure> {
+        match self {
+            Self::Here(node) => node.revoke_user(user),
+            Self::Remote(client) => client.revoke_user(user),
+        }
+    }
+
+    /// `Node::revoke_token`
+    pub fn revoke_token(&mut self, token: &str) -> Result<usize, Failure> {
+        match self {
+            Self::Here(node) => node.revoke_token(token),
+            Self::Remote(client) => client.revoke_token(token),
+        }
+    }
+
     /// `Node::channels`
     pub fn channels(&mut self, pattern: &Pattern) -> Result<Vec<ChannelSummary>, Failure> {
         match self {

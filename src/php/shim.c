@@ -422,17 +422,30 @@ size_t rt_request_param(const char *name, char *out, size_t size)
 	return length;
 }
 
-/* As php://input gives it, also where a script has taken that wrapper away. */
+/*
+ * As php://input gives it, also where a script has taken that wrapper away. Mostly nobody has begun to read it, and then it
+ * need not go through PHP's streams.
+ */
 int rt_request_body(zend_string **out)
 {
 	volatile int result = RT_OK;
 	*out = NULL;
 	zend_try {
-		php_stream *input = php_stream_php_wrapper.wops->stream_opener(
-			(php_stream_wrapper *) &php_stream_php_wrapper, "php://input", "rb", 0, NULL, NULL STREAMS_CC);
-		if (input) {
-			*out = php_stream_copy_to_mem(input, PHP_STREAM_COPY_ALL, 0);
-			php_stream_close(input);
+		size_t length = SG(request_info).content_length > 0 ? SG(request_info).content_length : 0;
+		if (SG(request_info).request_body || SG(post_read) || SG(read_post_bytes) > 0) {
+			php_stream *input = php_stream_php_wrapper.wops->stream_opener(
+				(php_stream_wrapper *) &php_stream_php_wrapper, "php://input", "rb", 0, NULL, NULL STREAMS_CC);
+			if (input) {
+				*out = php_stream_copy_to_mem(input, PHP_STREAM_COPY_ALL, 0);
+				php_stream_close(input);
+			}
+		} else {
+			zend_string *body = zend_string_alloc(length, 0);
+			/* Reads until it has as much, or there is no more. */
+			size_t count = sapi_read_post_block(ZSTR_VAL(body), length);
+			ZSTR_LEN(body) = count <= length ? count : 0;
+			ZSTR_VAL(body)[ZSTR_LEN(body)] = '\0';
+			*out = body;
 		}
 	} zend_catch {
 		result = RT_BAILOUT;
@@ -442,14 +455,17 @@ int rt_request_body(zend_string **out)
 
 /*
  * Straight to the SAPI, past output buffers and headers: only the server reads it. RT_EXCEPTION (and none is there) when
- * nobody reads any more; RT_BAILOUT when PHP ends the script for that.
+ * nobody reads any more; RT_BAILOUT when PHP ends the script for that. Not flushed, it goes with what comes next, at the latest
+ * with the request's end.
  */
-int rt_request_write(const char *bytes, size_t length)
+int rt_request_write(const char *bytes, size_t length, int flush)
 {
 	volatile int result = RT_OK;
 	zend_try {
 		if (sapi_module.ub_write(bytes, length) == length) {
-			sapi_module.flush(SG(server_context));
+			if (flush) {
+				sapi_module.flush(SG(server_context));
+			}
 		} else {
 			result = RT_EXCEPTION;
 		}

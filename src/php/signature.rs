@@ -1,7 +1,7 @@
 //! The functions as PHP's Reflection sees them: names, parameters, types and defaults.
 //!
-//! The same as in `php/realtime.stub.php`; a test compares the two. Imports `publish`, `look`, `handlers`, `timers`
-//! and `event_loop`.
+//! The same as in `php/realtime.stub.php`; a test compares the two. Imports `publish`, `look`, `handlers`, `timers`,
+//! `tokens` and `event_loop`.
 
 use ext_php_rs::args::Arg;
 use ext_php_rs::builders::{FunctionBuilder, ModuleBuilder};
@@ -9,13 +9,13 @@ use ext_php_rs::flags::DataType::{self, Array, Bool, Callable, Double, Long, Mix
 use ext_php_rs::types::Zval;
 use ext_php_rs::zend::ExecuteData;
 
-use super::{event_loop, handlers, look, publish, timers};
+use super::{event_loop, handlers, look, publish, timers, tokens};
 
 type Handler = extern "C" fn(&mut ExecuteData, &mut Zval);
 
 /// Adds every function to the module.
 pub fn functions(module: ModuleBuilder<'_>) -> ModuleBuilder<'_> {
-    steering(publishing(module))
+    identity(steering(publishing(module)))
         .function(handler("rt_on_open", handlers::rt_on_open))
         .function(
             handler("rt_on_message", handlers::rt_on_message)
@@ -107,6 +107,29 @@ fn steering(module: ModuleBuilder<'_>) -> ModuleBuilder<'_> {
                 .arg(nullable("since", String)),
         )
         .function(function("rt_stats", look::rt_stats, Array))
+}
+
+fn identity(module: ModuleBuilder<'_>) -> ModuleBuilder<'_> {
+    module
+        .function(
+            function("rt_token", tokens::rt_token, String)
+                .arg(Arg::new("claims", Array))
+                .not_required()
+                .arg(optional("ttl", Long, "3600")),
+        )
+        .function(
+            function("rt_disconnect", tokens::rt_disconnect, Long)
+                .arg(Arg::new("user", String))
+                .not_required()
+                .arg(optional("code", Long, "1000"))
+                .arg(optional("reason", String, "''")),
+        )
+        .function(
+            function("rt_revoke", tokens::rt_revoke, Long)
+                .not_required()
+                .arg(nullable("user", String))
+                .arg(nullable("token", String)),
+        )
 }
 
 fn function(name: &str, call: Handler, returns: DataType) -> FunctionBuilder<'static> {

@@ -80,7 +80,7 @@ impl Request {
             handled += 1;
             let mut result = dispatch::event(self.outgoing.work(event));
             if result.is_ok() && self.outgoing.is_due() {
-                result = self.tell();
+                result = self.tell(true);
             }
             if result.is_err() {
                 break result;
@@ -91,8 +91,10 @@ impl Request {
             // The script is over; the server gives the rest to another one.
             self.events.take();
         }
-        // Also without an outcome: the server wants to know what is of interest.
-        result.and(self.tell())?;
+        // Also without an outcome: the server wants to know what is of interest. Each flush wakes it, so after a short time this
+        // one is left to the end of the request, which comes with a flush of its own.
+        let late = self.outgoing.is_late();
+        result.and(self.tell(late))?;
         Ok(handled)
     }
 
@@ -126,8 +128,9 @@ impl Request {
         })
     }
 
-    /// Writes the outcomes that there are. `Err`: the server has gone, and PHP ends the script for it.
-    fn tell(&self) -> Result<(), Unwinding> {
+    /// Writes the outcomes that there are, and sends them at once or with the end of the request. `Err`: the server has
+    /// gone, and PHP ends the script for it.
+    fn tell(&self, now: bool) -> Result<(), Unwinding> {
         if self.over.get() || self.outgoing.is_inherited() {
             return Ok(());
         }
@@ -136,7 +139,9 @@ impl Request {
         };
         let bytes = events::marked(&self.mark, &outcomes);
         // SAFETY: on the PHP thread, in a request; PHP copies the bytes or sends them.
-        match unsafe { zend::rt_request_write(bytes.as_ptr().cast(), bytes.len()) } {
+        let written =
+            unsafe { zend::rt_request_write(bytes.as_ptr().cast(), bytes.len(), c_int::from(now)) };
+        match written {
             zend::OK => Ok(()),
             result => {
                 // What is handled from now on would be so twice.

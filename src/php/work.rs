@@ -225,8 +225,12 @@ impl Outgoing {
 
     /// Whether the server should be told now.
     pub fn is_due(&self) -> bool {
-        !self.done.borrow().is_empty()
-            && (self.bytes.get() >= FULL || self.told.get().elapsed() >= PATIENCE)
+        !self.done.borrow().is_empty() && (self.bytes.get() >= FULL || self.is_late())
+    }
+
+    /// Whether it was told long ago.
+    pub fn is_late(&self) -> bool {
+        self.told.get().elapsed() >= PATIENCE
     }
 
     /// What the server is to be told now; `None` when it knows everything.
@@ -298,9 +302,8 @@ fn connection_of(party: WireParty) -> Option<Arc<ConnectionInfo>> {
     let transport = *Transport::ALL.get(usize::from(wire.transport))?;
     // The one that PHP's object has, if it has one: then they share the state.
     let who = connection::known(id).unwrap_or_else(|| {
-        Arc::new(ConnectionInfo::from_head(
-            id, transport, &wire.ip, &wire.head,
-        ))
+        let info = ConnectionInfo::from_head(id, transport, &wire.ip, &wire.head);
+        Arc::new(info.with_user(wire.user.map(Into::into)))
     });
     let state = std::str::from_utf8(&party.state).ok()?;
     who.set_state((!state.is_empty()).then(|| state.into()));

@@ -77,7 +77,7 @@ unsafe extern "C" {
 
     pub fn rt_request_param(name: *const c_char, out: *mut c_char, size: usize) -> usize;
     pub fn rt_request_body(out: *mut *mut zend_string) -> c_int;
-    pub fn rt_request_write(bytes: *const c_char, length: usize) -> c_int;
+    pub fn rt_request_write(bytes: *const c_char, length: usize, flush: c_int) -> c_int;
     pub fn rt_request_hold();
 
     pub fn rt_native(object: *mut ZendObject) -> *mut c_void;

@@ -1,6 +1,6 @@
 //! Accepts clients and deals them out to the shards, one after the other.
 //!
-//! Runs on the control thread; what it hands over is served by `transport::http` on the shard. Imports `config`.
+//! Runs on the control thread; what it hands over is served by `transport::http` on the shard. Imports `config` and `limits`.
 
 use std::io;
 use std::rc::Rc;
@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::Sender;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 use super::listen::Listener;
 use crate::config::Config;
+use crate::limits::{self, Counts, Place};
 
 /// A client on its way to a shard.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub struct Accepted {
     /// Its address without the port; empty for a Unix socket.
     pub ip: Box<str>,
     /// Its place among all sockets.
-    pub place: OwnedSemaphorePermit,
+    pub place: Place,
 }
 
 /// Sockets beyond `realtime.max_connections`: those that still have to say what they want, and answers without a
@@ -30,6 +31,7 @@ pub struct Accepted {
 pub const SPARE: usize = 256;
 
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+const GREEDY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
 /// Accepts until `closed` is true. Then everybody who was accepted has been handed on; with `to_the_last`, everybody who
 /// waited, too: nobody else will accept there.
@@ -37,6 +39,7 @@ pub async fn run(
     listener: Rc<Listener>,
     shards: Vec<Sender<Accepted>>,
     places: Arc<Semaphore>,
+    addresses: Arc<Counts>,
     config: Arc<Config>,
     mut closed: watch::Receiver<bool>,
     to_the_last: bool,
@@ -74,6 +77,20 @@ pub async fn run(
                     let _ = socket.send_with_flags(FULL, libc::MSG_NOSIGNAL);
                     continue;
                 };
+                // A proxy has the connections of all its clients; theirs are counted when they say who they are.
+                let limit = match limits::is_counted(&ip, &config.trusted_proxies) {
+                    true => config.max_connections_per_address,
+                    false => 0,
+                };
+                let Some(of_address) = addresses.hold(&limits::owner(&ip), limit) else {
+                    tracing::debug!(
+                        ip,
+                        "an address has more than {limit} sockets (realtime.max_connections_per_address)"
+                    );
+                    let _ = socket.send_with_flags(GREEDY, libc::MSG_NOSIGNAL);
+                    continue;
+                };
+                let place = Place::new(place, of_address);
                 next = (next + 1) % shards.len();
                 // Waits when the shard is behind; the kernel's backlog then holds the rest.
                 if shards[next]

@@ -24,6 +24,7 @@ use super::takeover::{self, TakeoverError};
 use super::{Listeners, run, spawn};
 use crate::backend::workers::Workers;
 use crate::config::{Config, ListenAddress};
+use crate::control::client::Client;
 use crate::control::election::{self, NotElected};
 use crate::control::restarts::Record;
 use crate::hub::mailbox::Shard;
@@ -86,7 +87,7 @@ pub fn start(birth: &Birth) -> Result<(), NotStarted> {
     let by = birth.name();
     wait(&record, &by)?;
     record.started(&by);
-    let bound = super::check_docroot(config)
+    let bound = super::check_files(config)
         .and_then(|()| super::Listener::bind(&config.listen))
         .inspect_err(|error| record.failed(&error.to_string()));
     // Before it starts: what kills it at once counts, too.
@@ -106,6 +107,11 @@ pub fn take_over(birth: &Birth) -> Result<(), NotStarted> {
         wait(&Record::read(&tried), &birth.name())?;
     }
     fork(birth, None)
+}
+
+/// Whether `hub` is of an older start of PHP than `worker`, which brought another version or other settings.
+pub fn is_outdated(hub: &Identity, worker: &Worker) -> bool {
+    hub.detached && worker.generation > hub.generation && worker.fingerprint != hub.fingerprint
 }
 
 /// Returns in the worker only.
@@ -157,10 +163,16 @@ fn live(birth: &Birth, listeners: Option<Listeners>) -> i32 {
 
 /// Takes over from the hub that runs. The error is an exit code.
 fn inherit(birth: &Birth) -> Result<Listeners, i32> {
-    let error = match takeover::take(&birth.config) {
+    // The one that began before may be done by now: then no hub need hear of this.
+    if let Ok(link) = Client::connect(&birth.config.socket, birth.config.timeout)
+        && !is_outdated(link.identity(), &birth.worker)
+    {
+        return Err(0);
+    }
+    let error = match takeover::take_if(&birth.config, |hub| is_outdated(hub, &birth.worker)) {
         Ok(listeners) => return Ok(listeners),
         // Another worker was faster.
-        Err(TakeoverError::Underway(_)) => return Err(0),
+        Err(TakeoverError::Underway(_) | TakeoverError::Needless(_)) => return Err(0),
         // It has just ended; whoever finds that out first starts the next one.
         Err(TakeoverError::Absent(_)) => return Err(0),
         Err(error) => error,

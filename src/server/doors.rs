@@ -16,6 +16,7 @@ use super::accept::{self, Accepted, SPARE};
 use super::listen::Listener;
 use crate::control::election::Elected;
 use crate::control::server::{self, Desks};
+use crate::limits::Counts;
 use crate::node::Node;
 
 /// How long a process may take to finish the request that it is sending when the doors close.
@@ -35,6 +36,7 @@ pub struct Doors {
     /// The server.
     pub node: Arc<Node>,
     places: Arc<Semaphore>,
+    addresses: Arc<Counts>,
     open: Option<Open>,
 }
 
@@ -62,6 +64,7 @@ impl Doors {
             desks,
             node,
             places,
+            addresses: Arc::default(),
             open: None,
         }
     }
@@ -140,6 +143,7 @@ impl Doors {
             listener,
             self.shards.clone(),
             self.places.clone(),
+            self.addresses.clone(),
             self.node.config().clone(),
             closing,
             to_the_last,

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::auth::KeysError;
 use crate::config::ListenAddress;
 use crate::control::election::NotElected;
 
@@ -51,6 +52,9 @@ pub enum StartError {
         /// Why not.
         error: io::Error,
     },
+    /// The keys of tokens cannot be read.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// Anything else about the address.
     #[error("cannot listen on {address} (realtime.listen): {error}")]
     Listen {

@@ -33,6 +33,7 @@ pub use self::listen::{Listener, StartError};
 pub use self::logging::PhpLog;
 pub use self::process::is_patient;
 pub use self::takeover::{Legacy, TakeoverError};
+use crate::auth::Auth;
 use crate::backend::Backend;
 use crate::config::Config;
 use crate::control::election::{self, Elected};
@@ -145,7 +146,10 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
     result
 }
 
-fn check_docroot(config: &Config) -> Result<(), StartError> {
+/// Looks at what the settings name, so that a mistake is told before anything is bound.
+fn check_files(config: &Config) -> Result<(), StartError> {
+    // Read once more with the node.
+    Auth::new(config)?;
     let Some(directory) = &config.docroot else {
         return Ok(());
     };
@@ -309,7 +313,7 @@ impl Server {
     /// Starts one. What cannot be bound is told before any thread starts.
     pub fn start(config: Config, backend: Arc<dyn Backend>) -> Result<Self, StartError> {
         logging::start(&config);
-        check_docroot(&config)?;
+        check_files(&config)?;
         let listeners = Listeners::bind(&config)?;
         Self::with(listeners, config, backend, Identity::default())
     }

@@ -143,6 +143,8 @@ async fn sweep(shared: Rc<Shared>) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        shared.hub.borrow_mut().sweep(parts);
+        let mut hub = shared.hub.borrow_mut();
+        hub.sweep(parts);
+        hub.expire_tokens();
     }
 }

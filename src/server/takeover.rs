@@ -22,7 +22,7 @@ use crate::control::election::Elected;
 use crate::control::handover::Link;
 use crate::history::Past;
 use crate::node::Node;
-use crate::wire::control::{self, Greeting, HELLO_MAX, Hello, Purpose, VERSION};
+use crate::wire::control::{self, Greeting, HELLO_MAX, Hello, Identity, Purpose, VERSION};
 use crate::wire::handover::{self, DESCRIPTORS, Estate, HANDOVER, PARTS_MAX, Part, Said, Step};
 
 /// How long the old hub may say nothing.
@@ -34,6 +34,9 @@ pub enum TakeoverError {
     /// Somebody else is at it.
     #[error("another process is taking over from the realtime server on {}", .0.display())]
     Underway(PathBuf),
+    /// It has been done.
+    #[error("the realtime server on {} is as new", .0.display())]
+    Needless(PathBuf),
     /// There is nobody to take over from: stand for election.
     #[error("no realtime server is on the control socket {} any more", .0.display())]
     Absent(PathBuf),
@@ -81,6 +84,14 @@ pub struct Legacy {
 ///
 /// The old hub serves until [`super::run`] has started what this returns, and goes on serving when that never happens.
 pub fn take(config: &Config) -> Result<Listeners, TakeoverError> {
+    take_if(config, |_| true)
+}
+
+/// The same if the hub that is there now is `outdated`: another process may have taken over just before.
+pub fn take_if(
+    config: &Config,
+    outdated: impl FnOnce(&Identity) -> bool,
+) -> Result<Listeners, TakeoverError> {
     let socket = &config.socket;
     let broken = |error| TakeoverError::Broken {
         socket: socket.clone(),
@@ -110,6 +121,9 @@ pub fn take(config: &Config) -> Result<Listeners, TakeoverError> {
             socket: socket.clone(),
             reason,
         });
+    }
+    if !outdated(&greeting.identity) {
+        return Err(TakeoverError::Needless(socket.clone()));
     }
     let (estate, [control, lock, clients]) = estate(&mut link).map_err(broken)?;
     let former = ListenAddress::parse(&estate.listen)
@@ -168,6 +182,7 @@ pub async fn succeed(
                     node.inject(note).map_err(io::Error::other)?;
                 }
             }
+            Said::Part(Part::Revoked(lists)) => node.auth().revocations().adopt(lists),
             Said::Step(Step::Yours) => break,
             other => return Err(io::Error::other(format!("{other:?} in place of Yours"))),
         }

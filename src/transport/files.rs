@@ -11,11 +11,9 @@ use hyper::{Response, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use super::body::Body;
+use super::library;
 use super::response::{self, Refusal};
 use crate::config::Config;
-
-/// The client library.
-const CLIENT: &str = include_str!("../../php/client/realtime.js");
 
 /// The largest file that is served, in bytes.
 const FILE_MAX: u64 = 16 << 20;
@@ -56,7 +54,7 @@ pub fn client(parts: &Parts) -> Response<Body> {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        let body = Bytes::from_static(CLIENT.as_bytes());
+        let body = Bytes::from_static(library::SERVED.as_bytes());
         response::full(StatusCode::OK, "text/javascript; charset=utf-8", body)
     };
     let headers = response.headers_mut();

@@ -13,12 +13,12 @@ use hyper::rt::ReadBufCursor;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shared;
 use super::routes::{self, Requests};
 use super::stream::{self, Stream};
 use super::websocket::{self, WebSocket};
+use crate::limits::Place;
 use crate::socket::Socket;
 
 /// The largest request head, in bytes. Browsers' cookies alone may have 8 KiB.
@@ -38,12 +38,7 @@ pub enum Takeover {
 }
 
 /// Serves one socket until it ends.
-pub async fn serve(
-    shared: Rc<Shared>,
-    socket: socket2::Socket,
-    ip: Box<str>,
-    place: OwnedSemaphorePermit,
-) {
+pub async fn serve(shared: Rc<Shared>, socket: socket2::Socket, ip: Box<str>, place: Place) {
     let socket = match Socket::new(socket, place) {
         Ok(socket) => Rc::new(socket),
         Err(error) => {
@@ -57,6 +52,7 @@ pub async fn serve(
     let requests = Rc::new(Requests {
         shared: shared.clone(),
         ip,
+        pace: RefCell::default(),
         taken: taken.clone(),
         asked: asked.clone(),
     });

@@ -21,6 +21,7 @@ use super::mailslot::{BETWEEN_POLLS, Mailslot};
 use super::request::Query;
 use super::response::{self, Refusal};
 use super::routes::{self, Requests};
+use crate::auth;
 use crate::broker::CatchUp;
 use crate::ids::{Channel, ConnectionId, Position};
 use crate::message::Transport;
@@ -53,6 +54,9 @@ struct Answer {
     connection: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
+    /// Seconds until the token expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<u64>,
 }
 
 /// Answers a poll.
@@ -145,6 +149,7 @@ async fn first_of_session(
     let info = session.info().clone();
     let cursor: Position = answer.cursor.parse().expect("a cursor of our own");
     let since = position(query).unwrap_or(cursor);
+    let expires = session.expires();
     let slot = Arc::new(Mailslot::new(info.key, past, since, cursor));
     lock(&shared.polls.slots).insert(info.id, slot.clone());
     tokio::task::spawn_local(keep(shared.clone(), session, slot.clone()));
@@ -154,6 +159,7 @@ async fn first_of_session(
         key: Some(format!("{:016x}", info.key)),
         messages: objects(taken.messages),
         cursor: taken.cursor.to_string(),
+        expires,
         ..answer
     })
 }
@@ -168,7 +174,8 @@ async fn next_of_session(
     let id: ConnectionId = connection.parse().map_err(|_| gone())?;
     let key = u64::from_str_radix(key, 16).map_err(|_| gone())?;
     let slot = lock(&polls.slots).get(&id).cloned();
-    let slot = slot.filter(|slot| slot.key == key).ok_or_else(gone)?;
+    let proves = |slot: &Arc<Mailslot>| auth::is_same(&slot.key.to_ne_bytes(), &key.to_ne_bytes());
+    let slot = slot.filter(proves).ok_or_else(gone)?;
     let taken = slot.next(position(query), timeout).await.ok_or_else(gone)?;
     Ok(Answer {
         messages: objects(taken.messages),
@@ -177,6 +184,7 @@ async fn next_of_session(
         oldest: None,
         connection: None,
         key: None,
+        expires: None,
     })
 }
 
@@ -248,6 +256,7 @@ fn attach(session: &Session, query: &Query) -> (Vec<Bytes>, Answer, bool) {
         oldest,
         connection: None,
         key: None,
+        expires: None,
     };
     (messages, answer, complete)
 }

@@ -10,6 +10,7 @@ mod body;
 mod extensions;
 mod files;
 mod forwarded;
+mod library;
 mod long_poll;
 mod mailslot;
 mod origin;
@@ -18,6 +19,7 @@ mod request;
 mod response;
 mod routes;
 mod stream;
+mod token;
 mod upgrade;
 mod websocket;
 

@@ -13,17 +13,29 @@ pub enum Verdict {
     Same,
     /// A page of another origin that is on the list: the answer must name it.
     Listed(HeaderValue),
+    /// A page of another origin where any may connect: as nobody, without the cookies that its browser sends along.
+    Any,
     /// A page that is not allowed.
     Foreign,
 }
 
 /// Judges a request by its headers.
 pub fn judge(headers: &HeaderMap, allowed: &Origins) -> Verdict {
+    let otherwise = if allowed.any() {
+        Verdict::Any
+    } else {
+        Verdict::Foreign
+    };
     let Some(origin) = headers.get(header::ORIGIN) else {
-        return Verdict::Same;
+        // No browser, or a page that only embeds the answer: browsers say so here, and name no origin.
+        return if is_embedded_elsewhere(headers) {
+            otherwise
+        } else {
+            Verdict::Same
+        };
     };
     let Ok(text) = origin.to_str() else {
-        return Verdict::Foreign;
+        return otherwise;
     };
     let host = headers
         .get(header::HOST)
@@ -34,22 +46,29 @@ pub fn judge(headers: &HeaderMap, allowed: &Origins) -> Verdict {
         .is_some_and(|((scheme, from), host)| same_host(scheme, from, host));
     if same {
         Verdict::Same
-    } else if allowed.allows(text) {
+    } else if allowed.names(text) {
         Verdict::Listed(origin.clone())
     } else {
-        Verdict::Foreign
+        otherwise
     }
 }
 
 /// Adds what a browser wants to see before it shows the answer to a page of another origin.
 pub fn add_cors(headers: &mut HeaderMap, verdict: &Verdict) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
-    if let Verdict::Listed(origin) = verdict {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        headers.insert(
-            header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
-            HeaderValue::from_static("true"),
-        );
+    match verdict {
+        Verdict::Listed(origin) => {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            headers.insert(
+                header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+                HeaderValue::from_static("true"),
+            );
+        }
+        Verdict::Any => {
+            let any = HeaderValue::from_static("*");
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
+        }
+        Verdict::Same | Verdict::Foreign => {}
     }
 }
 
@@ -66,6 +85,16 @@ pub fn add_preflight(headers: &mut HeaderMap) {
     for (name, value) in set {
         headers.insert(name, HeaderValue::from_static(value));
     }
+}
+
+/// An image, a script or a frame of another site: its page cannot read the answer, but the browser sends cookies with it.
+fn is_embedded_elsewhere(headers: &HeaderMap) -> bool {
+    let says = |name: &str, values: &[&str]| {
+        headers
+            .get(name)
+            .is_some_and(|value| values.iter().any(|known| value == known))
+    };
+    says("sec-fetch-site", &["cross-site", "same-site"]) && !says("sec-fetch-mode", &["navigate"])
 }
 
 /// `Origin` never has the default port, `Host` may (behind some proxies).
@@ -111,5 +140,21 @@ mod tests {
             verdict("https://other.example", "a.example"),
             Verdict::Listed(_)
         ));
+    }
+
+    #[test]
+    fn what_another_site_embeds_is_foreign() {
+        let none = Origins::default();
+        let verdict = |site: &'static str, mode: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("sec-fetch-site", HeaderValue::from_static(site));
+            headers.insert("sec-fetch-mode", HeaderValue::from_static(mode));
+            judge(&headers, &none)
+        };
+        assert_eq!(verdict("same-origin", "no-cors"), Verdict::Same);
+        assert_eq!(verdict("none", "navigate"), Verdict::Same);
+        assert_eq!(verdict("cross-site", "navigate"), Verdict::Same);
+        assert_eq!(verdict("cross-site", "no-cors"), Verdict::Foreign);
+        assert_eq!(verdict("same-site", "no-cors"), Verdict::Foreign);
     }
 }

@@ -48,6 +48,13 @@ pub async fn answer(
     }
     let node = &requests.shared.node;
     let body = read(node, body).await?;
+    let wait = requests
+        .pace
+        .borrow_mut()
+        .spend(node.config().rate(), 0, body.len());
+    if let Some(wait) = wait {
+        tokio::time::sleep(wait).await;
+    }
     let text = std::str::from_utf8(&body)
         .map_err(|_| Refusal::bad("bad_json", "the body is not UTF-8"))?;
     let (publish, claim) = native::parse_publish(text).map_err(|mistake: Mistake| Refusal {
@@ -144,7 +151,7 @@ async fn known(node: &Arc<Node>, claim: &Claim) -> Result<Arc<ConnectionInfo>, R
     let id: ConnectionId = claim.connection.parse().map_err(|_| forbidden())?;
     let key = u64::from_str_radix(&claim.key, 16).map_err(|_| forbidden())?;
     let known = match node.connection(id) {
-        Some(registered) => (registered.info.key == key).then_some(registered.info),
+        Some(registered) => registered.info.has_key(key).then_some(registered.info),
         // A stream may still be at the hub that this one has taken over from, while its client's requests come here.
         None => match node.predecessor().cloned() {
             Some(old) => {

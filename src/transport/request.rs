@@ -8,7 +8,7 @@ use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
 
 use super::response::Refusal;
-use super::{Shared, forwarded};
+use super::{Shared, forwarded, token};
 use crate::ids::{Channel, ConnectionId};
 use crate::message::{ConnectionInfo, Transport};
 
@@ -94,13 +94,14 @@ pub fn channel(name: &str) -> Result<Channel, Refusal> {
     })
 }
 
-/// A new connection's identity.
+/// A new connection's identity, proven when it has a token.
 pub fn identify(
     shared: &Shared,
     transport: Transport,
     ip: &str,
     parts: &Parts,
 ) -> Result<Arc<ConnectionInfo>, Refusal> {
+    let grant = token::grant(&shared.node, parts)?;
     let mut random = [0u8; 24];
     getrandom::fill(&mut random).map_err(|error| {
         tracing::error!(%error, "the kernel gives no random numbers");
@@ -127,7 +128,7 @@ pub fn identify(
         headers(&parts.headers),
     );
     info.secure = client.secure;
-    Ok(Arc::new(info))
+    Ok(Arc::new(info.with_grant(grant)))
 }
 
 fn headers(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {

@@ -56,6 +56,7 @@ impl From<Denied> for Refusal {
             Denied::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Denied::Busy => StatusCode::TOO_MANY_REQUESTS,
             Denied::TooManySubscriptions => StatusCode::BAD_REQUEST,
+            Denied::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         };
         Self::new(status, denied.code(), denied.to_string())
     }
@@ -78,6 +79,11 @@ impl From<Refusal> for Response<Body> {
                     header::SEC_WEBSOCKET_VERSION,
                     HeaderValue::from_static("13"),
                 );
+            }
+            StatusCode::UNAUTHORIZED => {
+                let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+                let headers = response.headers_mut();
+                headers.insert(header::WWW_AUTHENTICATE, challenge);
             }
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 response

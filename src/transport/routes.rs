@@ -22,7 +22,9 @@ use super::stream::Stream;
 use super::upgrade::{Handshake, Protocols};
 use super::websocket::{Kind, WebSocket};
 use super::{Shared, files, long_poll, publish};
+use crate::limits::{self, Held, Pace};
 use crate::message::{ConnectionInfo, Transport};
+use crate::node::Node;
 use crate::session::{self, Admitted};
 use crate::wire::{self, Format};
 
@@ -33,6 +35,8 @@ pub struct Requests {
     pub shared: Rc<Shared>,
     /// The peer's address.
     pub ip: Box<str>,
+    /// How fast its requests may come.
+    pub pace: RefCell<Pace>,
     /// Where a route puts what takes the socket over.
     pub taken: Rc<RefCell<Option<Takeover>>>,
     /// Set when the head of an endless answer has been written.
@@ -44,11 +48,17 @@ pub async fn answer(
     requests: Rc<Requests>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let (parts, body) = request.into_parts();
-    let verdict = origin::judge(
-        &parts.headers,
-        &requests.shared.node.config().allowed_origins,
-    );
+    let (mut parts, body) = request.into_parts();
+    let config = requests.shared.node.config();
+    let verdict = origin::judge(&parts.headers, &config.allowed_origins);
+    if verdict == Verdict::Any {
+        // Any page may ask, but not in the name of whoever looks at it.
+        parts.headers.remove(header::COOKIE);
+    }
+    let wait = requests.pace.borrow_mut().spend(config.rate(), 1, 0);
+    if let Some(wait) = wait {
+        tokio::time::sleep(wait).await;
+    }
     let mut response = match route(&requests, &parts, body, &verdict).await {
         Ok(response) => response,
         Err(refusal) => {
@@ -124,7 +134,38 @@ pub async fn admit(
         ));
     }
     let info = request::identify(&requests.shared, transport, &requests.ip, parts)?;
-    Ok(session::admit(node, info).await?)
+    let held = hold(node, &info)?;
+    let mut admitted = session::admit(node, info).await?;
+    admitted.hold(held);
+    Ok(admitted)
+}
+
+/// Takes a place among the connections of the client's address, and among those of its user.
+fn hold(node: &Node, info: &ConnectionInfo) -> Result<Vec<Held>, Refusal> {
+    let config = node.config();
+    let full = |whose: &str, setting: &str| {
+        tracing::debug!(
+            ip = &*info.ip,
+            "refused: {whose} is over realtime.{setting}"
+        );
+        let message = format!("{whose} has all the connections that one may have");
+        Refusal::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_connections",
+            message,
+        )
+    };
+    let mut held = Vec::new();
+    if limits::is_counted(&info.ip, &config.trusted_proxies) {
+        let (owner, limit) = (limits::owner(&info.ip), config.max_connections_per_address);
+        let place = node.addresses().hold(&owner, limit);
+        held.push(place.ok_or_else(|| full("this address", "max_connections_per_address"))?);
+    }
+    if let Some(user) = info.user() {
+        let place = node.users().hold(user, config.max_connections_per_user);
+        held.push(place.ok_or_else(|| full("this user", "max_connections_per_user"))?);
+    }
+    Ok(held)
 }
 
 /// Asks PHP, for each channel of a query, whether the client may subscribe.

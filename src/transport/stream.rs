@@ -92,6 +92,7 @@ fn begin(shared: &Shared, stream: Stream, socket: &Rc<Socket>) -> Session {
             version: 1,
             ping: config.ping_interval.as_secs().max(1),
             max_message_size: config.max_message_size,
+            expires: session.expires(),
         });
     }
     // Allowed before the head was written, and within realtime.max_subscriptions.

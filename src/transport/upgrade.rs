@@ -12,6 +12,7 @@ use tungstenite::handshake::derive_accept_key;
 use super::body::Body;
 use super::extensions::Deflate;
 use super::response::Refusal;
+use super::token::PROTOCOL_PREFIX;
 use crate::wire::deflate::Packing;
 
 /// A valid handshake.
@@ -120,6 +121,8 @@ fn choose(headers: &HeaderMap, protocols: Protocols) -> Result<Option<HeaderValu
     if offered.peek().is_none() {
         return Ok(None);
     }
+    // A token is no protocol, and must not come back in the answer.
+    let mut offered = offered.filter(|name| !name.starts_with(PROTOCOL_PREFIX));
     let chosen = match protocols {
         Protocols::Only(name) => offered.find(|offer| *offer == name).ok_or_else(|| {
             Refusal::bad(
@@ -127,7 +130,11 @@ fn choose(headers: &HeaderMap, protocols: Protocols) -> Result<Option<HeaderValu
                 format!("the only sub-protocol here is {name}"),
             )
         })?,
-        Protocols::Any => offered.next().unwrap_or_default(),
+        Protocols::Any => offered.next().ok_or_else(|| {
+            let message =
+                "offer a sub-protocol of your own beside the token: a browser wants one chosen";
+            Refusal::bad("bad_protocol", message)
+        })?,
     };
     HeaderValue::try_from(chosen).map(Some).map_err(|_| {
         Refusal::bad(

@@ -4,16 +4,20 @@
 //! `hub` puts there, and the hub alone writes to the socket: the shard has to write without waking this task.
 
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Sleep;
 
 use super::http::linger;
 use super::{Shared, alongside};
 use crate::backend::ReplyTo;
+use crate::config::Rate;
 use crate::ids::Channel;
+use crate::limits::Pace;
 use crate::message::{EventName, Incoming};
 use crate::session::{self, Admitted, Denied, Session};
 use crate::socket::Socket;
@@ -71,6 +75,9 @@ pub async fn run(shared: Rc<Shared>, websocket: WebSocket, socket: Rc<Socket>, r
         input: rest.into(),
         read: 0,
         ended: false,
+        pace: Pace::default(),
+        rate: shared.node.config().rate(),
+        paused: None,
     };
     connection.greet(&kind);
     connection.serve(&kind).await;
@@ -93,6 +100,10 @@ struct Connection {
     read: usize,
     /// The client sends no more.
     ended: bool,
+    pace: Pace,
+    rate: Rate,
+    /// Until when nothing more is read: it has outrun its pace.
+    paused: Option<Pin<Box<Sleep>>>,
 }
 
 enum Next {
@@ -116,6 +127,7 @@ impl Connection {
                     version: 1,
                     ping: config.ping_interval.as_secs().max(1),
                     max_message_size: config.max_message_size,
+                    expires: self.session.expires(),
                 });
             }
             Kind::Raw(channel) => {
@@ -132,7 +144,12 @@ impl Connection {
 
     async fn serve(&mut self, kind: &Kind) {
         loop {
-            match std::future::poll_fn(|cx| self.poll_next(cx)).await {
+            let next = std::future::poll_fn(|cx| self.poll_next(cx)).await;
+            if matches!(next, Next::Event(_)) {
+                let unpacked = self.reader.take_unpacked();
+                self.spend(1, unpacked);
+            }
+            match next {
                 Next::Event(Event::Text(text)) => {
                     self.session.heard();
                     match kind {
@@ -194,6 +211,12 @@ impl Connection {
             if hub.borrow().closing(slot).is_some() {
                 return Poll::Ready(Next::Closing);
             }
+            if let Some(pause) = &mut self.paused {
+                ready!(pause.as_mut().poll(cx));
+                self.paused = None;
+                // What it has said meanwhile was not read, a pong among it.
+                hub.borrow_mut().heard(slot);
+            }
             match self.next_event() {
                 Ok(Some(event)) => return Poll::Ready(Next::Event(event)),
                 Ok(None) => {}
@@ -241,6 +264,7 @@ impl Connection {
                 unsafe { lent.set_len(count) };
                 self.input = lent;
                 self.read = 0;
+                self.spend(0, count);
                 Poll::Ready(Ok(()))
             }
             other => {
@@ -254,6 +278,13 @@ impl Connection {
                     Poll::Pending => Poll::Pending,
                 }
             }
+        }
+    }
+
+    /// Counts what came from the client, and stops reading for a while if that was too much.
+    fn spend(&mut self, messages: usize, bytes: usize) {
+        if let Some(wait) = self.pace.spend(self.rate, messages, bytes) {
+            self.paused = Some(Box::pin(tokio::time::sleep(wait)));
         }
     }
 
@@ -281,6 +312,13 @@ impl Connection {
             Command::Ping => self.session.tell(&ServerFrame::Pong {
                 reference: reference.as_deref(),
             }),
+            Command::Token(token) => match self.session.refresh(&token) {
+                Ok(expires) => self.session.tell(&ServerFrame::Token {
+                    reference: reference.as_deref(),
+                    expires,
+                }),
+                Err(bad) => self.error(bad.code(), &bad.to_string(), reference, None),
+            },
             Command::Subscribe { channel, since } => {
                 self.subscribe(channel, since, reference).await;
             }
@@ -368,6 +406,7 @@ impl Connection {
             Denied::Busy | Denied::TimedOut | Denied::HandlerFailed => 1013,
             Denied::Gone => 1001,
             Denied::NoHandler | Denied::Forbidden | Denied::TooManySubscriptions => 1008,
+            Denied::TooLarge => 1009,
         };
         let slot = self.session.slot();
         self.session

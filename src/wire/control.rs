@@ -13,7 +13,7 @@ use crate::ids::{Channel, ConnectionId, InvalidId};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish, Transport};
 
 /// The version of these frames. Both sides must have the same.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The largest hello or greeting, in bytes: what is read from a peer before it is known to be one of ours.
 pub const HELLO_MAX: usize = 4096;
@@ -127,6 +127,17 @@ pub enum Request<'a> {
         since: Option<String>,
     },
     Stats,
+    Disconnect {
+        user: String,
+        code: u16,
+        reason: String,
+    },
+    RevokeUser {
+        user: String,
+    },
+    RevokeToken {
+        token: String,
+    },
     /// The connection that has this key, for another hub; [`Response::Connections`] with at most one.
     Find {
         who: u128,
@@ -152,6 +163,7 @@ pub enum Response {
     },
     Stats(WireStats),
     Failed(WireFailure),
+    Count(usize),
 }
 
 /// Why a request was not done.
@@ -170,6 +182,8 @@ pub enum WireFailure {
     Stopped,
     /// The request makes no sense to the hub.
     Bad(String),
+    /// The hub will not do it.
+    Refused(String),
     /// Another hub serves this socket from now on: nothing was done, connect anew. May come without a request.
     Moved,
 }
@@ -216,6 +230,7 @@ pub struct WireConnection {
     pub transport: u8,
     pub ip: String,
     pub head: String,
+    pub user: Option<String>,
 }
 
 impl WireConnection {
@@ -223,9 +238,8 @@ impl WireConnection {
     pub fn into_info(self) -> Option<ConnectionInfo> {
         let transport = *Transport::ALL.get(usize::from(self.transport))?;
         let id = ConnectionId::from_bits(self.id);
-        Some(ConnectionInfo::from_head(
-            id, transport, &self.ip, &self.head,
-        ))
+        let info = ConnectionInfo::from_head(id, transport, &self.ip, &self.head);
+        Some(info.with_user(self.user.map(Into::into)))
     }
 }
 

@@ -23,6 +23,9 @@ pub enum ServerFrame<'a> {
         version: u8,
         ping: u64,
         max_message_size: usize,
+        /// Seconds until the token expires.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        expires: Option<u64>,
     },
     Subscribed {
         channel: &'a str,
@@ -38,6 +41,11 @@ pub enum ServerFrame<'a> {
         channel: &'a str,
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<&'a RawValue>,
+    },
+    Token {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a RawValue>,
+        expires: u64,
     },
     Pong {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]

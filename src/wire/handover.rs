@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::control::{self, WirePayload};
+use crate::auth::Lists;
 
 /// The version of [`Part`].
 pub const HANDOVER: u32 = 1;
@@ -82,6 +83,8 @@ pub enum Part {
         /// The [`control::Response`], encoded.
         response: Bytes,
     },
+    /// Tokens and users that were taken back.
+    Revoked(Lists),
 }
 
 /// A message of the history.

@@ -16,7 +16,6 @@ pub const REF_MAX: usize = 64;
 pub type Reference = Option<Box<RawValue>>;
 
 /// What a client asks for.
-#[derive(Debug)]
 pub enum Command {
     /// To get a channel's messages, from `since` on.
     Subscribe {
@@ -32,8 +31,23 @@ pub enum Command {
     },
     /// To hand a message to PHP.
     Publish(ClientPublish),
+    /// To go on with a fresh token.
+    Token(String),
     /// A sign of life.
     Ping,
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without tokens and data.
+        match self {
+            Self::Subscribe { channel, since } => write!(f, "Subscribe {channel} {since:?}"),
+            Self::Unsubscribe { channel } => write!(f, "Unsubscribe {channel}"),
+            Self::Publish(publish) => write!(f, "Publish {}", publish.channel),
+            Self::Token(_) => f.write_str("Token"),
+            Self::Ping => f.write_str("Ping"),
+        }
+    }
 }
 
 /// A message for PHP.
@@ -75,6 +89,7 @@ struct Frame<'a> {
     data: Option<&'a RawValue>,
     connection: Option<String>,
     key: Option<String>,
+    token: Option<String>,
 }
 
 /// Reads one frame of `/ws`.
@@ -91,6 +106,10 @@ pub fn parse(text: &str) -> Result<(Command, Reference), Mistake> {
             channel: channel(&frame)?,
         }),
         Some("publish") => Ok(Command::Publish(publish(&frame)?)),
+        Some("token") => match frame.token.clone() {
+            Some(token) => Ok(Command::Token(token)),
+            None => Err(mistake("bad_frame", "\"token\" is missing".into())),
+        },
         Some("ping") => Ok(Command::Ping),
         Some(other) => Err(mistake("unknown_type", format!("unknown type {other:?}"))),
         None => Err(mistake("bad_frame", "\"type\" is missing".into())),

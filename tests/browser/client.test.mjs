@@ -1,7 +1,6 @@
 // Our client (php/client/realtime.js) in node, against the real server over a wire that can be cut.
 
 import assert from 'node:assert/strict';
-import { statSync } from 'node:fs';
 import { after, afterEach, before, describe, test as run } from 'node:test';
 import WebSocket from 'ws';
 import { Realtime } from '../../php/client/realtime.js';
@@ -261,8 +260,15 @@ for (const kind of KINDS) {
   });
 }
 
-test('the client is small', () => {
-  assert.ok(statSync(new URL('../../php/client/realtime.js', import.meta.url)).size < 10000);
+test('the client is small, and the same as it is served', async () => {
+  const served = await (await fetch(`${server.url}realtime.js`)).text();
+  assert.ok(served.length < 10000, `${served.length} bytes`);
+  const { Realtime: Served } = await import(`data:text/javascript,${encodeURIComponent(served)}`);
+  const rt = new Served(server.url, { WebSocket });
+  open.push(rt);
+  const got = await collect(rt, 'served');
+  await server.broadcast('served', 1);
+  await all(got, [1]);
 });
 
 test('goes on where a WebSocket cannot even be made', async () => {

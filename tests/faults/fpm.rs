@@ -50,6 +50,7 @@ impl Fpm {
         let run = home.join("run").display().to_string();
         let conf = documented
             .replace("/run/php", &run)
+            .replace("group = www-data", &format!("group = {}", user.group))
             .replace("www-data", &user.name);
         let conf = format!(
             "[global]\nerror_log = {}/fpm.log\n{conf}\n{pool}\n",
@@ -224,6 +225,7 @@ fn look(pid: u32) -> Option<Process> {
 /// Who the pool's workers are: www-data when root runs this, else who runs it.
 struct Account {
     name: String,
+    group: String,
     ids: Option<(u32, u32)>,
 }
 
@@ -248,8 +250,16 @@ impl Account {
             fields[2].parse().map_err(|_| "passwd")?,
             fields[3].parse().map_err(|_| "passwd")?,
         );
+        // A user's own group may have another name.
+        let groups = fs::read_to_string("/etc/group").map_err(|e| e.to_string())?;
+        let group = groups
+            .lines()
+            .find(|line| line.split(':').nth(2) == Some(fields[3]))
+            .and_then(|line| line.split(':').next())
+            .ok_or("no such group in /etc/group")?;
         Ok(Self {
             name: fields[0].to_owned(),
+            group: group.to_owned(),
             ids: (mine == 0).then_some(ids),
         })
     }

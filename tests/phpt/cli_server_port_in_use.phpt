@@ -30,7 +30,7 @@ echo $tell(wait_for(fn() => @file_get_contents("http://$web/"), fn() => usleep(1
 file_get_contents("http://$web/");
 posix_kill(-proc_get_status($server)['pid'], SIGKILL);
 proc_close($server);
-preg_match_all('/realtime: cannot.*/', file_get_contents("$root/log"), $lines);
+preg_match_all('/realtime cannot.*/', file_get_contents("$root/log"), $lines);
 echo $tell(implode("\n", $lines[0])), "\n";
 foreach (glob("$root/*") as $file) {
     unlink($file);
@@ -38,7 +38,7 @@ foreach (glob("$root/*") as $file) {
 ?>
 --EXPECTF--
 cannot listen on ADDRESS (realtime.listen): it is taken by process PID (php)
-realtime: cannot listen on ADDRESS (realtime.listen): it is taken by process PID (php)
+realtime cannot start its server: cannot listen on ADDRESS (realtime.listen): it is taken by process PID (php)
 --CLEAN--
 <?php
 require __DIR__ . '/clean.inc';

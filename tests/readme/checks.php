@@ -26,6 +26,8 @@ $browse = function (Block $block, Lab $lab) use ($serve): Program {
     return $chat;
 };
 
+$secret = 'realtime.secret=' . bin2hex(random_bytes(32));
+
 /** That two things are the same. */
 function equal(mixed $expected, mixed $given): void
 {
@@ -167,9 +169,35 @@ return [
         equal('forbidden', $stranger->frame('error')['code']);
         $stranger->send('{"type":"subscribe","channel":"public"}');
         $stranger->frame('subscribed');
-        $friend = new Socket($lab->port, '/ws?token=let-me-in');
+        $friend = new Socket($lab->port, '/ws?pass=let-me-in');
         $friend->send($subscribe);
         $friend->frame('subscribed');
+        $server->stop();
+    },
+
+    'php/docs/api.md#tokens php' => function (Block $block, Lab $lab) use ($secret): void {
+        $lab->write('public/token.json', $lab->php($block->code, 'token.php', '-d', $secret)->ends());
+    },
+
+    // The page gets the token that the block before has made.
+    'php/docs/api.md#tokens js' => function (Block $block, Lab $lab) use ($secret): void {
+        $code = str_replace('/token.php', '/token.json', $block->code, $count);
+        equal(1, $count);
+        $script = "import { Realtime } from '/realtime.js';\n$code" . <<<'JS'
+            rt.subscribe('private-room.1', said => console.log('heard ' + said)).ready.then(() => console.log('subscribed'));
+            JS;
+        $lab->write('public/script.html', "<!doctype html><script type=\"module\">\n$script</script>\n");
+        $server = $lab->php('<?php rt_run();', 'block.php', '-d', $secret, '-d', "realtime.listen=127.0.0.1:$lab->port",
+            '-d', "realtime.docroot=$lab->directory/public");
+        $lab->ready($server);
+        $page = $lab->browse('/script.html');
+        $page->prints('subscribed', 30);
+        $code = 'rt_broadcast("private-room.1", "you alone"); echo rt_connections()[0]->user;';
+        equal('42', $lab->php("<?php $code", 'push.php')->ends());
+        $page->prints('heard you alone', 30);
+        $stranger = new Socket($lab->port, '/ws');
+        $stranger->send('{"type":"subscribe","channel":"private-room.1"}');
+        equal('forbidden', $stranger->frame('error')['code']);
         $server->stop();
     },
 

@@ -244,6 +244,11 @@ impl Client {
         self.stream.write_all(bytes).unwrap();
     }
 
+    /// Sends to a server that may have had enough.
+    pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
     /// Reads a response's head, up to and with the empty line.
     pub fn head(&mut self) -> String {
         self.until(b"\r\n\r\n")

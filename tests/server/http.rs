@@ -198,7 +198,8 @@ fn the_client_library_is_served_and_cached() {
         Some("text/javascript; charset=utf-8")
     );
     assert_eq!(response.header("Access-Control-Allow-Origin"), Some("*"));
-    assert_eq!(response.body, include_str!("../../php/client/realtime.js"));
+    assert!(response.body.contains("\nexport function Realtime("));
+    assert!(response.body.len() < 10_000);
     let known = format!("If-None-Match: {}\r\n", response.header("ETag").unwrap());
     let unchanged = client.request("GET", "/realtime.js", &known, "");
     assert_eq!((unchanged.status, &*unchanged.body), (304, ""));

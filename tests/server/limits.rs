@@ -189,7 +189,11 @@ fn one_message_may_be_larger_than_the_backlog() {
 
 #[test]
 fn pongs_that_nobody_reads_are_a_backlog_too() {
-    let hub = Hub::with(&[("realtime.max_backlog", "64K")]);
+    let hub = Hub::with(&[
+        ("realtime.max_backlog", "64K"),
+        ("realtime.rate_messages", "0"),
+        ("realtime.rate_bytes", "0"),
+    ]);
     let mut slow = Client::with_receive_buffer(hub.address(), Some(4096));
     slow.send(handshake("/ws", "").as_bytes());
     slow.head();

@@ -14,11 +14,12 @@ use realtime::message::EventName;
 use realtime::server::takeover::{TakeoverError, take};
 use realtime::server::{Listeners, Server};
 use realtime::wire::control::Identity;
-use serde_json::Value;
+use serde_json::{Value, json as value};
 use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::harness::{PATIENCE, channel_named, config, directory, eventually, json, message};
+use crate::issuer::{SETTING, token};
 
 /// A place where hubs follow one another.
 pub struct Site {
@@ -461,4 +462,38 @@ fn a_unix_socket_stays_where_it_is() {
     drop(new);
     assert!(!place.path().join("clients.sock").exists());
     assert!(!site.config().socket.exists());
+}
+
+#[test]
+fn what_was_revoked_stays_so_and_users_are_found_at_the_old_hub() {
+    let site = Site::new(&[SETTING, ("realtime.drain", "60")]);
+    let old = site.first();
+    let address = old.address().to_owned();
+    let open = |token: &str| Client::websocket(&address, &format!("/ws?token={token}"));
+    let (gone, bob) = (
+        token(value!({"sub": "ada"})),
+        token(value!({"sub": "bob", "publish": "*"})),
+    );
+    let eve = token(value!({"sub": "eve"}));
+    let mut clients: Vec<Client> = (0..20).map(|_| open(&bob)).collect();
+    clients.iter_mut().for_each(|client| drop(client.json()));
+    let mut link = site.link();
+    link.revoke_token(&gone).unwrap();
+    link.revoke_user("eve").unwrap();
+    let new = site.next();
+    assert_eq!(new.address(), address);
+    for token in [&gone, &eve] {
+        let mut client = Client::connect(&address);
+        let refused = client.get(&format!("/poll?channel=a&token={token}"));
+        assert_eq!((refused.status, &*refused.code()), (401, "bad_token"));
+    }
+    let old_ones = old.node().connection_count();
+    assert!(old_ones > 0, "drained already");
+    let listed = link.connections(None).unwrap();
+    assert!(listed.iter().all(|info| info.user() == Some("bob")));
+    let closed = link.disconnect("bob", 4321, "off you go").unwrap();
+    assert!(closed > 0);
+    eventually("their end", || old.node().connection_count() == 0);
+    drop(new);
+    await_end(old);
 }

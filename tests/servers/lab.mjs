@@ -20,7 +20,7 @@ const extension = process.env.REALTIME_SO || path.join(root, 'modules/realtime.s
 export const isRoot = process.getuid() === 0;
 
 /** Who the pools' workers, and so the hubs, run as: www-data when root runs the tests, else who runs them. */
-export const user = isRoot ? account('www-data') : { ...os.userInfo(), name: os.userInfo().username };
+export const user = account(isRoot ? 'www-data' : os.userInfo().username);
 
 const labs = new Set();
 // A test that was cut short leaves nothing either.
@@ -86,8 +86,9 @@ export class Lab {
   /** A documented configuration, for this lab's paths, ports and users. */
   adapt(file, more = {}) {
     let text = readFileSync(path.join(root, file), 'utf8');
+    // In this order: `more` comes first, and last it overrides.
     const changes = {
-      '/srv/app': this.site, '/run/php': this.runDir, 'www-data': user.name, '127.0.0.1:8080': `127.0.0.1:${this.port}`,
+      ...more, '/srv/app': this.site, '/run/php': this.runDir, 'group = www-data': `group = ${user.group}`, 'www-data': user.name, '127.0.0.1:8080': `127.0.0.1:${this.port}`,
       '127.0.0.1:8081': `127.0.0.1:${this.shopPort}`, 'listen 80;': `listen 127.0.0.1:${this.webPort};`, ...more,
     };
     for (const [from, to] of Object.entries(changes)) text = text.replaceAll(from, to);
@@ -230,7 +231,8 @@ export class Lab {
   }
 }
 
-function directoryOf(pid) {
+/** Where a process stands; empty when that is not for us to know. */
+export function directoryOf(pid) {
   try {
     return readlinkSync(`/proc/${pid}/cwd`);
   } catch {
@@ -247,7 +249,9 @@ export function identity(as) {
 export function account(name) {
   const line = readFileSync('/etc/passwd', 'utf8').split('\n').find((entry) => entry.startsWith(`${name}:`));
   const [, , uid, gid] = line.split(':');
-  return { name, uid: Number(uid), gid: Number(gid) };
+  // A user's own group may have another name.
+  const group = readFileSync('/etc/group', 'utf8').split('\n').find((entry) => entry.split(':')[2] === gid).split(':')[0];
+  return { name, group, uid: Number(uid), gid: Number(gid) };
 }
 
 /** Below the ports that the system gives to clients: one of those could be taken again before the server has it. */

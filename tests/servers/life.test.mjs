@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { afterEach, describe, test as run } from 'node:test';
 import { sleep, until } from '../browser/support.mjs';
 import { Client, library } from './client.mjs';
-import { Lab } from './lab.mjs';
+import { Lab, directoryOf, isRoot } from './lab.mjs';
 import { alive, descriptors, ends, look, processes, signal, socketsAt } from './proc.mjs';
 import { Fpm, Nginx, shared, site } from './servers.mjs';
 
@@ -126,7 +126,7 @@ describe('its end', () => {
         const { hub, client } = await begin({ lab: { settings: { linger: '1' } }, fpm: { pool: STATIC, daemon } });
         await lab.fpm.stop(how);
         // After SIGKILL the workers go on and have to be ended by somebody, here us.
-        for (const { pid, title } of processes()) if (title === 'php-fpm: pool www' && belongs(pid)) signal(pid, 'SIGKILL');
+        for (const { pid, title } of processes()) if (title === 'php-fpm: pool www' && directoryOf(pid).startsWith(lab.home)) signal(pid, 'SIGKILL');
         assert.ok(await ends(hub.pid, 10000), 'the server has ended');
         assert.deepEqual(await client.closed, { code: 1001, reason: client.over.reason }, 'clients are told to come back');
         lab.fpm = await new Fpm(lab, { pool: STATIC, daemon }).start();
@@ -241,10 +241,10 @@ describe('a good child', () => {
   });
 
   test('as the first process of a container', async (t) => {
-    const wrap = ['unshare', ...(process.getuid() === 0 ? [] : ['--map-root-user']), '--pid', '--fork', '--mount-proc', '--kill-child'];
+    const wrap = ['unshare', ...(isRoot ? [] : ['--map-root-user']), '--pid', '--fork', '--mount-proc', '--kill-child'];
     if (spawnSync(wrap[0], [...wrap.slice(1), 'true']).status !== 0) return t.skip('unshare is not allowed here');
-    lab = await Lab.make({ ini: shared, settings: process.getuid() === 0 ? {} : { allow_root: 1 } });
-    lab.fpm = new Fpm(lab, { pool: STATIC, wrap, args: process.getuid() === 0 ? [] : ['-R'] });
+    lab = await Lab.make({ ini: shared, settings: isRoot ? {} : { allow_root: 1 } });
+    lab.fpm = new Fpm(lab, { pool: STATIC, wrap, ...(!isRoot && { as: 'root', args: ['-R'] }) });
     await lab.fpm.start();
     lab.nginx = await new Nginx(lab).start();
     await lab.push('life', 0);
@@ -261,11 +261,6 @@ describe('a good child', () => {
     assert.equal((await client.closed).code, 1001);
   });
 });
-
-/** Whether a process stands in this lab's directory. */
-function belongs(pid) {
-  return descriptors(pid).some(({ is }) => is.startsWith(lab.home) || socketsAt(lab.fpm.sockets[0]).includes(is));
-}
 
 /** The listening TCP sockets of a port. */
 function tcpListeners(port) {

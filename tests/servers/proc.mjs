@@ -42,7 +42,14 @@ export function uid(pid) {
 
 /** What each open descriptor of a process is: a path, `socket:[inode]`, `pipe:[inode]`, … */
 export function descriptors(pid) {
-  return readdirSync(`/proc/${pid}/fd`).map((fd) => {
+  let list;
+  try {
+    list = readdirSync(`/proc/${pid}/fd`);
+  } catch (error) {
+    if (error.code === 'ENOENT' || error.code === 'ESRCH') return []; // the process has ended meanwhile
+    throw error;
+  }
+  return list.map((fd) => {
     try {
       return { fd: Number(fd), is: readlinkSync(`/proc/${pid}/fd/${fd}`) };
     } catch {

@@ -29,7 +29,7 @@ export class Fpm {
     for (const name of pools) {
       const lines = Object.entries(pool[name.replace('.conf', '')] ?? (name === 'www.conf' ? pool : {}))
         .filter(([, value]) => typeof value !== 'object').map(([key, value]) => `${key} = ${value}`);
-      writeFileSync(lab.file('pool.d', name), [lab.adapt(`php/fpm/${name}`, as && { 'user = www-data': `user = ${as}` }), ...lines, ''].join('\n'));
+      writeFileSync(lab.file('pool.d', name), [lab.adapt(`php/fpm/${name}`, as && { 'user = www-data': `user = ${as}`, 'owner = www-data': `owner = ${as}`, 'group = www-data': `group = ${as}` }), ...lines, ''].join('\n'));
     }
     writeFileSync(lab.file('fpm.conf'), [
       '[global]', `pid = ${this.pidFile}`, `error_log = ${lab.logs}/fpm.log`, extra, `include = ${lab.file('pool.d')}/*.conf`, '',
@@ -137,7 +137,7 @@ export class Apache {
       `ServerRoot ${lab.file('apache')}`, `PidFile ${lab.file('apache.pid')}`, `Listen 127.0.0.1:${lab.webPort}`, 'ServerName app.example',
       `DefaultRuntimeDir ${lab.file('apache')}`, `Mutex file:${lab.file('apache')} default`,
       ...load, `LoadModule php_module ${modules}/libphp${version}.so`,
-      ...(isRoot ? [`User ${user.name}`, `Group ${user.name}`] : []),
+      ...(isRoot ? [`User ${user.name}`, `Group ${user.group}`] : []),
       `ErrorLog ${lab.logs}/apache.log`, 'LogLevel warn', 'TypesConfig /etc/mime.types', `PHPIniDir ${lab.home}`, `DocumentRoot ${lab.site}/public`,
       `<Directory ${lab.site}/public>`, 'Require all granted', '</Directory>', '<FilesMatch \\.php$>', 'SetHandler application/x-httpd-php', '</FilesMatch>',
       'StartServers 3', 'MinSpareServers 2', 'MaxSpareServers 6', 'MaxRequestWorkers 30', directives, 'Include realtime.conf', '',

@@ -75,6 +75,8 @@ pub struct Workers {
     attached_wake: Notify,
     /// A lane was put off: the moment to look again may be another one.
     later_wake: Notify,
+    /// There are replies to send.
+    replied: Notify,
     /// New links of attached processes.
     desk: attached::Desk,
     /// Somebody says that the handler is another one.
@@ -122,6 +124,7 @@ impl Workers {
             requests_wake: Notify::new(),
             attached_wake: Notify::new(),
             later_wake: Notify::new(),
+            replied: Notify::new(),
             desk: attached::Desk::new(),
             handler_changed: Notify::new(),
             counters: Counters::default(),
@@ -147,6 +150,8 @@ impl Workers {
         let workers = self.clone();
         tasks.spawn_local(async move { workers.keep_time().await });
         tasks.spawn_local(self.clone().serve_attached());
+        let workers = self.clone();
+        tasks.spawn_local(async move { workers.send_replies().await });
         let client = match (&self.config.handler, self.pool.clone()) {
             (Some(_), Some(address)) => {
                 let client = Rc::new(Client::new(self.clone(), Pool::new(address)));
@@ -201,11 +206,28 @@ impl Workers {
         }
     }
 
+    /// Sends replies, for as long as it is polled: those of all tasks that are ready before it, and when these have sent
+    /// their next requests. Waking the shards may cost this thread its core.
+    async fn send_replies(&self) {
+        loop {
+            self.replied.notified().await;
+            self.flush_replies();
+        }
+    }
+
+    fn flush_replies(&self) {
+        if let Some(replies) = self.replies.get().and_then(Weak::upgrade) {
+            replies.send();
+        }
+    }
+
     /// Takes no more events, and answers what waits: the server has stopped.
     fn shut_down(&self) {
         self.room.close();
         let drained = self.lock().drain();
         self.give_up(drained, "the server has stopped");
+        // Nobody is left to do it.
+        self.flush_replies();
     }
 
     /// Waits for a batch.
@@ -252,6 +274,7 @@ impl Workers {
                 transport: connection.transport.index() as u8,
                 ip: connection.ip.to_string(),
                 head: connection.head().to_owned(),
+                user: connection.user().map(ToOwned::to_owned),
             },
             state: connection
                 .state()
@@ -394,6 +417,7 @@ impl Workers {
     fn reply(&self, to: super::ReplyTo, outcome: super::Outcome) {
         if let Some(replies) = self.replies.get().and_then(Weak::upgrade) {
             replies.reply(to, outcome);
+            self.replied.notify_one();
         }
     }
 

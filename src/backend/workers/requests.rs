@@ -3,6 +3,7 @@
 //! Lives on the handler's thread, [`Config::handler_concurrency`](crate::config::Config) requests at a time. Imports the
 //! queue, the pool and `wire`.
 
+use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,11 +31,21 @@ pub(super) struct Client {
     pub(super) pool: Pool,
     common: Request,
     places: Semaphore,
+    marks: RefCell<Marks>,
     /// For what scripts print and PHP reports, and for requests that failed.
     printed: Throttle,
     reported: Throttle,
     failed: Throttle,
 }
+
+/// Marks, drawn many at a time: each draw is a system call. None is used twice.
+#[derive(Debug, Default)]
+struct Marks {
+    left: Vec<Mark>,
+}
+
+/// Marks drawn at a time.
+const DRAW: usize = 64;
 
 /// How a request ended that the pool took.
 #[derive(Debug, Default)]
@@ -69,11 +80,24 @@ struct End {
     refused: u8,
 }
 
+impl Marks {
+    fn next(&mut self) -> Result<Mark, getrandom::Error> {
+        if let Some(mark) = self.left.pop() {
+            return Ok(mark);
+        }
+        let mut drawn = [Mark::default(); DRAW];
+        getrandom::fill(drawn.as_flattened_mut())?;
+        self.left.extend_from_slice(&drawn[1..]);
+        Ok(drawn[0])
+    }
+}
+
 impl Client {
     pub(super) fn new(workers: Arc<Workers>, pool: Pool) -> Self {
         Self {
             common: params::common(&workers.config, &workers.secret),
             places: Semaphore::new(workers.config.handler_concurrency),
+            marks: RefCell::default(),
             workers,
             pool,
             printed: Throttle::default(),
@@ -117,11 +141,13 @@ impl Client {
     async fn run(&self, next: &Next, hands: &mut Hands) -> Result<(), Blame> {
         // Never closed.
         let _place = self.places.acquire().await;
-        let mut mark = Mark::default();
-        if let Err(error) = getrandom::fill(&mut mark) {
-            tracing::error!(%error, "the kernel gives no random numbers");
-            return Err(Blame::All);
-        }
+        let mark = match self.marks.borrow_mut().next() {
+            Ok(mark) => mark,
+            Err(error) => {
+                tracing::error!(%error, "the kernel gives no random numbers");
+                return Err(Blame::All);
+            }
+        };
         let body = postcard::to_stdvec(&next.batch)
             .expect("postcard writes everything that a batch holds");
         let mut request = self.common.clone();
