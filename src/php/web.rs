@@ -139,9 +139,8 @@ impl Request {
         };
         let bytes = events::marked(&self.mark, &outcomes);
         // SAFETY: on the PHP thread, in a request; PHP copies the bytes or sends them.
-        let written = unsafe {
-            zend::rt_request_write(bytes.as_ptr().cast(), bytes.len(), c_int::from(now))
-        };
+        let written =
+            unsafe { zend::rt_request_write(bytes.as_ptr().cast(), bytes.len(), c_int::from(now)) };
         match written {
             zend::OK => Ok(()),
             result => {

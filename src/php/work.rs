@@ -225,8 +225,7 @@ impl Outgoing {
 
     /// Whether the server should be told now.
     pub fn is_due(&self) -> bool {
-        !self.done.borrow().is_empty()
-            && (self.bytes.get() >= FULL || self.is_late())
+        !self.done.borrow().is_empty() && (self.bytes.get() >= FULL || self.is_late())
     }
 
     /// Whether it was told long ago.
