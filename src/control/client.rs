@@ -36,6 +36,7 @@ pub struct Client {
     stream: UnixStream,
     socket: PathBuf,
     timeout: Duration,
+    worker: Option<Worker>,
     greeting: Greeting,
     /// The request, framed.
     request: Vec<u8>,
@@ -143,6 +144,7 @@ impl Client {
                 error,
             },
         };
+        let deadline = Instant::now() + timeout;
         let stream = connect(socket, timeout).map_err(failed)?;
         if socket == config::default_socket() && !is_trusted(&stream).map_err(failed)? {
             return Err(ConnectError::Foreign(socket.into()));
@@ -151,6 +153,7 @@ impl Client {
             stream,
             socket: socket.into(),
             timeout,
+            worker: worker.clone(),
             greeting: Greeting {
                 version: 0,
                 pid: 0,
@@ -170,7 +173,7 @@ impl Client {
             purpose,
         };
         client.request = control::json_frame(&hello);
-        client.exchange(HELLO_MAX).map_err(failed)?;
+        client.exchange(HELLO_MAX, deadline).map_err(failed)?;
         client.greeting = serde_json::from_slice(&client.buffer)
             .map_err(|error| failed(io::Error::other(error)))?;
         match client.greeting.refused.take() {
@@ -402,7 +405,7 @@ impl Client {
         let response = loop {
             let response = match self.moved {
                 true => Response::Failed(WireFailure::Moved),
-                false => self.answer()?,
+                false => self.answer(deadline)?,
             };
             // The new hub's: the old one has said that it did nothing, so it is done once and not twice.
             if !matches!(response, Response::Failed(WireFailure::Moved))
@@ -410,10 +413,14 @@ impl Client {
             {
                 break response;
             }
-            let fresh = Self::connect(&self.socket, self.timeout)
+            // All of it together takes no longer than one call may.
+            let left = deadline.saturating_duration_since(Instant::now());
+            let fresh = Self::connect_as(&self.socket, left, self.worker.take())
                 .map_err(|error| Failure::Link(error.to_string()))?;
+            let timeout = self.timeout;
             let request = std::mem::take(&mut self.request);
             *self = Self { request, ..fresh };
+            self.limit(timeout);
         };
         for buffer in [&mut self.buffer, &mut self.request] {
             if buffer.capacity() > KEPT {
@@ -435,15 +442,14 @@ impl Client {
         }
     }
 
-    fn answer(&mut self) -> Result<Response, Failure> {
-        self.exchange(ANSWER_MAX)
+    fn answer(&mut self, deadline: Instant) -> Result<Response, Failure> {
+        self.exchange(ANSWER_MAX, deadline)
             .map_err(|error| self.broken(&error))?;
         control::read(&self.buffer).map_err(|error| self.broken(&io::Error::other(error)))
     }
 
     /// Sends the frame in `request` and reads one into `buffer`. Two system calls where the answer is short.
-    fn exchange(&mut self, limit: usize) -> io::Result<()> {
-        let deadline = Instant::now() + self.timeout;
+    fn exchange(&mut self, limit: usize, deadline: Instant) -> io::Result<()> {
         // Each read has its own time limit, as set for the link; where much of the time is over, it gets less.
         let nearly = self.timeout / 10 * 9;
         let mut shortened = false;

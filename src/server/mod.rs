@@ -237,12 +237,14 @@ async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io:
         let let_go = async || {
             doors.close().await?;
             node.resign(true);
+            // From here on the new hub may be serving, which this one hears a moment later: if it is stopped in between, the
+            // sockets' files must stay.
+            control.set_owned(false);
+            clients.set_owned(false);
             Ok(())
         };
         match handover::give(taker, &node, &estate, descriptors, let_go).await {
             Ok(link) => {
-                control.set_owned(false);
-                clients.set_owned(false);
                 if let Some(workers) = node.workers() {
                     workers.refer_attached();
                 }
@@ -250,6 +252,8 @@ async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io:
             }
             Err(error) => {
                 tracing::warn!(%error, "another server wanted to take over and did not; this one serves on");
+                control.set_owned(true);
+                clients.set_owned(true);
                 node.resign(false);
                 node.succeed(None);
                 if !doors.is_open() {

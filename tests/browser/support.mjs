@@ -9,6 +9,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+export { EventSource } from 'eventsource';
 export { default as WebSocket } from 'ws';
 
 export const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');

@@ -2,18 +2,20 @@
 //! hub that is behind or wants all links to end.
 
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use realtime::control::client::Client as Link;
 use realtime::control::links::Links;
 use realtime::wire::control::{
-    self as wire, Hello, PayloadRef, Purpose, Request, Response, WireFailure, WirePublish,
+    self as wire, Greeting, Hello, Identity, PayloadRef, Purpose, Request, Response, WireFailure,
+    WirePublish, Worker,
 };
 use tokio::sync::Semaphore;
 
 use crate::client::Client;
-use crate::harness::{Hub, PATIENCE, eventually};
+use crate::harness::{Hub, PATIENCE, eventually, message};
 
 fn publish<'a>(channel: &'a str, json: &'a [u8]) -> Request<'a> {
     Request::Publish(WirePublish {
@@ -250,6 +252,54 @@ fn finishing_ends_links_between_frames_and_answers_what_has_begun() {
 }
 
 /// Whether the link ends, after whatever word.
+#[test]
+fn a_call_that_is_sent_to_another_hub_says_whose_it_is_and_takes_no_longer_than_any() {
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("hub.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let greeting = wire::json_frame(&Greeting {
+        version: wire::VERSION,
+        pid: std::process::id(),
+        address: String::new(),
+        max_message_size: 1000,
+        identity: Identity::default(),
+        refused: None,
+    });
+    // One that hands over late, and one that never answers.
+    let hubs = std::thread::spawn(move || {
+        let mut frame = [0; 4096];
+        let (mut old, _) = listener.accept().unwrap();
+        assert_ne!(old.read(&mut frame).unwrap(), 0);
+        old.write_all(&greeting).unwrap();
+        assert_ne!(old.read(&mut frame).unwrap(), 0);
+        std::thread::sleep(TIMEOUT * 6 / 10);
+        let moved = wire::frame(&Response::Failed(WireFailure::Moved));
+        old.write_all(&moved).unwrap();
+        let (mut new, _) = listener.accept().unwrap();
+        let count = new.read(&mut frame).unwrap();
+        let hello: Hello = serde_json::from_slice(&frame[4..count]).unwrap();
+        assert_eq!(hello.worker.unwrap().generation, 7);
+        std::thread::sleep(TIMEOUT * 2 / 10);
+        new.write_all(&greeting).unwrap();
+        // Until the caller gives up.
+        while new.read(&mut frame).is_ok_and(|count| count > 0) {}
+    });
+    let worker = Worker {
+        master: std::process::id(),
+        generation: 7,
+        fingerprint: String::new(),
+    };
+    let mut link = Link::connect_as(&socket, TIMEOUT, Some(worker)).unwrap();
+    let before = Instant::now();
+    let error = link.publish(&message("a", "1")).unwrap_err();
+    assert!(error.to_string().contains("realtime.timeout"), "{error}");
+    let took = before.elapsed();
+    assert!(took < TIMEOUT * 13 / 10, "{took:?}");
+    drop(link);
+    hubs.join().unwrap();
+}
+
 fn ended(stream: &mut UnixStream) -> bool {
     let mut rest = Vec::new();
     match stream.read_to_end(&mut rest) {

@@ -205,6 +205,22 @@ fn an_old_hub_gets_over_whatever_a_new_one_does() {
 }
 
 #[test]
+fn an_old_hub_that_is_stopped_late_leaves_the_new_one_its_socket() {
+    let site = Site::new(&[]);
+    let old = site.first();
+    let mut taker = Raw::taker(&site, VERSION, HANDOVER);
+    let (_, descriptors) = taker.estate();
+    taker.past();
+    taker.step(Step::Ready);
+    taker.await_step(Step::Yours);
+    // The new hub may be serving from here on, and the old one be stopped before it hears of that.
+    drop(old);
+    let control = UnixListener::from(descriptors.into_iter().next().unwrap());
+    let _link = UnixStream::connect(&site.config().socket).unwrap();
+    control.accept().unwrap();
+}
+
+#[test]
 fn only_one_takes_over_at_a_time() {
     let site = Site::new(&[]);
     let old = site.first();

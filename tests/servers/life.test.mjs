@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { afterEach, describe, test as run } from 'node:test';
-import { sleep, until } from '../browser/support.mjs';
+import { EventSource, sleep, until } from '../browser/support.mjs';
 import { Client, library } from './client.mjs';
 import { Lab, directoryOf, isRoot } from './lab.mjs';
 import { alive, descriptors, ends, look, processes, signal, socketsAt } from './proc.mjs';
@@ -179,6 +179,26 @@ describe('its end', () => {
     await until(() => got.at(-1) === 'after', 'live messages again', 8000, () => got);
     assert.deepEqual(lab.zombies(), []);
     rt.close();
+  });
+
+  test('SIGKILL, and no request for a while: an EventSource behind nginx comes back all the same', async () => {
+    const { hub } = await begin({ fpm: { pool: STATIC } });
+    const got = [];
+    const source = new EventSource(`${lab.hubUrl}/sse?channel=life`);
+    source.onmessage = ({ data }) => got.push(JSON.parse(data));
+    try {
+      await until(() => source.readyState === EventSource.OPEN, 'a connection');
+      signal(hub.pid, 'SIGKILL');
+      // It tries every two seconds, and finds nobody.
+      await sleep(5000);
+      assert.equal(source.readyState, EventSource.CONNECTING);
+      await until(async () => {
+        await lab.push('life', 'back');
+        return got.includes('back');
+      }, 'live messages again', 10000);
+    } finally {
+      source.close();
+    }
   });
 
   test('killed again and again: every time a request brings it back', async () => {
