@@ -586,7 +586,7 @@ pub struct Config {
     pub max_connections_per_user: usize,
     /// Messages that one connection may send; ten seconds' worth at once, then it is read that slowly.
     pub rate_messages: usize,
-    /// Bytes that one connection may send; ten seconds' worth at once, then it is read that slowly.
+    /// Bytes that one connection may send, decompressed; ten seconds' worth at once, then it is read that slowly.
     pub rate_bytes: usize,
     /// The largest message, either way.
     pub max_message_size: usize,

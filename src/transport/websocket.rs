@@ -146,7 +146,8 @@ impl Connection {
         loop {
             let next = std::future::poll_fn(|cx| self.poll_next(cx)).await;
             if matches!(next, Next::Event(_)) {
-                self.spend(1, 0);
+                let unpacked = self.reader.take_unpacked();
+                self.spend(1, unpacked);
             }
             match next {
                 Next::Event(Event::Text(text)) => {

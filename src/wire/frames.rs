@@ -32,6 +32,17 @@ pub enum Event {
     Close(Option<(u16, String)>),
 }
 
+impl Event {
+    /// The bytes of a message.
+    fn length(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+            Self::Ping(_) | Self::Pong | Self::Close(_) => 0,
+        }
+    }
+}
+
 /// How a client broke the protocol. It is not read any further.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
@@ -77,6 +88,8 @@ pub struct Reader {
     message: Option<Message>,
     /// The payload of the control frame that is being read.
     control: Vec<u8>,
+    /// By how much messages were larger than what came for them.
+    unpacked: usize,
 }
 
 #[derive(Debug)]
@@ -109,7 +122,13 @@ impl Reader {
             frame: None,
             message: None,
             control: Vec::new(),
+            unpacked: 0,
         }
+    }
+
+    /// How many bytes decompression has added since the last call: a client pays for them as if it had sent them.
+    pub fn take_unpacked(&mut self) -> usize {
+        std::mem::take(&mut self.unpacked)
     }
 
     /// Takes from the beginning of `input` up to the end of the next message or control frame. Without one, all of
@@ -147,7 +166,10 @@ impl Reader {
                 None if !frame.last => {}
                 None => {
                     if let Some(message) = self.message.take() {
-                        return message.finish(self.limit, inflater).map(Some);
+                        let came = message.bytes.len();
+                        let event = message.finish(self.limit, inflater)?;
+                        self.unpacked += event.length().saturating_sub(came);
+                        return Ok(Some(event));
                     }
                 }
             }

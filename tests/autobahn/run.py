@@ -19,15 +19,8 @@ from kosoku.cases import CASES
 
 HERE = Path(__file__).resolve().parent
 # Autobahn sends messages of up to 16 MiB, and many of them without waiting.
-# Nothing that would slow the cases down: they send thousands of messages, some of megabytes.
-SETTINGS = {
-    "max_message_size": "32M",
-    "max_backlog": "256M",
-    "queue_bytes": "512M",
-    "rate_messages": "0",
-    "rate_bytes": "0",
-    "log_level": "error",
-}
+SETTINGS = {"max_message_size": "32M", "max_backlog": "256M", "queue_bytes": "512M", "rate_messages": "0", "rate_bytes": "0",
+            "log_level": "error"}
 GOOD = {"OK", "INFORMATIONAL"}
 
 

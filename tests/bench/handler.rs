@@ -1,5 +1,6 @@
 //! Events of clients that a script under PHP-FPM handles (`realtime.handler`): what handing one out costs beside a bare
-//! FastCGI request of an empty script on a kept connection, and what handing out several at a time saves.
+//! FastCGI request of an empty script on a kept connection, and what handing out several at a time saves. Bare requests are
+//! made one at a time, and as many at a time as the hub makes: then the workers take turns on their core, as they do there.
 //!
 //! The hub and the pool share one core, as do the bare asker and its pool. What counts is the CPU time of both sides of
 //! the FastCGI connection; reading from the client and writing to it is what any echo costs.
@@ -32,7 +33,7 @@ pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
     let cores = &setup.cores;
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench/php");
     let handler = scripts.join("handler.php").display().to_string();
-    let bare_pool = Pool::start(setup, &fpm, 1, &cores.server, &[])?;
+    let bare_pool = Pool::start(setup, &fpm, CONCURRENCY, &cores.server, &[])?;
     let mut bare = Process::role(
         "request",
         &bare_pool.address().to_string_lossy(),
@@ -63,10 +64,14 @@ pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
             let used = || {
                 Ok::<_, String>(cpu::children(bare_pool.pid())? + cpu::CpuTime::of(asker)?.process)
             };
-            let before = used()?;
-            bare.tell(&format!("loop empty {events} 0"))?;
-            let wall = numbers(&bare.hear("DONE")?)?[0];
-            let floor = Cost::of(wall, used()? - before, events);
+            let mut ask = |at_once: usize| {
+                let before = used()?;
+                bare.tell(&format!("loop empty {events} {at_once}"))?;
+                let wall = numbers(&bare.hear("DONE")?)?[0];
+                Ok::<_, String>(Cost::of(wall, used()? - before, events))
+            };
+            let floor = ask(1)?;
+            let floors = ask(CONCURRENCY)?;
             let requests = handler_requests(&mut server)?;
             let each = (events / connections).max(window);
             let clients = &mut clients[usize::from(connections > 1)];
@@ -89,6 +94,7 @@ pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
             if round > 0 {
                 taken.push(Taking {
                     floor,
+                    floors,
                     event: Cost::of(wall, dispatch, count),
                     rest: Cost::of(0.0, rest, count).cpu,
                     batch: count as f64 / requests,
@@ -121,7 +127,10 @@ impl Cost {
 }
 
 struct Taking {
+    /// Of a bare request, one at a time.
     floor: Cost,
+    /// The same, [`CONCURRENCY`] at a time.
+    floors: Cost,
     /// The CPU time is of the hub's thread that hands out, and of the workers.
     event: Cost,
     /// CPU of the rest of the hub.
@@ -142,6 +151,13 @@ fn show(takings: &[Vec<Taking>], report: &mut Report) {
         )
         .over_floor(1.0)
         .note(format!("wall time {:.1} us", middle(1, |t| t.floor.wall))),
+        Figure::new(
+            format!("the same, {CONCURRENCY} at a time"),
+            middle(1, |t| t.floors.cpu),
+            "us",
+        )
+        .over_floor(middle(1, |t| t.floors.cpu / t.floor.cpu))
+        .note(format!("wall time {:.1} us", middle(1, |t| t.floors.wall))),
     ];
     for (index, (connections, window)) in TURNS.into_iter().enumerate() {
         let value = middle(index, |t| t.event.cpu);
@@ -203,10 +219,8 @@ pub fn ask(address: &str) -> Outcome<()> {
         request.param(name, value);
     }
     let request = request.bytes(b"");
-    let mut stream = UnixStream::connect(address).map_err(fail)?;
     let mut room = vec![0; 4096];
-    let mut call = || -> Outcome<()> {
-        stream.write_all(&request).map_err(fail)?;
+    let mut hear = |stream: &mut UnixStream| -> Outcome<()> {
         let mut answer = Answer::default();
         loop {
             let count = stream.read(&mut room).map_err(fail)?;
@@ -221,14 +235,30 @@ pub fn ask(address: &str) -> Outcome<()> {
             }
         }
     };
+    // Each keeps a worker to itself.
+    let mut streams: Vec<UnixStream> = Vec::new();
     say("LISTEN -");
     for line in io::stdin().lock().lines() {
         let line = line.map_err(|e| e.to_string())?;
-        let calls = line.split(' ').nth(2).and_then(|word| word.parse().ok());
-        let calls: usize = calls.ok_or_else(|| format!("request: cannot do \"{line}\""))?;
+        let words: Option<Vec<usize>> = line
+            .split(' ')
+            .skip(2)
+            .map(|word| word.parse().ok())
+            .collect();
+        let Some(&[calls, at_once @ 1..=CONCURRENCY]) = words.as_deref() else {
+            return Err(format!("request: cannot do \"{line}\""));
+        };
+        while streams.len() < at_once {
+            streams.push(UnixStream::connect(address).map_err(fail)?);
+        }
         let started = cpu::now();
-        for _ in 0..calls {
-            call()?;
+        for _ in 0..calls / at_once {
+            for stream in &mut streams[..at_once] {
+                stream.write_all(&request).map_err(fail)?;
+            }
+            for stream in &mut streams[..at_once] {
+                hear(stream)?;
+            }
         }
         say(&format!("DONE {}", cpu::now() - started));
     }

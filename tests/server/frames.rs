@@ -227,6 +227,14 @@ fn read(frames: &[Vec<u8>]) -> Result<Vec<Event>, Broken> {
     while let Some(event) = reader.read(&mut rest, &mut inflater)? {
         events.push(event);
     }
+    let unpacked = reader.take_unpacked();
+    let made = |event: &Event| match event {
+        Event::Text(text) => text.len(),
+        Event::Binary(bytes) => bytes.len(),
+        _ => 0,
+    };
+    let made: usize = events.iter().map(made).sum();
+    assert!(unpacked <= made && (unpacked > 0 || made < 100));
     Ok(events)
 }
 

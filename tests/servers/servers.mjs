@@ -111,7 +111,7 @@ export class Nginx {
       worker_processes 1; daemon off; pid ${lab.file('nginx.pid')}; error_log ${lab.logs}/nginx.log;
       worker_rlimit_nofile 8192; events { worker_connections 4096; }
       http {
-        include /etc/nginx/mime.types; access_log off;
+        types { text/html html; text/javascript js; } access_log off;
         ${['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `${name}_temp_path ${lab.file('nginx', name.replace('client_', ''))};`).join(' ')}
         include site.conf;
       }\n`);
@@ -138,7 +138,7 @@ export class Apache {
       `DefaultRuntimeDir ${lab.file('apache')}`, `Mutex file:${lab.file('apache')} default`,
       ...load, `LoadModule php_module ${modules}/libphp${version}.so`,
       ...(isRoot ? [`User ${user.name}`, `Group ${user.group}`] : []),
-      `ErrorLog ${lab.logs}/apache.log`, 'LogLevel warn', 'TypesConfig /etc/mime.types', `PHPIniDir ${lab.home}`, `DocumentRoot ${lab.site}/public`,
+      `ErrorLog ${lab.logs}/apache.log`, 'LogLevel warn', 'TypesConfig /dev/null', `PHPIniDir ${lab.home}`, `DocumentRoot ${lab.site}/public`,
       `<Directory ${lab.site}/public>`, 'Require all granted', '</Directory>', '<FilesMatch \\.php$>', 'SetHandler application/x-httpd-php', '</FilesMatch>',
       'StartServers 3', 'MinSpareServers 2', 'MaxSpareServers 6', 'MaxRequestWorkers 30', directives, 'Include realtime.conf', '',
     ].join('\n'));
