@@ -217,6 +217,8 @@ fn an_old_hub_that_is_stopped_late_leaves_the_new_one_its_socket() {
     drop(old);
     let control = UnixListener::from(descriptors.into_iter().next().unwrap());
     let _link = UnixStream::connect(&site.config().socket).unwrap();
+    // The old hub has set it for all who have it.
+    control.set_nonblocking(false).unwrap();
     control.accept().unwrap();
 }
 
@@ -313,7 +315,10 @@ fn old_hub(
     descriptors: &[BorrowedFd<'_>],
     rest: &[Vec<u8>],
 ) -> Raw {
+    // A new hub that came before has set it for all who have the socket.
+    listener.set_nonblocking(false).unwrap();
     let (stream, _) = listener.accept().unwrap();
+    stream.set_nonblocking(false).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut raw = Raw(stream);
     raw.frame().unwrap();
