@@ -322,7 +322,12 @@ fn sudden_ends_in_a_row_make_the_next_start_wait() {
     }
     assert!(refused);
     // PHP was reloaded: anew.
-    let worker = Worker::send("start", &directory, (2, "a"), &[]);
+    let worker = loop {
+        let worker = Worker::send("start", &directory, (2, "a"), &[]);
+        if !worker.answer.contains("another process") {
+            break worker;
+        }
+    };
     assert_eq!(worker.answer, "ok");
     Hub::of(&directory).signal(libc::SIGTERM);
 }
