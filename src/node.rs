@@ -3,30 +3,31 @@
 //!
 //! All methods may be called from any thread. Imports `config`, `broker`, `hub`'s mailbox and `backend`.
 
+mod look;
+mod succession;
+mod users;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+pub use self::look::{ChannelSummary, HistoryEntry, HistoryPage, Stats};
 use crate::auth::Auth;
 use crate::backend::workers::Workers;
 use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, Replies, ReplyTo};
-use crate::broker::follow::Feed;
-use crate::broker::memory::{Memory, Snapshot};
+use crate::broker::memory::Memory;
 use crate::broker::{Broker, BrokerEvents, CatchUp};
 use crate::config::Config;
-use crate::history::{Limits, Past};
+use crate::history::Limits;
+use crate::hub::Hub;
 use crate::hub::mailbox::{Command, Registered, Shard};
-use crate::hub::{self, Hub};
-use crate::ids::{Channel, ConnectionId, InvalidId, Pattern};
+use crate::ids::{Channel, ConnectionId};
 use crate::limits::Counts;
-use crate::message::{ConnectionInfo, EventName, Payload, Publication, Publish};
+use crate::message::{EventName, Payload, Publication, Publish};
 use crate::predecessor::Predecessor;
 use crate::session;
-use crate::wire::control::{Identity, WireStats};
-use crate::wire::handover::WireNote;
+use crate::wire::control::Identity;
 
-/// What a client is told whose token was taken back.
-const REVOKED: &str = "the token was revoked";
 /// How often somebody who waits for room looks again.
 const ROOM_PAUSE: Duration = Duration::from_micros(200);
 
@@ -57,42 +58,6 @@ pub enum Failure {
     #[error("{0}")]
     Link(String),
 }
-
-/// A channel with subscribers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChannelSummary {
-    /// Its name.
-    pub channel: Channel,
-    /// How many connections are subscribed.
-    pub subscribers: usize,
-}
-
-/// A kept message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HistoryEntry {
-    /// The id that clients see.
-    pub id: String,
-    /// Its event name.
-    pub event: EventName,
-    /// Its content.
-    pub payload: Payload,
-    /// How long ago it was published.
-    pub age: Duration,
-}
-
-/// A part of a channel's history, oldest first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HistoryPage {
-    /// The messages.
-    pub entries: Vec<HistoryEntry>,
-    /// Whether nothing is missing after the position asked for.
-    pub recovered: bool,
-    /// The oldest id that is kept.
-    pub oldest: Option<String>,
-}
-
-/// The counters of a server.
-pub type Stats = WireStats;
 
 /// Takes the process number of a master and its [`Identity::generation`], see [`Node::adopt`].
 pub(crate) type Adopter = Box<dyn Fn(u32, u64) + Send + Sync>;
@@ -365,46 +330,6 @@ impl Node {
         Ok(true)
     }
 
-    /// Closes all connections of a user. Returns how many there were.
-    pub fn disconnect(&self, user: &str, code: u16, reason: &str) -> Result<usize, Failure> {
-        let user: Arc<str> = user.into();
-        self.close_each(code, reason, move |info| info.user() == Some(&user))
-    }
-
-    /// Takes back all tokens that a user has got up to now, and closes its connections. Returns how many there were.
-    pub fn revoke_user(&self, user: &str) -> Result<usize, Failure> {
-        let revoked = self.auth.revoke_user(user);
-        revoked.map_err(|full| Failure::Refused(full.to_string()))?;
-        self.disconnect(user, hub::CLOSE_REVOKED, REVOKED)
-    }
-
-    /// Takes back one token, and closes the connections that came with it. Returns how many there were.
-    pub fn revoke_token(&self, token: &str) -> Result<usize, Failure> {
-        let grant = match self.auth.revoke_token(token) {
-            Ok(Ok(grant)) => grant,
-            Ok(Err(full)) => return Err(Failure::Refused(full.to_string())),
-            Err(bad) => return Err(Failure::Refused(bad.to_string())),
-        };
-        self.close_each(hub::CLOSE_REVOKED, REVOKED, move |info| {
-            let its = info.grant();
-            its.is_some_and(|its| its.fingerprint == grant.fingerprint)
-        })
-    }
-
-    fn close_each(
-        &self,
-        code: u16,
-        reason: &str,
-        is_meant: impl Fn(&ConnectionInfo) -> bool + Clone + Send + 'static,
-    ) -> Result<usize, Failure> {
-        let mut closed = 0;
-        for shard in self.shards.iter() {
-            let (reason, is_meant) = (reason.to_owned(), is_meant.clone());
-            closed += self.ask(shard, move |hub| hub.close_each(code, &reason, is_meant))?;
-        }
-        Ok(closed)
-    }
-
     /// Whether a connection is subscribed to a channel. Waits for its shard.
     pub async fn is_subscribed(&self, who: ConnectionId, channel: Channel) -> bool {
         let Some(shard) = self.shards.get(who.shard()) else {
@@ -418,104 +343,6 @@ impl Node {
                 sender.send(registered.is_some_and(|its| hub.is_subscribed(its.slot, &channel)));
         })));
         answer.await.unwrap_or(false)
-    }
-
-    /// The channels that have subscribers and fit `pattern`, by name.
-    pub fn channels(&self, pattern: &Pattern) -> Result<Vec<ChannelSummary>, Failure> {
-        let mut sums = std::collections::BTreeMap::<Channel, usize>::new();
-        for shard in self.shards.iter() {
-            let pattern = pattern.clone();
-            let part = self.ask(shard, move |hub| {
-                hub.channels()
-                    .filter(|(channel, _)| pattern.matches(channel.as_str()))
-                    .map(|(channel, count)| (channel.clone(), count))
-                    .collect::<Vec<_>>()
-            })?;
-            for (channel, count) in part {
-                *sums.entry(channel).or_default() += count;
-            }
-        }
-        let summary = |(channel, subscribers)| ChannelSummary {
-            channel,
-            subscribers,
-        };
-        Ok(sums.into_iter().map(summary).collect())
-    }
-
-    /// All connections, or those subscribed to `channel`.
-    pub fn connections(
-        &self,
-        channel: Option<&Channel>,
-    ) -> Result<Vec<Arc<ConnectionInfo>>, Failure> {
-        let mut all = Vec::new();
-        for shard in self.shards.iter() {
-            match channel.cloned() {
-                None => all.extend(shard.connections()),
-                Some(channel) => {
-                    all.extend(self.ask(shard, move |hub| hub.subscribers(channel.as_str()))?);
-                }
-            }
-        }
-        Ok(all)
-    }
-
-    /// The newest `limit` messages of a channel, or the first `limit` after `since`.
-    pub fn history(
-        &self,
-        channel: &Channel,
-        limit: usize,
-        since: Option<&str>,
-    ) -> Result<HistoryPage, Failure> {
-        let missed = self.broker.history(channel, limit, since);
-        let now = Instant::now();
-        Ok(HistoryPage {
-            recovered: missed.recovered,
-            oldest: missed.oldest.map(|publication| publication.public_id()),
-            entries: missed
-                .publications
-                .iter()
-                .map(|publication| HistoryEntry {
-                    id: publication.public_id(),
-                    event: publication.event.clone(),
-                    payload: publication.payload.clone(),
-                    age: now.saturating_duration_since(publication.at),
-                })
-                .collect(),
-        })
-    }
-
-    /// The counters.
-    pub fn stats(&self) -> Result<Stats, Failure> {
-        let broker = self.broker.stats();
-        let load = self.backend.load();
-        let mut stats = Stats {
-            uptime: self.started.elapsed(),
-            pid: std::process::id(),
-            address: self.address().to_owned(),
-            channels: self.channels(&Pattern::any())?.len(),
-            published: broker.published,
-            history_messages: broker.history_messages,
-            history_bytes: broker.history_bytes,
-            shards: self.shards.len(),
-            handler_queued: load.queued,
-            handler_requests: load.requests,
-            handler_retried: load.retried,
-            handler_failed: load.failed,
-            ..Stats::default()
-        };
-        for shard in self.shards.iter() {
-            for connection in shard.connections() {
-                stats.by_transport[connection.transport.index()] += 1;
-                stats.connections += 1;
-            }
-            let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-            stats.connections_total += load(&shard.stats.connections_total);
-            stats.delivered += load(&shard.stats.delivered);
-            stats.received += load(&shard.stats.received);
-            stats.dropped_slow += load(&shard.stats.dropped_slow);
-            stats.subscriptions += shard.stats.subscriptions.load(Ordering::Relaxed);
-        }
-        Ok(stats)
     }
 
     /// Answers a client's message.
@@ -584,50 +411,6 @@ impl Node {
     /// See [`Broker::catch_up`].
     pub fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp {
         self.broker.catch_up(channels, since)
-    }
-
-    /// Goes on with an old hub's history, before anything is published here.
-    pub fn inherit(&self, past: Past) -> Result<(), InvalidId> {
-        self.broker.inherit(past)
-    }
-
-    /// All that there is, and from this moment on what comes. More than `realtime.queue_bytes` should not wait in it.
-    pub fn follow(&self) -> Snapshot {
-        self.broker.follow(self.config.queue_bytes)
-    }
-
-    /// What is published from this moment on.
-    pub fn feed(&self) -> Feed {
-        self.broker.feed(self.config.queue_bytes)
-    }
-
-    /// Delivers what another hub has accepted. Needs [`Node::rouse`] then.
-    pub fn inject(&self, note: WireNote) -> Result<(), InvalidId> {
-        self.broker.inject(note)
-    }
-
-    /// From here on this hub gives the numbers; `predecessor` still has clients.
-    pub fn succeed(&self, predecessor: Option<Predecessor>) {
-        self.broker.lead();
-        if let Some(predecessor) = predecessor {
-            // Set once: a hub has one predecessor.
-            let _ = self.predecessor.set(predecessor);
-        }
-    }
-
-    /// The hub that this one has taken over from, while it still has clients.
-    pub fn predecessor(&self) -> Option<&Predecessor> {
-        self.predecessor.get().filter(|it| it.is_there())
-    }
-
-    /// Whether another hub gives the numbers: then nothing is published here any more, only passed on.
-    pub(crate) fn resign(&self, resigned: bool) {
-        self.resigned.store(resigned, Ordering::SeqCst);
-    }
-
-    /// Whether another hub has taken over, and this one only closes its clients.
-    pub fn has_resigned(&self) -> bool {
-        self.resigned.load(Ordering::SeqCst)
     }
 
     /// The events for other PHP processes, when they go to such: a server in a process of its own.

@@ -1,6 +1,6 @@
 <?php
 /**
- * The settings table of README.md comes from src/config.rs: names, defaults and values from SETTINGS, the meaning from
+ * The settings table of README.md comes from src/config.rs: names, defaults and values from SETTINGS in src/config/settings.rs, the meaning from
  * the comments of Config. run.php checks it; `php tests/readme/settings.php --write` writes it anew.
  */
 declare(strict_types=1);
@@ -11,7 +11,7 @@ const SETTINGS_END = "<!-- /settings -->\n";
 /** @return list<array{name: string, default: string, takes: string, meaning: string}> */
 function settingsInSource(string $root): array
 {
-    $source = file_get_contents("$root/src/config.rs");
+    $source = file_get_contents("$root/src/config/settings.rs") . file_get_contents("$root/src/config.rs");
     preg_match('~pub const SETTINGS: .*?= &\[(.*?)\n\];~s', $source, $list);
     preg_match_all('~setting\(\s*"([^"]+)",\s*"([^"]*)",\s*Kind::\w+(?:\([^)]*\))?,\s*"([^"]*)",?\s*\)~s', $list[1] ?? '', $rows, PREG_SET_ORDER);
     preg_match('~pub struct Config \{(.*?)\n\}~s', $source, $struct);
@@ -23,7 +23,7 @@ function settingsInSource(string $root): array
         $meanings["realtime.$field"] = rtrim(preg_replace('~: one of \[`\w+`\]~', '', $comment), '.');
     }
     if (count($rows) !== substr_count($list[1] ?? '', 'setting(') || $rows === []) {
-        throw new Exception('tests/readme/settings.php does not understand SETTINGS in src/config.rs any more');
+        throw new Exception('tests/readme/settings.php does not understand SETTINGS in src/config/settings.rs any more');
     }
     return array_map(fn (array $row): array => [
         'name' => $row[1],

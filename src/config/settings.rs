@@ -1,0 +1,385 @@
+//! Every setting as php.ini knows it, with its default, and the check of one value.
+//!
+//! Read by `Config::load` and, for php.ini's own table, by `php`. Imports the values' own parsers.
+
+use super::{ListenAddress, Origins, Proxies, Secrets};
+
+/// One setting as php.ini knows it.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its name, with the `realtime.` in front.
+    pub name: &'static str,
+    /// Its default, as it would stand in php.ini.
+    pub default: &'static str,
+    /// What values it takes; completes "must be ...".
+    pub takes: &'static str,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Bool,
+    Address,
+    MaybeAddress,
+    Name,
+    Proxies,
+    Socket,
+    Mode,
+    Count(u64, u64),
+    Bytes(u64, u64),
+    Seconds(f64, f64),
+    Origins,
+    Directory,
+    Path,
+    Level,
+    Secrets,
+    Text,
+}
+
+impl Setting {
+    /// Whether nobody may be shown its value.
+    pub fn is_secret(&self) -> bool {
+        matches!(self.kind, Kind::Secrets)
+    }
+}
+
+const fn setting(
+    name: &'static str,
+    default: &'static str,
+    kind: Kind,
+    takes: &'static str,
+) -> Setting {
+    Setting {
+        name,
+        default,
+        takes,
+        kind,
+    }
+}
+
+/// The names of the log levels, quietest first.
+pub const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Every setting, in the order that `php --ri realtime` shows.
+pub const SETTINGS: &[Setting] = &[
+    setting(
+        "realtime.listen",
+        "127.0.0.1:8080",
+        Kind::Address,
+        "host:port, [ipv6]:port or unix:/path",
+    ),
+    setting("realtime.autostart", "1", Kind::Bool, "0 or 1"),
+    setting("realtime.allow_root", "0", Kind::Bool, "0 or 1"),
+    setting(
+        "realtime.threads",
+        "0",
+        Kind::Count(0, 64),
+        "0 (one for each processor, at most 4) to 64",
+    ),
+    setting(
+        "realtime.socket",
+        "",
+        Kind::Socket,
+        "an absolute path of at most 100 bytes, or empty for /tmp/realtime-<uid>/hub.sock",
+    ),
+    setting(
+        "realtime.socket_mode",
+        "0600",
+        Kind::Mode,
+        "an octal file mode from 0600 to 0666",
+    ),
+    setting(
+        "realtime.socket_group",
+        "",
+        Kind::Name,
+        "the name of a group, or empty",
+    ),
+    setting(
+        "realtime.handler",
+        "",
+        Kind::Path,
+        "a PHP file's absolute path, or empty",
+    ),
+    setting(
+        "realtime.fastcgi",
+        "",
+        Kind::MaybeAddress,
+        "host:port, [ipv6]:port or unix:/path, or empty for the pool that started the server",
+    ),
+    setting(
+        "realtime.handler_concurrency",
+        "4",
+        Kind::Count(1, 1024),
+        "1 to 1024",
+    ),
+    setting(
+        "realtime.handler_timeout",
+        "30",
+        Kind::Seconds(0.1, 3600.0),
+        "0.1 to 3600 seconds",
+    ),
+    setting(
+        "realtime.handler_queue",
+        "100",
+        Kind::Count(1, 100_000),
+        "1 to 100000 messages",
+    ),
+    setting(
+        "realtime.state_size",
+        "4K",
+        Kind::Bytes(0, 1 << 20),
+        "0 to 1M",
+    ),
+    setting(
+        "realtime.allowed_origins",
+        "",
+        Kind::Origins,
+        "a comma-separated list of origins (https://app.example, https://*.app.example) or *",
+    ),
+    setting(
+        "realtime.secret",
+        "",
+        Kind::Secrets,
+        "a secret of at least 32 bytes of text, or a comma-separated list of them, of which the first signs; or empty",
+    ),
+    setting(
+        "realtime.token_keys",
+        "",
+        Kind::Path,
+        "the absolute path of a file with public keys (PEM or a JWK set), or empty",
+    ),
+    setting(
+        "realtime.token_audience",
+        "",
+        Kind::Text,
+        "a text, or empty",
+    ),
+    setting(
+        "realtime.token_cookie",
+        "realtime_token",
+        Kind::Name,
+        "the name of a cookie, or empty for none",
+    ),
+    setting(
+        "realtime.max_token_ttl",
+        "86400",
+        Kind::Seconds(1.0, 31_536_000.0),
+        "1 to 31536000 seconds",
+    ),
+    setting(
+        "realtime.max_revocations",
+        "100000",
+        Kind::Count(1, 10_000_000),
+        "1 to 10000000",
+    ),
+    setting("realtime.client_events", "0", Kind::Bool, "0 or 1"),
+    setting(
+        "realtime.trusted_proxies",
+        "127.0.0.1, ::1, unix",
+        Kind::Proxies,
+        "a comma-separated list of addresses, networks (10.0.0.0/8) and the word unix",
+    ),
+    setting(
+        "realtime.max_connections",
+        "10000",
+        Kind::Count(1, 10_000_000),
+        "1 to 10000000",
+    ),
+    setting(
+        "realtime.max_connections_per_address",
+        "1000",
+        Kind::Count(0, 10_000_000),
+        "0 (no limit) to 10000000",
+    ),
+    setting(
+        "realtime.max_connections_per_user",
+        "100",
+        Kind::Count(0, 10_000_000),
+        "0 (no limit) to 10000000",
+    ),
+    setting(
+        "realtime.rate_messages",
+        "100",
+        Kind::Count(0, 1_000_000),
+        "0 (no limit) to 1000000 a second",
+    ),
+    setting(
+        "realtime.rate_bytes",
+        "256K",
+        Kind::Bytes(0, 1 << 40),
+        "0 (no limit) to 1024G a second",
+    ),
+    setting(
+        "realtime.max_message_size",
+        "64K",
+        Kind::Bytes(128, 1 << 30),
+        "128 bytes to 1G",
+    ),
+    setting(
+        "realtime.compress_min",
+        "256",
+        Kind::Bytes(0, 1 << 30),
+        "0 (no compression) to 1G",
+    ),
+    setting(
+        "realtime.max_backlog",
+        "1M",
+        Kind::Bytes(1024, 1 << 30),
+        "1K to 1G",
+    ),
+    setting(
+        "realtime.max_subscriptions",
+        "100",
+        Kind::Count(1, 100_000),
+        "1 to 100000",
+    ),
+    setting(
+        "realtime.queue_bytes",
+        "16M",
+        Kind::Bytes(64 << 10, 1 << 32),
+        "64K to 4G",
+    ),
+    setting(
+        "realtime.ping_interval",
+        "25",
+        Kind::Seconds(1.0, 3600.0),
+        "1 to 3600 seconds",
+    ),
+    setting(
+        "realtime.handshake_timeout",
+        "10",
+        Kind::Seconds(0.1, 300.0),
+        "0.1 to 300 seconds",
+    ),
+    setting(
+        "realtime.timeout",
+        "1",
+        Kind::Seconds(0.01, 60.0),
+        "0.01 to 60 seconds",
+    ),
+    setting(
+        "realtime.linger",
+        "10",
+        Kind::Seconds(0.0, 3600.0),
+        "0 to 3600 seconds",
+    ),
+    setting(
+        "realtime.drain",
+        "5",
+        Kind::Seconds(0.0, 300.0),
+        "0 to 300 seconds",
+    ),
+    setting(
+        "realtime.retry",
+        "2",
+        Kind::Seconds(0.0, 3600.0),
+        "0 to 3600 seconds",
+    ),
+    setting(
+        "realtime.history_size",
+        "100",
+        Kind::Count(0, 1_000_000),
+        "0 to 1000000 messages",
+    ),
+    setting(
+        "realtime.history_ttl",
+        "300",
+        Kind::Seconds(0.0, 31_536_000.0),
+        "0 to 31536000 seconds",
+    ),
+    setting(
+        "realtime.history_bytes",
+        "64M",
+        Kind::Bytes(0, 1 << 40),
+        "0 to 1024G",
+    ),
+    setting(
+        "realtime.docroot",
+        "",
+        Kind::Directory,
+        "a directory of static files to serve, or empty",
+    ),
+    setting(
+        "realtime.log",
+        "",
+        Kind::Path,
+        "a file's absolute path, or empty for PHP's error_log",
+    ),
+    setting(
+        "realtime.log_level",
+        "warn",
+        Kind::Level,
+        "off, error, warn, info, debug or trace",
+    ),
+];
+
+/// Looks a setting up by its full name.
+pub fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// Checks one value as php.ini or `ini_set()` gives it; the error says what is allowed.
+pub fn check_value(setting: &'static Setting, value: &str) -> Result<(), InvalidSetting> {
+    let value = value.trim();
+    let ok = match setting.kind {
+        Kind::Bool => parse_bool(value).is_some(),
+        Kind::Address => ListenAddress::parse(value).is_some(),
+        Kind::MaybeAddress => value.is_empty() || ListenAddress::parse(value).is_some(),
+        Kind::Name => !value.contains(|c: char| c.is_whitespace() || c == ':' || c == '/'),
+        Kind::Proxies => Proxies::parse(value).is_some(),
+        Kind::Socket => value.is_empty() || (value.starts_with('/') && value.len() <= 100),
+        Kind::Mode => parse_mode(value).is_some(),
+        Kind::Count(min, max) => value.parse::<u64>().is_ok_and(|n| (min..=max).contains(&n)),
+        Kind::Bytes(min, max) => parse_bytes(value).is_some_and(|n| (min..=max).contains(&n)),
+        Kind::Seconds(min, max) => value.parse::<f64>().is_ok_and(|n| (min..=max).contains(&n)),
+        Kind::Origins => Origins::parse(value).is_some(),
+        Kind::Directory | Kind::Path => value.is_empty() || value.starts_with('/'),
+        Kind::Level => LOG_LEVELS.contains(&value),
+        Kind::Secrets => Secrets::parse(value).is_some(),
+        Kind::Text => value.len() <= 1000 && !value.chars().any(char::is_control),
+    };
+    if ok {
+        return Ok(());
+    }
+    let value = if setting.is_secret() {
+        // It may be a secret all the same, only a short one; and what is said here ends in logs.
+        format!("{} bytes that are not shown", value.len())
+    } else {
+        value.to_owned()
+    };
+    Err(InvalidSetting { setting, value })
+}
+
+/// A setting with a value that it does not take: the operator's to mend.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{} must be {}, \"{value}\" given", setting.name, setting.takes)]
+pub struct InvalidSetting {
+    /// Which setting.
+    pub setting: &'static Setting,
+    /// What it was set to.
+    pub value: String,
+}
+
+pub fn parse_bool(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "on" | "yes" | "true" => Some(true),
+        "" | "0" | "off" | "no" | "false" => Some(false),
+        _ => None,
+    }
+}
+
+pub fn parse_mode(text: &str) -> Option<u32> {
+    let mode = u32::from_str_radix(text, 8).ok()?;
+    (mode & !0o666 == 0 && mode & 0o600 == 0o600).then_some(mode)
+}
+
+/// A number of bytes with PHP's shorthand (`K`, `M`, `G`).
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.as_bytes().last()? {
+        b'k' | b'K' => (&text[..text.len() - 1], 10),
+        b'm' | b'M' => (&text[..text.len() - 1], 20),
+        b'g' | b'G' => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
