@@ -494,8 +494,9 @@ impl Client {
                 ];
                 wanted = 4 + u32::from_le_bytes(length) as usize;
                 if wanted - 4 > limit {
-                    let text = format!("an answer of {} bytes", wanted - 4);
-                    return Err(io::Error::other(text));
+                    return Err(io::Error::other(
+                        "what listens there does not answer as a realtime server does",
+                    ));
                 }
                 self.buffer.resize(wanted.max(filled), 0);
             }
@@ -522,7 +523,10 @@ impl Client {
         let socket = self.socket.display();
         Failure::Link(match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                format!("the realtime server on {socket} did not answer within realtime.timeout")
+                format!(
+                    "the realtime server on {socket} did not answer within realtime.timeout; it may still do what it \
+                     was asked for"
+                )
             }
             _ => format!("the link to the realtime server on {socket} broke: {error}"),
         })

@@ -117,9 +117,11 @@ fn address(socket: OwnedFd) -> Option<ListenAddress> {
 
 /// A setting of PHP's own; empty when it is not set.
 fn setting(name: &CStr) -> String {
+    // The server's value and not that of a directory or a script: what differs from one request to the next must not
+    // look like changed settings.
     // SAFETY: on a PHP thread; returns null or a string that PHP keeps as long as the setting, copied at once.
     unsafe {
-        let text = zend::zend_ini_string(name.as_ptr(), name.count_bytes(), 0);
+        let text = zend::zend_ini_string(name.as_ptr(), name.count_bytes(), 1);
         match text.is_null() {
             true => String::new(),
             false => CStr::from_ptr(text).to_string_lossy().into_owned(),

@@ -86,6 +86,22 @@ fn publish(data: impl std::fmt::Display) -> String {
     format!(r#"{{"type":"publish","channel":"chat","data":{data},"ref":{data}}}"#)
 }
 
+/// A client whose message 0 has been handled, and whose messages 1 to `count` queued meanwhile: the pool's next request is
+/// one batch of them.
+fn batch_of(site: &Site, pool: &Pool, count: u64) -> Client {
+    let mut client = site.native();
+    client.say(&publish(0));
+    let first = pool.next();
+    for number in 1..=count {
+        client.say(&publish(number));
+    }
+    eventually("all to queue", || {
+        site.stats().handler_queued as u64 == count + 1
+    });
+    first.succeed();
+    client
+}
+
 fn upgrade(site: &Site, more: &str) -> Client {
     let mut client = Client::connect(site.address());
     client.send(handshake("/ws?room=7", more).as_bytes());
@@ -358,14 +374,7 @@ fn an_answer_that_never_comes_is_a_failure_in_time() {
 fn each_event_has_the_whole_time_limit() {
     let site = Site::new(&[("realtime.handler_timeout", "0.4")]);
     let pool = site.pool(MESSAGE);
-    let mut client = site.native();
-    client.say(&publish(0));
-    let first = pool.next();
-    for number in 1..=3 {
-        client.say(&publish(number));
-    }
-    eventually("all to queue", || site.stats().handler_queued == 4);
-    first.succeed();
+    let mut client = batch_of(&site, &pool, 3);
     let mut taken = pool.next();
     for index in 0..3 {
         std::thread::sleep(Duration::from_millis(200));
@@ -381,14 +390,7 @@ fn each_event_has_the_whole_time_limit() {
 fn only_what_was_not_answered_is_tried_again_and_the_suspect_alone() {
     let site = Site::new(&[]);
     let pool = site.pool(MESSAGE);
-    let mut client = site.native();
-    client.say(&publish(0));
-    let first = pool.next();
-    for number in 1..=6 {
-        client.say(&publish(number));
-    }
-    eventually("all to queue", || site.stats().handler_queued == 7);
-    first.succeed();
+    let mut client = batch_of(&site, &pool, 6);
     let mut taken = pool.next();
     taken.settle(0, 2, None);
     // The process ends in the handler of message 3.
@@ -416,14 +418,7 @@ fn only_what_was_not_answered_is_tried_again_and_the_suspect_alone() {
 fn a_script_that_ends_early_leaves_the_rest_to_the_next_request() {
     let site = Site::new(&[]);
     let pool = site.pool(MESSAGE);
-    let mut client = site.native();
-    client.say(&publish(0));
-    let first = pool.next();
-    for number in 1..=3 {
-        client.say(&publish(number));
-    }
-    eventually("all to queue", || site.stats().handler_queued == 4);
-    first.succeed();
+    let mut client = batch_of(&site, &pool, 3);
     for number in 1..=3 {
         let mut taken = pool.next();
         assert_eq!(taken.data()[0], number.to_string());
@@ -440,14 +435,7 @@ fn a_script_that_ends_early_leaves_the_rest_to_the_next_request() {
 fn a_script_without_rt_run_fails_for_all_its_events_alike() {
     let site = Site::new(&[]);
     let pool = site.pool(MESSAGE);
-    let mut client = site.native();
-    client.say(&publish(0));
-    let first = pool.next();
-    for number in 1..=20 {
-        client.say(&publish(number));
-    }
-    eventually("all to queue", || site.stats().handler_queued == 21);
-    first.succeed();
+    let mut client = batch_of(&site, &pool, 20);
     for _ in 0..3 {
         let mut taken = pool.next();
         assert_eq!(taken.batch.events.len(), 20);

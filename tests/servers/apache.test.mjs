@@ -1,23 +1,16 @@
 // Apache with mod_php in prefork processes and mod_proxy_wstunnel; and PHP's own server with several workers.
 
 import assert from 'node:assert/strict';
-import { afterEach, describe, test as run } from 'node:test';
+import { afterEach, describe } from 'node:test';
 import { until } from '../browser/support.mjs';
 import { Client, library } from './client.mjs';
-import { Lab, user } from './lab.mjs';
+import { Lab, testsOf, user } from './lab.mjs';
 import { descriptors, ends, signal, uid } from './proc.mjs';
 import { Apache, CliServer, shared } from './servers.mjs';
 
 let lab;
 
-const test = (name, body) => run(name, { timeout: 60000 }, async (t) => {
-  try {
-    await body(t);
-  } catch (error) {
-    error.message += `\n${lab?.allLogs()}`;
-    throw error;
-  }
-});
+const test = testsOf(() => lab);
 afterEach(async () => {
   await lab?.end();
   lab = undefined;

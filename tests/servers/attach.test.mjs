@@ -3,23 +3,16 @@
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { afterEach, test as run } from 'node:test';
+import { afterEach } from 'node:test';
 import { sleep, until } from '../browser/support.mjs';
 import { Client } from './client.mjs';
+import { range, testsOf } from './lab.mjs';
 import { ends, signal } from './proc.mjs';
 import { site } from './servers.mjs';
 
-const range = (n) => Array.from({ length: n }, (_, i) => i);
 let lab;
 
-const test = (name, body) => run(name, { timeout: 60000 }, async (t) => {
-  try {
-    await body(t);
-  } catch (error) {
-    error.message += `\n${lab?.allLogs()}`;
-    throw error;
-  }
-});
+const test = testsOf(() => lab);
 afterEach(async () => {
   await lab?.end();
   lab = undefined;

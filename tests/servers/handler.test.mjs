@@ -3,20 +3,13 @@
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { after, before, describe, test as run } from 'node:test';
+import { after, before, describe } from 'node:test';
 import { launch, root, sleep, until } from '../browser/support.mjs';
 import { Client, library } from './client.mjs';
+import { range, testsOf } from './lab.mjs';
 import { site } from './servers.mjs';
 
-const test = (name, body) => run(name, { timeout: 60000 }, async (t) => {
-  try {
-    await body(t);
-  } catch (error) {
-    error.message += `\n${lab?.allLogs()}`;
-    throw error;
-  }
-});
-const range = (n) => Array.from({ length: n }, (_, i) => i);
+const test = testsOf(() => lab);
 let lab;
 
 before(async () => {

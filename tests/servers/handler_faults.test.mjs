@@ -4,21 +4,14 @@
 import assert from 'node:assert/strict';
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { after, afterEach, before, describe, test as run } from 'node:test';
+import { after, afterEach, before, describe } from 'node:test';
 import { sleep, until } from '../browser/support.mjs';
 import { Client } from './client.mjs';
+import { range, testsOf } from './lab.mjs';
 import { signal } from './proc.mjs';
 import { site } from './servers.mjs';
 
-const test = (name, body) => run(name, { timeout: 90000 }, async (t) => {
-  try {
-    await body(t);
-  } catch (error) {
-    error.message += `\n${lab?.allLogs()}`;
-    throw error;
-  }
-});
-const range = (n) => Array.from({ length: n }, (_, i) => i);
+const test = testsOf(() => lab, 90000);
 let lab;
 
 async function begin(settings = {}, pool = {}) {

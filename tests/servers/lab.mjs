@@ -10,6 +10,7 @@ import {
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
+import { test as run } from 'node:test';
 import { root, until } from '../browser/support.mjs';
 import { closeAll } from './client.mjs';
 import { ends, processes, signal, zombies } from './proc.mjs';
@@ -21,6 +22,19 @@ export const isRoot = process.getuid() === 0;
 
 /** Who the pools' workers, and so the hubs, run as: www-data when root runs the tests, else who runs them. */
 export const user = account(isRoot ? 'www-data' : os.userInfo().username);
+
+/** 0 to n - 1. */
+export const range = (n) => Array.from({ length: n }, (_, i) => i);
+
+/** `test()` for a file: with a time limit, and the logs of the lab that `current()` returns beside what failed. */
+export const testsOf = (current, timeout = 60000) => (name, body) => run(name, { timeout }, async (t) => {
+  try {
+    await body(t);
+  } catch (error) {
+    error.message += `\n${current()?.allLogs()}`;
+    throw error;
+  }
+});
 
 const labs = new Set();
 // A test that was cut short leaves nothing either.

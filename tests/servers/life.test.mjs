@@ -3,24 +3,17 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { afterEach, describe, test as run } from 'node:test';
+import { afterEach, describe } from 'node:test';
 import { EventSource, sleep, until } from '../browser/support.mjs';
 import { Client, library } from './client.mjs';
-import { Lab, directoryOf, isRoot } from './lab.mjs';
+import { directoryOf, isRoot, Lab, testsOf } from './lab.mjs';
 import { alive, descriptors, ends, look, processes, signal, socketsAt } from './proc.mjs';
 import { Fpm, Nginx, shared, site } from './servers.mjs';
 
 const STATIC = { pm: 'static', 'pm.max_children': 2 };
 let lab;
 
-const test = (name, body) => run(name, { timeout: 60000 }, async (t) => {
-  try {
-    await body(t);
-  } catch (error) {
-    error.message += `\n${lab?.allLogs()}`;
-    throw error;
-  }
-});
+const test = testsOf(() => lab);
 afterEach(async () => {
   await lab?.end();
   lab = undefined;

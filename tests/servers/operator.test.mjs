@@ -4,10 +4,10 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
-import { afterEach, describe, test as run } from 'node:test';
+import { afterEach, describe } from 'node:test';
 import { sleep, until } from '../browser/support.mjs';
 import { Client } from './client.mjs';
-import { Lab, account, isRoot, user } from './lab.mjs';
+import { account, isRoot, Lab, testsOf, user } from './lab.mjs';
 import { ends, fileLimits, signal } from './proc.mjs';
 import { Fpm, Nginx, shared, site } from './servers.mjs';
 
@@ -15,14 +15,7 @@ const STATIC = { pm: 'static', 'pm.max_children': 2 };
 const push = '/push.php?channel=op&data=1';
 let lab;
 
-const test = (name, body) => run(name, { timeout: 60000 }, async (t) => {
-  try {
-    await body(t);
-  } catch (error) {
-    error.message += `\n${lab?.allLogs()}`;
-    throw error;
-  }
-});
+const test = testsOf(() => lab);
 afterEach(async () => {
   await lab?.end();
   lab = undefined;

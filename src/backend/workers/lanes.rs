@@ -47,6 +47,8 @@ struct Lane {
     waiting: VecDeque<Pending>,
     /// What a process has, in order.
     taken: VecDeque<Pending>,
+    /// Whether an answer is just being passed on.
+    settling: bool,
     /// The messages in `waiting`.
     messages: usize,
     /// Whether the first event goes alone, because it may be the one that ends processes.
@@ -126,6 +128,7 @@ impl Lanes {
                 connection,
                 waiting: VecDeque::new(),
                 taken: VecDeque::new(),
+                settling: false,
                 messages: 0,
                 alone: false,
                 units: lane_units,
@@ -203,32 +206,42 @@ impl Lanes {
         handed
     }
 
-    /// Takes out an event that a process has answered, and keeps the state that it left, if it did. Gives the room that
-    /// its lane took too, if it was the lane's last, and whether the lane became ready.
+    /// Takes out an event that a process has answered, and keeps the state that it left, if it did. The lane stays where it
+    /// is until [`Lanes::release`]: the answer is to be on its way before anybody gets the connection's next event.
     pub fn settle(
         &mut self,
         id: ConnectionId,
         number: u64,
         state: Option<Option<Box<str>>>,
-    ) -> Option<(Pending, bool)> {
+    ) -> Option<Pending> {
         let lane = self.lanes.get_mut(&id)?;
         let index = lane.taken.iter().position(|p| p.number == number)?;
-        let mut settled = lane.taken.remove(index)?;
+        let settled = lane.taken.remove(index)?;
+        lane.settling = true;
         self.events -= 1;
         if let Some(state) = state {
-            // Before the lane is ready: what comes next is to see it.
             lane.connection.set_state(state);
         }
+        Some(settled)
+    }
+
+    /// Lets go of a lane after [`Lanes::settle`]. Gives the room that it took, if that was its last event, and whether it
+    /// became ready.
+    pub fn release(&mut self, id: ConnectionId) -> (u32, bool) {
+        let Some(lane) = self.lanes.get_mut(&id) else {
+            return (0, false);
+        };
+        lane.settling = false;
         if !lane.taken.is_empty() {
-            return Some((settled, false));
+            return (0, false);
         }
         if lane.waiting.is_empty() {
-            settled.units += lane.units;
+            let units = lane.units;
             self.lanes.remove(&id);
-            return Some((settled, false));
+            return (units, false);
         }
         self.ready.push_back(id);
-        Some((settled, true))
+        (0, true)
     }
 
     /// Puts what a process has left unanswered of `id` back in front. Returns what is given up; says whether the lane
@@ -318,12 +331,11 @@ impl Lanes {
             }
             self.events -= lane.waiting.len();
             drained.extend(lane.waiting.drain(..));
-            if lane.taken.is_empty()
-                && let Some(last) = drained.last_mut()
-            {
+            let held = lane.settling || !lane.taken.is_empty();
+            if !held && let Some(last) = drained.last_mut() {
                 last.units += lane.units;
             }
-            !lane.taken.is_empty()
+            held
         });
         drained
     }

@@ -305,14 +305,21 @@ impl Workers {
     fn settle(&self, connection: ConnectionId, outcome: WireOutcome) {
         let state = outcome.state.and_then(|state| self.check_state(&state));
         let settled = self.lock().settle(connection, outcome.number, state);
-        let Some((pending, ready)) = settled else {
+        let Some(pending) = settled else {
             return;
         };
-        self.room.give_back(pending.units);
+        self.pass_on(pending.event, outcome.result);
+        // Only now: whoever gets the connection's next event must not answer before this answer is on its way.
+        let (freed, ready) = self.lock().release(connection);
+        self.room.give_back(pending.units + freed);
         if ready {
             self.wake();
         }
-        match (pending.event, outcome.result) {
+    }
+
+    /// Tells whoever waits what became of an event.
+    fn pass_on(&self, event: Event, result: WireResult) {
+        match (event, result) {
             (
                 Event::Open { answer, .. } | Event::Subscribe { answer, .. },
                 WireResult::Verdict(admit),
