@@ -19,6 +19,7 @@ mod links;
 mod long_poll;
 mod native;
 mod pool;
+mod presence;
 mod publish;
 mod resume;
 mod sse;
