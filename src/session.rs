@@ -186,7 +186,7 @@ pub async fn authorize(
     };
     node.dispatch(event).await?;
     match decided(node, verdict).await? {
-        Ruling::AdmittedAs(attendee) => entry.as_whom(attendee),
+        Ruling::AdmittedAs(attendee) => entry.known_as(attendee),
         Ruling::Admitted | Ruling::Refused => entry,
     }
     .check(node)
