@@ -81,6 +81,8 @@ fn begin(shared: &Shared, stream: Stream, socket: &Rc<Socket>) -> Session {
         since,
         first,
     } = stream;
+    // Nothing comes back on a stream by which a client could be known to be there, but what its kernel acknowledges.
+    socket.give_up_after(3 * shared.node.config().ping_interval);
     let mut session = Session::new(admitted, &shared.hub, format, Some(socket.clone()));
     if let Format::Sse { body, .. } = format {
         let slot = session.slot();

@@ -26,6 +26,7 @@ mod sse;
 mod stream;
 mod takeover;
 mod takeover_bad;
+mod takeover_presence;
 mod takeover_random;
 mod tokens;
 mod websocket;
