@@ -86,7 +86,7 @@ export function Realtime(base = '/', {
 		emit('error', error);
 	};
 	// Somebody has come to a presence channel, or left it.
-	const turn = (members, type, { channel, user, info }) => {
+	const tell = (members, type, { channel, user, info }) => {
 		const known = members.get(user);
 		if (!known === (type === 'leave')) return;
 		if (known) members.delete(user);
@@ -119,8 +119,8 @@ export function Realtime(base = '/', {
 			else if (recovered === false && !(age(oldest, sub.cursor) <= 0)) emit('gap', { channel, since: sub.cursor, oldest });
 			const now = members && new Map(members.map((one) => [one.user, one]));
 			const was = now && (sub.members ??= now);
-			was?.forEach((one, user) => now.has(user) || turn(was, 'leave', { channel, user }));
-			now?.forEach((one) => turn(was, 'join', { channel, ...one }));
+			was?.forEach((one, user) => now.has(user) || tell(was, 'leave', { channel, user }));
+			now?.forEach((one) => tell(was, 'join', { channel, ...one }));
 			sub.done?.();
 		},
 		message: (frame, sub) => {
@@ -130,7 +130,7 @@ export function Realtime(base = '/', {
 				sub.cursor = cursor;
 			}
 			if (age(cursor, newest) > 0) settle(cursor);
-			if (type !== 'message') return sub?.members && turn(sub.members, type, frame);
+			if (type !== 'message') return sub?.members && tell(sub.members, type, frame);
 			call(sub?.handlers ?? listeners.message, content(frame), frame);
 		},
 		pong: ({ cursor }) => settle(cursor),
