@@ -273,11 +273,12 @@ return [
         $lab->ready($room);
         $page = $lab->browse('/script.html');
         $page->prints('Ada', 30);
-        $other = $lab->shell("exec curl -sN -H 'Cookie: name=Bob' 'http://127.0.0.1:$lab->port/sse?channel=presence-room'");
+        $other = connect($lab->port);
+        fwrite($other, "GET /sse?channel=presence-room HTTP/1.1\r\nHost: x\r\nCookie: name=Bob\r\n\r\n");
         $page->prints('Bob has come', 30);
         $who = $lab->php(file_get_contents("$lab->directory/who.php"), 'who.php')->ends();
         equal("ada is Ada, with 1 connection(s)\nbob is Bob, with 1 connection(s)", trim($who));
-        $other->kill();
+        fclose($other);
         $page->prints('Bob has gone', 30);
         $room->stop();
     },
