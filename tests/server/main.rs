@@ -3,6 +3,7 @@
 
 mod abuse;
 mod attached;
+mod authority;
 mod backend;
 mod bad_input;
 mod client;
