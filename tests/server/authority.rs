@@ -77,7 +77,7 @@ impl Files {
     }
 
     /// As settings.
-    pub fn settings(&self) -> [(&str, &str); 2] {
+    pub fn settings(&self) -> [(&'static str, &str); 2] {
         [
             ("realtime.tls_cert", self.certificate.to_str().unwrap()),
             ("realtime.tls_key", self.key.to_str().unwrap()),

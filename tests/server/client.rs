@@ -286,7 +286,7 @@ impl Client {
             match self.stream.read(&mut more) {
                 Ok(0) => break,
                 Ok(count) => self.buffer.extend_from_slice(&more[..count]),
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+                Err(error) if is_cut(&error) => break,
                 Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&self.buffer)),
             }
         }
@@ -307,6 +307,12 @@ impl Client {
     /// Sends to a server that may have had enough.
     pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes)
+    }
+
+    /// Sends past TLS.
+    pub fn try_send_bare(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let mut socket = self.stream.socket();
+        socket.write_all(bytes)
     }
 
     /// Reads a response's head, up to and with the empty line.
@@ -366,7 +372,7 @@ impl Client {
             match self.stream.read(&mut rest) {
                 Ok(0) => return true,
                 Ok(_) => {}
-                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+                Err(error) => return is_cut(&error),
             }
         }
     }
@@ -420,6 +426,12 @@ impl Write for Stream {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+/// Ended without a goodbye: TCP's or that of TLS.
+fn is_cut(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), ConnectionReset | UnexpectedEof)
 }
 
 fn socket(address: &str, receive_buffer: Option<usize>) -> Socket {

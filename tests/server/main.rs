@@ -27,5 +27,6 @@ mod stream;
 mod takeover;
 mod takeover_bad;
 mod takeover_random;
+mod tls;
 mod tokens;
 mod websocket;
