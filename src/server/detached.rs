@@ -234,7 +234,11 @@ fn serve(birth: &Birth, listeners: Listeners, address: &str) -> io::Result<()> {
     let linger = config.linger;
     // Never joined: it ends with the process.
     spawn("rt-masters", move || masters.watch(&signals, linger, &stop))?;
-    tracing::info!("process {} is the server on {address}", std::process::id());
+    let tls = node.tls().map_or("", |_| ", with TLS");
+    tracing::info!(
+        "process {} is the server on {address}{tls}",
+        std::process::id()
+    );
     run(listeners, node, shutdown)
 }
 

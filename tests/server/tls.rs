@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use realtime::server::Server;
+use realtime::tls::Tls;
 use realtime::wire::events::WireWhat;
 use rustls::HandshakeKind::{Full, Resumed};
 use rustls::pki_types::CertificateDer;
@@ -336,26 +337,44 @@ fn a_new_certificate_is_taken_and_nobody_is_disconnected() {
 
 #[test]
 fn a_bad_certificate_is_not_taken() {
-    let site = Secured::start();
-    let first = site.shown();
-    let (other, other_key) = site.authority.issue();
-    let good = std::fs::read_to_string(&site.files.certificate).unwrap();
-    let good_key = std::fs::read_to_string(&site.files.key).unwrap();
+    let place = directory();
+    let authority = Authority::new();
+    let files = Files::write(place.path(), &authority);
+    let tls = Tls::new(&config(&place, &files.settings()))
+        .unwrap()
+        .unwrap();
+    let first = tls.offer();
+    // As a server does once a second: a change is read when it has been there for two looks.
+    let look = || {
+        tls.keep_house();
+        tls.keep_house();
+        tls.offer()
+    };
+    let (other, other_key) = authority.issue();
+    let good = std::fs::read_to_string(&files.certificate).unwrap();
     let bad = ["", "nonsense", &good[..good.len() / 2], &other_key, &other];
     for content in bad {
-        put(&site.files.certificate, content);
-        // Two looks, one a second, and some more.
-        std::thread::sleep(Duration::from_millis(2500));
-        assert_eq!(site.shown(), first, "{content}");
+        put(&files.certificate, content);
+        assert!(Arc::ptr_eq(&look(), &first), "{content}");
     }
-    std::fs::remove_file(&site.files.certificate).unwrap();
-    std::thread::sleep(Duration::from_millis(2500));
-    assert_eq!(site.shown(), first);
-    put(&site.files.certificate, &good);
-    put(&site.files.key, &good_key);
-    assert_eq!(site.shown(), first);
-    let last = site.files.renew(&site.authority);
-    eventually("a good one", || site.shown() == last);
+    std::fs::remove_file(&files.certificate).unwrap();
+    assert!(Arc::ptr_eq(&look(), &first));
+    // The other half of it: now they belong together.
+    put(&files.certificate, &other);
+    assert!(Arc::ptr_eq(&look(), &first));
+    put(&files.key, &other_key);
+    let second = look();
+    assert!(!Arc::ptr_eq(&second, &first));
+    assert!(Arc::ptr_eq(&look(), &second), "nothing has changed");
+    // While it is being written it is left alone.
+    files.renew(&authority);
+    tls.keep_house();
+    assert!(Arc::ptr_eq(&tls.offer(), &second));
+    files.renew(&authority);
+    tls.keep_house();
+    assert!(Arc::ptr_eq(&tls.offer(), &second));
+    tls.keep_house();
+    assert!(!Arc::ptr_eq(&tls.offer(), &second));
 }
 
 #[test]
