@@ -70,9 +70,9 @@ final class App extends Container
     }
 }
 
-$app = App::getInstance();
 App::setInstance($app = new App());
 $app->instance('app', $app);
+$app->alias('request', Request::class);
 $app->instance('config', new Repository(['broadcasting' => ['default' => 'realtime', 'connections' => []]]));
 Facade::setFacadeApplication($app);
 $app->boot(
