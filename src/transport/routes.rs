@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use percent_encoding::percent_decode_str;
 
 use super::body::Body;
+use super::forwarded::Peer;
 use super::http::Takeover;
 use super::origin::{self, Verdict};
 use super::request::{self, Query};
@@ -21,7 +22,7 @@ use super::response::{self, Refusal};
 use super::stream::Stream;
 use super::upgrade::{Handshake, Protocols};
 use super::websocket::{Kind, WebSocket};
-use super::{Shared, files, long_poll, publish};
+use super::{Shared, files, history, long_poll, publish};
 use crate::limits::{self, Held, Pace};
 use crate::message::{ConnectionInfo, Transport};
 use crate::node::Node;
@@ -35,12 +36,24 @@ pub struct Requests {
     pub shared: Rc<Shared>,
     /// The peer's address.
     pub ip: Box<str>,
+    /// Whether it speaks TLS with this server.
+    pub secure: bool,
     /// How fast its requests may come.
     pub pace: RefCell<Pace>,
     /// Where a route puts what takes the socket over.
     pub taken: Rc<RefCell<Option<Takeover>>>,
     /// Set when the head of an endless answer has been written.
     pub asked: Rc<Cell<bool>>,
+}
+
+impl Requests {
+    /// Whoever has connected.
+    fn peer(&self) -> Peer<'_> {
+        Peer {
+            ip: &self.ip,
+            secure: self.secure,
+        }
+    }
 }
 
 /// Answers one request.
@@ -50,7 +63,7 @@ pub async fn answer(
 ) -> Result<Response<Body>, Infallible> {
     let (mut parts, body) = request.into_parts();
     let config = requests.shared.node.config();
-    let verdict = origin::judge(&parts.headers, &config.allowed_origins);
+    let verdict = origin::judge(&parts.headers, &config.allowed_origins, requests.secure);
     if verdict == Verdict::Any {
         // Any page may ask, but not in the name of whoever looks at it.
         parts.headers.remove(header::COOKIE);
@@ -79,8 +92,10 @@ async fn route(
     verdict: &Verdict,
 ) -> Result<Response<Body>, Refusal> {
     let path = parts.uri.path();
-    let speaks = matches!(path, "/ws" | "/sse" | "/stream" | "/poll" | "/publish")
-        || path.starts_with("/raw/");
+    let speaks = matches!(
+        path,
+        "/ws" | "/sse" | "/stream" | "/poll" | "/publish" | "/history" | "/presence"
+    ) || path.starts_with("/raw/");
     if speaks && *verdict == Verdict::Foreign {
         let message = "pages of this origin are not allowed: see realtime.allowed_origins";
         return Err(Refusal::new(StatusCode::FORBIDDEN, "bad_origin", message));
@@ -105,6 +120,8 @@ async fn route(
         "/sse" => sse(requests, parts).await,
         "/stream" => stream(requests, parts).await,
         "/poll" => long_poll::answer(requests, parts).await,
+        "/history" => history::answer(requests, parts).await,
+        "/presence" => history::presence(requests, parts).await,
         "/realtime.js" => Ok(files::client(parts)),
         "/healthz" => Ok(response::json(StatusCode::OK, r#"{"status":"ok"}"#.into())),
         _ => match path.strip_prefix("/raw/") {
@@ -133,7 +150,7 @@ pub async fn admit(
             message,
         ));
     }
-    let info = request::identify(&requests.shared, transport, &requests.ip, parts)?;
+    let info = request::identify(&requests.shared, transport, requests.peer(), parts)?;
     let held = hold(node, &info)?;
     let mut admitted = session::admit(node, info).await?;
     admitted.hold(held);

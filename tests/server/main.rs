@@ -3,6 +3,7 @@
 
 mod abuse;
 mod attached;
+mod authority;
 mod backend;
 mod bad_input;
 mod cache;
@@ -13,6 +14,7 @@ mod detached;
 mod frames;
 mod handler;
 mod harness;
+mod history;
 mod http;
 mod issuer;
 mod limits;
@@ -29,5 +31,6 @@ mod takeover;
 mod takeover_bad;
 mod takeover_presence;
 mod takeover_random;
+mod tls;
 mod tokens;
 mod websocket;
