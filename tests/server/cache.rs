@@ -6,7 +6,7 @@ use realtime::message::Publish;
 use serde_json::{Value, json as value};
 
 use crate::client::Client;
-use crate::harness::{Hub, channel_named, eventually, message};
+use crate::harness::{Hub, Stop, channel_named, eventually, message};
 use crate::issuer::{SETTING, token};
 use crate::takeover::Site;
 
@@ -188,6 +188,7 @@ fn nothing_is_doubled_or_missing_while_publishing_goes_on() {
                 hub.publish("cache-n", &n.to_string());
             }
         });
+        let _stopping = Stop(&stop);
         for _ in 0..60 {
             let (mut client, _) = Client::native(hub.address());
             client.subscribe("cache-n", None);
@@ -197,7 +198,6 @@ fn nothing_is_doubled_or_missing_while_publishing_goes_on() {
                 assert_eq!(client.json()["data"], expected);
             }
         }
-        stop.store(true, Ordering::SeqCst);
     });
 }
 
