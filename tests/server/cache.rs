@@ -1,6 +1,7 @@
 //! Cache channels: whoever subscribes gets the newest message at once, however old it is, once, and before what is live.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use realtime::message::Publish;
 use serde_json::{Value, json as value};
@@ -186,6 +187,7 @@ fn nothing_is_doubled_or_missing_while_publishing_goes_on() {
             while !stop.load(Ordering::SeqCst) {
                 n += 1;
                 hub.publish("cache-n", &n.to_string());
+                std::thread::sleep(Duration::from_micros(50));
             }
         });
         let _stopping = Stop(&stop);

@@ -1,6 +1,7 @@
 //! A channel's history page by page, both ways, while others publish and the oldest is forgotten; and who may see it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use realtime::broker::Walk;
 use realtime::control::client::Client as Link;
@@ -103,6 +104,7 @@ fn a_walk_sees_each_message_once_while_others_publish_and_the_oldest_is_forgotte
                 hub.publish("a", &n.to_string());
                 published.store(n as usize, Ordering::SeqCst);
                 n += 1;
+                std::thread::sleep(Duration::from_micros(50));
             }
         });
         let _stopping = Stop(&stop);
