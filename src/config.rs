@@ -114,6 +114,14 @@ pub struct Config {
     pub history_ttl: Duration,
     /// Bytes of history over all channels.
     pub history_bytes: usize,
+    /// Members of one presence channel.
+    pub presence_members: usize,
+    /// What others may know of one member (a token's `info`).
+    pub presence_info: usize,
+    /// Bytes of members over all presence channels.
+    pub presence_bytes: usize,
+    /// How long a member stays without a connection: who comes back within it was never away.
+    pub presence_grace: Duration,
     /// Pages and their assets, up to 16 MiB each, served beside the server's own paths; never programs.
     pub docroot: Option<PathBuf>,
     /// The log file; PHP's error_log when none, else standard error.
@@ -191,6 +199,10 @@ impl Config {
             history_size: count("realtime.history_size")?,
             history_ttl: seconds("realtime.history_ttl")?,
             history_bytes: bytes("realtime.history_bytes")?,
+            presence_members: count("realtime.presence_members")?,
+            presence_info: bytes("realtime.presence_info")?,
+            presence_bytes: bytes("realtime.presence_bytes")?,
+            presence_grace: seconds("realtime.presence_grace")?,
             docroot: path("realtime.docroot")?,
             log: path("realtime.log")?,
             log_level: raw("realtime.log_level")?,
