@@ -1,7 +1,8 @@
 //! `realtime`: a PHP extension that pushes to browsers, with the server embedded.
 //!
 //! The modules import each other from top to bottom only:
-//! `ids`, `config`, `auth`, `limits`, `message`, `procfs`, `tls` -> `socket`, `wire` -> `outbox` -> `hub`, `history`, `presence` ->
+//! `ids`, `config`, `auth`, `limits`, `message`, `procfs`, `tls` -> `socket`, `wire` -> `outbox` -> `hub`, `history`, `cache`,
+//! `presence` ->
 //! `broker` -> `backend`,
 //! `predecessor` -> `node` ->
 //! `session` -> `transport`, `control` -> `server` -> `php` (the only one that names PHP, behind the feature
@@ -10,6 +11,7 @@
 pub mod auth;
 pub mod backend;
 pub mod broker;
+pub mod cache;
 pub mod config;
 pub mod control;
 pub mod history;

@@ -10,6 +10,7 @@ mod body;
 mod extensions;
 mod files;
 mod forwarded;
+mod history;
 mod library;
 mod long_poll;
 mod mailslot;
