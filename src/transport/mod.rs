@@ -10,6 +10,8 @@ mod body;
 mod extensions;
 mod files;
 mod forwarded;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod library;
 mod long_poll;
 mod mailslot;
