@@ -61,7 +61,8 @@ impl EventQueue {
     /// BEFORE the last [`EventQueue::pop`]: then no event is left behind unseen.
     pub fn clear(&self) {
         self.bell.hush();
-        self.signalled.store(false, Ordering::SeqCst);
+        // A swap, which comes after every one in `signal` that found it set: what was put in before those is popped next.
+        self.signalled.swap(false, Ordering::SeqCst);
     }
 
     /// Makes `fd` readable without an event: `rt_stop()` from a signal handler, or events left after
