@@ -17,7 +17,7 @@ SOURCES = $(shell find build.rs Cargo.toml Cargo.lock src php/client php/realtim
 
 export PHP
 
-.PHONY: all install demo bench clean test test-rust test-phpt test-readme test-browser test-autobahn test-servers test-faults test-bench \
+.PHONY: all install demo bench clean test test-rust test-phpt test-readme test-library test-browser test-autobahn test-servers test-faults test-bench \
 	test-loom test-fuzz test-valgrind valgrind miri FORCE
 .NOTPARALLEL:
 
@@ -60,7 +60,7 @@ test:
 test-rust:
 	@tests/run.sh format lint licences cargo-test
 
-test-phpt test-readme test-browser test-autobahn test-servers test-faults test-bench test-loom test-fuzz test-valgrind:
+test-phpt test-readme test-library test-browser test-autobahn test-servers test-faults test-bench test-loom test-fuzz test-valgrind:
 	@tests/run.sh $(@:test-%=%)
 
 # All PHPTs with memcheck, which takes a while; `make test` runs some. After `make test-valgrind`.

@@ -3,6 +3,7 @@
 
 mod abuse;
 mod attached;
+mod authority;
 mod backend;
 mod bad_input;
 mod client;
@@ -19,12 +20,15 @@ mod links;
 mod long_poll;
 mod native;
 mod pool;
+mod presence;
 mod publish;
 mod resume;
 mod sse;
 mod stream;
 mod takeover;
 mod takeover_bad;
+mod takeover_presence;
 mod takeover_random;
+mod tls;
 mod tokens;
 mod websocket;
