@@ -6,9 +6,19 @@ use std::time::{Duration, Instant};
 use libfuzzer_sys::fuzz_target;
 use realtime::auth::Revocations;
 use realtime::history::{History, Limits, Past, publication};
+use realtime::ids::Channel;
+use realtime::presence::{Attendee, Presence};
 use realtime::wire::control::{self, Request, Response, WirePayload};
-use realtime::wire::handover::{self, Estate, Part, Said, WireNote};
+use realtime::wire::envelope::{self, ServerFrame};
+use realtime::wire::handover::{self, Estate, Part, Said, WireAttendee, WireChange, WireNote};
 use realtime_fuzz::{again, choices, within};
+
+const PRESENCE: realtime::presence::Limits = realtime::presence::Limits {
+    members: 3,
+    info: 100,
+    bytes: 2000,
+    grace: Duration::from_secs(60),
+};
 
 /// What a [`Part::Revoked`] begins with.
 const REVOKED: u8 = 6;
@@ -28,6 +38,7 @@ fuzz_target!(|input: &[u8]| {
     }
     let mut past = Past::default();
     let revocations = Revocations::new(1000);
+    let mut presence = Presence::new(PRESENCE);
     while let Some((content, rest)) = control::split(bytes) {
         bytes = rest;
         let Ok(said) = within(room(content), || handover::read(content)) else {
@@ -40,7 +51,7 @@ fuzz_target!(|input: &[u8]| {
             }
             Said::Part(part) => {
                 again!(Part, &part);
-                take(part, &mut past, &revocations);
+                take(part, &mut past, &revocations, &mut presence);
             }
         }
     }
@@ -57,7 +68,7 @@ fn room(bytes: &[u8]) -> usize {
     128 * bytes.len() + map
 }
 
-fn take(part: Part, past: &mut Past, revocations: &Revocations) {
+fn take(part: Part, past: &mut Past, revocations: &Revocations, presence: &mut Presence) {
     match part {
         Part::Begin {
             epoch,
@@ -74,7 +85,52 @@ fn take(part: Part, past: &mut Past, revocations: &Revocations) {
             let _ = within(room(&response), || control::read::<Response>(&response));
         }
         Part::Revoked(lists) => revocations.adopt(lists),
+        Part::Present(_, everybody) => {
+            everybody.iter().for_each(|wire| attend(presence, wire));
+            tell(presence);
+        }
+        Part::Changes(changes) => {
+            for change in changes {
+                match change {
+                    WireChange::Joined(wire, _) => attend(presence, &wire),
+                    WireChange::Left { channel, user } => {
+                        if let Ok(channel) = Channel::parse(&channel) {
+                            presence.give_up(&channel, &user);
+                        }
+                    }
+                }
+            }
+            tell(presence);
+        }
     }
+}
+
+fn attend(presence: &mut Presence, wire: &WireAttendee) {
+    if let Ok(channel) = Channel::parse(&wire.channel) {
+        let attendee = Attendee::new(&wire.user, wire.info.as_deref());
+        let until = Instant::now() + PRESENCE.grace;
+        let _ = presence.expect(&channel, &attendee, until);
+    }
+    assert!(presence.bytes() <= PRESENCE.bytes);
+}
+
+/// Whatever is known of somebody, a frame about it is one line of JSON, and when all have gone nothing is left.
+fn tell(presence: &mut Presence) {
+    for (channel, attendee) in presence.all() {
+        let members = [envelope::Attendee {
+            user: &attendee.user,
+            info: attendee.info.as_deref(),
+        }];
+        let json = envelope::server_frame(&ServerFrame::Presence {
+            channel: channel.as_str(),
+            reference: None,
+            members: &members,
+        });
+        assert!(!json.contains(&b'\n') && !json.contains(&b'\r'));
+        serde_json::from_slice::<serde::de::IgnoredAny>(&json).expect("JSON");
+    }
+    presence.expire(Instant::now() + 2 * PRESENCE.grace);
+    assert_eq!(presence.bytes(), 0);
 }
 
 /// Valid notes in an order that no sane hub sends.
