@@ -163,7 +163,13 @@ impl History {
             }
         }
         let now = Instant::now();
+        let mut newest = 0;
         for note in past.notes {
+            // Everything here relies on the order of numbers: what has lost its place is lost.
+            if note.seq <= newest {
+                continue;
+            }
+            newest = note.seq;
             let store = note.store;
             self.add(&Arc::new(publication(note, past.epoch, now)?), store);
         }
