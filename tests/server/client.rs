@@ -74,14 +74,29 @@ impl Client {
 
     /// With a receive buffer of so many bytes, for clients that shall be slow.
     pub fn with_receive_buffer(address: &str, size: Option<usize>) -> Self {
+        Self::prepared(address, |stream| {
+            if let Some(size) = size {
+                stream.set_recv_buffer_size(size).unwrap();
+            }
+        })
+    }
+
+    /// One for which the kernel keeps some 100 KiB and not megabytes, on its own side and on the server's.
+    pub fn narrow(address: &str) -> Self {
+        Self::prepared(address, |stream| {
+            stream.set_recv_buffer_size(16 << 10).unwrap();
+            // The server's send buffer is sized by it.
+            stream.set_tcp_mss(1400).unwrap();
+        })
+    }
+
+    fn prepared(address: &str, prepare: impl FnOnce(&Socket)) -> Self {
         let (domain, at) = match address.strip_prefix("unix:") {
             Some(path) => (Domain::UNIX, SockAddr::unix(path).unwrap()),
             None => (Domain::IPV4, address.parse::<SocketAddr>().unwrap().into()),
         };
         let stream = Socket::new(domain, Type::STREAM, None).unwrap();
-        if let Some(size) = size {
-            stream.set_recv_buffer_size(size).unwrap();
-        }
+        prepare(&stream);
         stream.connect(&at).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -92,6 +107,20 @@ impl Client {
             stream,
             buffer: Vec::new(),
         }
+    }
+
+    /// The next bytes, whatever they are; `None` at the end of the connection.
+    pub fn some(&mut self) -> Option<Vec<u8>> {
+        if self.buffer.is_empty() {
+            let mut more = [0; 16384];
+            match self.stream.read(&mut more) {
+                Ok(0) => return None,
+                Ok(count) => self.buffer.extend_from_slice(&more[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("nothing comes: {error}"),
+            }
+        }
+        Some(std::mem::take(&mut self.buffer))
     }
 
     /// Connects to `/ws` and takes the welcome.
