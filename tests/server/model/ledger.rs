@@ -119,8 +119,8 @@ impl Ledger {
         }
     }
 
-    /// The last message of every channel.
-    pub fn end(&mut self, link: &mut Link) {
+    /// A message to every channel.
+    pub fn to_all(&mut self, link: &mut Link) {
         self.put(link, &CHANNELS, 10, true, false);
     }
 
