@@ -121,6 +121,11 @@ impl Pest {
         all
     }
 
+    /// Its descriptor.
+    pub fn descriptor(&self) -> std::os::fd::RawFd {
+        std::os::fd::AsRawFd::as_raw_fd(&self.stream)
+    }
+
     /// Sends nothing more, and listens.
     pub fn shut(&self) {
         // It may have been ended from the other side.

@@ -74,7 +74,8 @@ pub fn settle(pid: u32, before: Option<Vitals>) -> Outcome<Vitals> {
         last = now;
         match before {
             Some(before)
-                if now.descriptors <= before.descriptors && now.threads <= before.threads =>
+                if now.descriptors <= before.descriptors + SLACK
+                    && now.threads <= before.threads + THREADS =>
             {
                 return Ok(now);
             }
