@@ -17,7 +17,7 @@ SOURCES = $(shell find build.rs Cargo.toml Cargo.lock src php/client php/realtim
 
 export PHP
 
-.PHONY: all install demo bench clean test test-rust test-phpt test-readme test-browser test-autobahn test-servers test-faults test-bench FORCE
+.PHONY: all install demo bench soak clean test test-rust test-phpt test-readme test-browser test-autobahn test-servers test-faults test-hostile test-soak test-bench FORCE
 .NOTPARALLEL:
 
 all: $(MODULE)
@@ -59,11 +59,15 @@ test:
 test-rust:
 	@tests/run.sh format lint licences cargo-test
 
-test-phpt test-readme test-browser test-autobahn test-servers test-faults test-bench:
+test-phpt test-readme test-browser test-autobahn test-servers test-faults test-hostile test-soak test-bench:
 	@tests/run.sh $(@:test-%=%)
 
 bench: $(MODULE)
 	$(CARGO) bench --locked --bench fanout -- --extension $(CURDIR)/$(MODULE) --php $(PHP_BIN)
+
+# 5,000 clients that come, go, stall and misbehave for ten minutes; `make test` has a minute of it.
+soak:
+	@SOAK_CLIENTS=5000 SOAK_SECONDS=600 tests/run.sh soak
 
 clean:
 	rm -rf build modules

@@ -239,6 +239,11 @@ impl All {
 
 fn poll(dice: &mut Dice) -> Vec<u8> {
     let room = dice.below(ROOMS);
-    let session = if dice.below(2) == 0 { "&session=1" } else { "" };
+    // One that is not polled again goes on for ten seconds.
+    let session = if dice.below(50) == 0 {
+        "&session=1"
+    } else {
+        ""
+    };
     format!("GET /poll?channel=room-{room}{session} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes()
 }

@@ -48,6 +48,8 @@ const USAGE: &str =
 const GROWTH: (f64, f64) = (0.05, (2 << 20) as f64);
 /// What the hub may have more than at the start when all have gone, in bytes: its history has 8 MiB.
 const KEPT: u64 = 24 << 20;
+/// Messages that fill the histories of all rooms: 100 are kept for each.
+const FILL: usize = 150 * ROOMS;
 /// Messages that one page publishes.
 const PAGE: usize = 10;
 
@@ -118,6 +120,10 @@ fn soak(fpm: &Fpm, clients: usize, time: Duration) -> Outcome<usize> {
     let hub = fpm.hubs()[0];
     let before = settle(hub, None)?;
     println!("{clients} clients for {time:?}; the hub before {before}");
+    // Until every room's history is full: from then on it keeps as much as it forgets.
+    for _ in 0..FILL.div_ceil(250) {
+        numbers(fpm, 250)?;
+    }
     let began = Instant::now();
     // Each client's place is taken many times over in the time that is measured.
     let crowd = Crowd::start(
