@@ -3,6 +3,7 @@
 //!
 //! All methods may be called from any thread. Imports `config`, `broker`, `hub`'s mailbox and `backend`.
 
+mod attendance;
 mod look;
 mod succession;
 mod users;
@@ -11,6 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use self::attendance::Attendance;
+pub use self::attendance::{Attending, MemberSummary};
 pub use self::look::{ChannelSummary, HistoryEntry, HistoryPage, Stats};
 use crate::auth::Auth;
 use crate::backend::workers::Workers;
@@ -26,6 +29,7 @@ use crate::limits::Counts;
 use crate::message::{EventName, Payload, Publication, Publish};
 use crate::predecessor::Predecessor;
 use crate::session;
+use crate::tls::Tls;
 use crate::wire::control::Identity;
 
 /// How often somebody who waits for room looks again.
@@ -74,11 +78,13 @@ pub struct Node {
     adopter: OnceLock<Adopter>,
     numbers: AtomicU64,
     auth: Auth,
+    tls: Option<Tls>,
     addresses: Arc<Counts>,
     users: Arc<Counts>,
     predecessor: OnceLock<Predecessor>,
     /// Whether another hub has taken over.
     resigned: AtomicBool,
+    present: Attendance,
 }
 
 /// The hand-over of publications to the shards of this process.
@@ -120,7 +126,9 @@ impl Node {
             bytes: config.history_bytes,
         };
         let events = Shards(shards.clone());
+        let present = Attendance::new(&config);
         let auth = Auth::new(&config).map_err(std::io::Error::other)?;
+        let tls = Tls::new(&config).map_err(std::io::Error::other)?;
         Ok(Self {
             broker: Memory::new(limits, u32::from_ne_bytes(epoch), events),
             config,
@@ -132,10 +140,12 @@ impl Node {
             adopter: OnceLock::new(),
             numbers: AtomicU64::new(0),
             auth,
+            tls,
             addresses: Arc::default(),
             users: Arc::default(),
             predecessor: OnceLock::new(),
             resigned: AtomicBool::new(false),
+            present,
         })
     }
 
@@ -173,6 +183,11 @@ impl Node {
     /// Who may sign tokens, and which were taken back.
     pub fn auth(&self) -> &Auth {
         &self.auth
+    }
+
+    /// How clients are spoken to in secret; none when they are not.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     /// The connections of each address.
@@ -307,9 +322,14 @@ impl Node {
     }
 
     /// Ends a connection's subscription. `false` when there was none.
-    pub fn unsubscribe(&self, who: ConnectionId, channel: Channel) -> Result<bool, Failure> {
+    pub fn unsubscribe(
+        self: &Arc<Self>,
+        who: ConnectionId,
+        channel: Channel,
+    ) -> Result<bool, Failure> {
+        let node = self.clone();
         self.ask_about(who, move |hub, slot| {
-            session::unsubscribe_for_php(hub, slot, &channel)
+            session::unsubscribe_for_php(&node, hub, slot, &channel)
         })
     }
 
@@ -418,10 +438,15 @@ impl Node {
         self.backend.clone().workers()
     }
 
-    /// Lets the broker forget what is too old, and the tokens' keys be read again.
+    /// Lets the broker forget what is too old, give up the members of presence channels that did not come back, and the
+    /// tokens' keys be read again.
     pub fn expire(&self) {
         self.broker.expire();
+        self.attendance().expire();
         self.auth.keep_house();
+        if let Some(tls) = &self.tls {
+            tls.keep_house();
+        }
     }
 
     /// The part of a shard that other threads reach.

@@ -68,6 +68,18 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Address,
         "host:port, [ipv6]:port or unix:/path",
     ),
+    setting(
+        "realtime.tls_cert",
+        "",
+        Kind::Path,
+        "a PEM file's absolute path, or empty for no TLS",
+    ),
+    setting(
+        "realtime.tls_key",
+        "",
+        Kind::Path,
+        "a PEM file's absolute path, or empty for that of realtime.tls_cert",
+    ),
     setting("realtime.autostart", "1", Kind::Bool, "0 or 1"),
     setting("realtime.allow_root", "0", Kind::Bool, "0 or 1"),
     setting(
@@ -292,6 +304,30 @@ pub const SETTINGS: &[Setting] = &[
         "64M",
         Kind::Bytes(0, 1 << 40),
         "0 to 1024G",
+    ),
+    setting(
+        "realtime.presence_members",
+        "1000",
+        Kind::Count(1, 1_000_000),
+        "1 to 1000000",
+    ),
+    setting(
+        "realtime.presence_info",
+        "1K",
+        Kind::Bytes(0, 64 << 10),
+        "0 to 64K",
+    ),
+    setting(
+        "realtime.presence_bytes",
+        "16M",
+        Kind::Bytes(4096, 1 << 40),
+        "4K to 1024G",
+    ),
+    setting(
+        "realtime.presence_grace",
+        "5",
+        Kind::Seconds(0.0, 3600.0),
+        "0 to 3600 seconds",
     ),
     setting(
         "realtime.docroot",

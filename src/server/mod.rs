@@ -47,6 +47,7 @@ use crate::hub::mailbox::Shard;
 use crate::hub::packed::Packed;
 use crate::node::Node;
 use crate::predecessor::Predecessor;
+use crate::tls::Tls;
 use crate::transport::Polls;
 use crate::wire::control::Identity;
 use crate::wire::handover::Estate;
@@ -154,6 +155,7 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
 fn check_files(config: &Config) -> Result<(), StartError> {
     // Read once more with the node.
     Auth::new(config)?;
+    Tls::new(config)?;
     let Some(directory) = &config.docroot else {
         return Ok(());
     };
@@ -180,7 +182,7 @@ async fn serve(
         let (predecessor, asks) = Predecessor::new();
         node.succeed(link.is_some().then_some(predecessor));
         if let Some(link) = link {
-            tokio::task::spawn_local(relay::run(link, node.feed(), asks));
+            tokio::task::spawn_local(relay::run(link, node.clone(), node.feed(), asks));
         }
     }
     let (takers, mut taking) = mpsc::channel(1);

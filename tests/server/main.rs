@@ -3,6 +3,7 @@
 
 mod abuse;
 mod attached;
+mod authority;
 mod backend;
 mod bad_input;
 mod client;
@@ -20,11 +21,14 @@ mod long_poll;
 mod model;
 mod native;
 mod pool;
+mod presence;
 mod publish;
 mod resume;
 mod sse;
 mod stream;
 mod takeover;
 mod takeover_bad;
+mod takeover_presence;
+mod tls;
 mod tokens;
 mod websocket;
