@@ -182,8 +182,10 @@ pub const OUTCOMES_OVERHEAD: usize = 1 << 20;
 
 /// Outcomes as they stand in a request's output: the mark, a length (4 bytes, little-endian), the outcomes.
 pub fn marked(mark: &Mark, outcomes: &Outcomes) -> Vec<u8> {
-    let mut bytes = mark.to_vec();
-    bytes.extend_from_slice(&super::control::frame(outcomes));
+    // Mostly they are one small answer.
+    let mut bytes = Vec::with_capacity(256);
+    bytes.extend_from_slice(mark);
+    super::control::add_frame(&mut bytes, outcomes);
     bytes
 }
 
