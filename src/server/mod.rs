@@ -218,8 +218,22 @@ async fn serve(
 /// Hands over to the first who wants to take over and can.
 async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io::Result<Successor> {
     let config = doors.node.config().clone();
+    let mut look = tokio::time::interval(HOUSEKEEPING);
+    // Whatever is wrong with the socket is told once.
+    let mut told = None;
     loop {
-        let Some(taker) = takers.recv().await else {
+        let taker = tokio::select! {
+            taker = takers.recv() => taker,
+            _ = look.tick() => {
+                let wrong = doors.look_after().err().map(|error| error.to_string());
+                if let Some(error) = wrong.as_ref().filter(|_| wrong != told) {
+                    tracing::error!("nobody finds this server any more: {error}");
+                }
+                told = wrong;
+                continue;
+            }
+        };
+        let Some(taker) = taker else {
             // Its sender is in `doors`.
             return std::future::pending().await;
         };
@@ -232,6 +246,7 @@ async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io:
                 .node
                 .workers()
                 .map_or(0, |workers| workers.attached_interest().to_bits()),
+            masters: doors.node.masters(),
         };
         let same_version = taker.same_version;
         let (node, control, clients) = (
