@@ -3,6 +3,7 @@
 //! Nothing past [`Config::load`] checks a setting again. Imports nothing of this crate.
 
 mod address;
+mod apps;
 mod peers;
 mod secrets;
 mod settings;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::address::ListenAddress;
+pub use self::apps::{App, Apps, MasterKey};
 pub use self::peers::{Origins, Proxies};
 pub use self::secrets::Secrets;
 pub use self::settings::{InvalidSetting, LOG_LEVELS, SETTINGS, Setting, check_value, find};
@@ -110,6 +112,16 @@ pub struct Config {
     pub history_ttl: Duration,
     /// Bytes of history over all channels.
     pub history_bytes: usize,
+    /// The applications that speak the Pusher protocol; without one it is not spoken.
+    pub pusher_apps: Apps,
+    /// From it come the keys of `private-encrypted-` channels, which PHP gives to those who may read there.
+    pub pusher_master_key: MasterKey,
+    /// Where what happens on the channels is told, in Pusher's way.
+    pub pusher_webhook: Option<String>,
+    /// Whether Pusher clients are told how many subscribe to a channel.
+    pub pusher_subscription_count: bool,
+    /// Client events that one Pusher client may send in a second; 0 is any number.
+    pub pusher_client_rate: usize,
     /// Pages and their assets, up to 16 MiB each, served beside the server's own paths; never programs.
     pub docroot: Option<PathBuf>,
     /// The log file; PHP's error_log when none, else standard error.
@@ -185,6 +197,13 @@ impl Config {
             history_size: count("realtime.history_size")?,
             history_ttl: seconds("realtime.history_ttl")?,
             history_bytes: bytes("realtime.history_bytes")?,
+            pusher_apps: Apps::parse(&raw("realtime.pusher_app")?).expect("checked"),
+            pusher_master_key: MasterKey::parse(&raw("realtime.pusher_master_key")?)
+                .expect("checked"),
+            pusher_webhook: text("realtime.pusher_webhook")?,
+            pusher_subscription_count: parse_bool(&raw("realtime.pusher_subscription_count")?)
+                .expect("checked"),
+            pusher_client_rate: count("realtime.pusher_client_rate")?,
             docroot: path("realtime.docroot")?,
             log: path("realtime.log")?,
             log_level: raw("realtime.log_level")?,

@@ -3,7 +3,7 @@
 //! The modules import each other from top to bottom only:
 //! `ids`, `config`, `auth`, `limits`, `message`, `procfs` -> `wire` -> `outbox` -> `hub`, `history` -> `broker` -> `backend`,
 //! `predecessor` -> `node` ->
-//! `session` -> `transport`, `control` -> `server` -> `php` (the only one that names PHP, behind the feature
+//! `session`, `pusher` -> `transport`, `control` -> `server` -> `php` (the only one that names PHP, behind the feature
 //! of that name).
 
 pub mod auth;
@@ -29,6 +29,7 @@ pub mod outbox;
 pub mod php;
 pub mod predecessor;
 pub mod procfs;
+pub mod pusher;
 pub mod server;
 pub mod session;
 pub mod socket;

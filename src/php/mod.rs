@@ -21,6 +21,7 @@ mod link;
 mod look;
 mod message;
 mod publish;
+mod pusher;
 mod sapi;
 mod server_here;
 mod server_link;

@@ -45,6 +45,7 @@ use crate::hub::mailbox::Shard;
 use crate::hub::packed::Packed;
 use crate::node::Node;
 use crate::predecessor::Predecessor;
+use crate::pusher::Pusher;
 use crate::transport::Polls;
 use crate::wire::control::Identity;
 use crate::wire::handover::Estate;
@@ -91,6 +92,7 @@ pub type Shutdown = watch::Receiver<bool>;
 pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Result<()> {
     let config = node.config().clone();
     let polls = Arc::new(Polls::default());
+    let pusher = Arc::new(Pusher::new(&config));
     let (stop, stopping) = watch::channel(false);
     let (leave, leaving) = watch::channel(None);
     let mut shards = Vec::new();
@@ -98,7 +100,7 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
         shards.push(shard::start(
             index,
             node.clone(),
-            polls.clone(),
+            (polls.clone(), pusher.clone()),
             stopping.clone(),
             leaving.clone(),
         )?);

@@ -16,6 +16,7 @@ use super::drain::{self, Leaving};
 use super::{Shutdown, spawn};
 use crate::hub::{self, Hub, SharedHub};
 use crate::node::Node;
+use crate::pusher::Pusher;
 use crate::transport::{Polls, Shared, http};
 
 /// Accepted sockets that may wait for a shard.
@@ -45,7 +46,7 @@ impl Running {
 pub fn start(
     index: usize,
     node: Arc<Node>,
-    polls: Arc<Polls>,
+    (polls, pusher): (Arc<Polls>, Arc<Pusher>),
     shutdown: Shutdown,
     leaving: Leaving,
 ) -> io::Result<Running> {
@@ -65,6 +66,7 @@ pub fn start(
             hub,
             shard: index as u8,
             polls,
+            pusher,
             leaving,
         });
         let local = tokio::task::LocalSet::new();

@@ -21,7 +21,7 @@ use super::response::{self, Refusal};
 use super::stream::Stream;
 use super::upgrade::{Handshake, Protocols};
 use super::websocket::{Kind, WebSocket};
-use super::{Shared, files, long_poll, publish};
+use super::{Shared, files, long_poll, publish, pusher};
 use crate::limits::{self, Held, Pace};
 use crate::message::{ConnectionInfo, Transport};
 use crate::node::Node;
@@ -55,7 +55,13 @@ pub async fn answer(
         // Any page may ask, but not in the name of whoever looks at it.
         parts.headers.remove(header::COOKIE);
     }
-    let wait = requests.pace.borrow_mut().spend(config.rate(), 1, 0);
+    let is_api = requests.shared.pusher.is_on() && parts.uri.path().starts_with("/apps/");
+    let wait = if is_api {
+        // As many as an application's servers like: they sign what they ask for.
+        None
+    } else {
+        requests.pace.borrow_mut().spend(config.rate(), 1, 0)
+    };
     if let Some(wait) = wait {
         tokio::time::sleep(wait).await;
     }
@@ -91,6 +97,9 @@ async fn route(
         origin::add_preflight(response.headers_mut());
         return Ok(response);
     }
+    if requests.shared.pusher.is_on() && path.starts_with("/apps/") {
+        return pusher::api(requests, parts, body).await;
+    }
     if path == "/publish" {
         allow(parts, &[Method::POST])?;
         return publish::answer(requests, parts, body).await;
@@ -107,6 +116,9 @@ async fn route(
         "/poll" => long_poll::answer(requests, parts).await,
         "/realtime.js" => Ok(files::client(parts)),
         "/healthz" => Ok(response::json(StatusCode::OK, r#"{"status":"ok"}"#.into())),
+        _ if requests.shared.pusher.is_on() && path.starts_with("/app/") => {
+            pusher::connect(requests, parts, verdict, &path["/app/".len()..]).await
+        }
         _ => match path.strip_prefix("/raw/") {
             Some(name) => raw(requests, parts, name).await,
             None => files::serve(requests.shared.node.config(), parts).await,
@@ -186,7 +198,8 @@ pub async fn authorize_all(
     Ok(())
 }
 
-fn handshake(
+/// Checks a WebSocket handshake.
+pub fn handshake(
     requests: &Requests,
     parts: &Parts,
     protocols: Protocols,
@@ -204,7 +217,8 @@ async fn raw(requests: &Requests, parts: &Parts, name: &str) -> Result<Response<
     Ok(websocket(requests, handshake, admitted, Kind::Raw(channel)))
 }
 
-fn websocket(
+/// Answers a handshake, after which the socket is a WebSocket.
+pub fn websocket(
     requests: &Requests,
     handshake: Handshake,
     admitted: Admitted,

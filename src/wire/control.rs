@@ -13,7 +13,7 @@ use crate::ids::{Channel, ConnectionId, InvalidId};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish, Transport};
 
 /// The version of these frames. Both sides must have the same.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The largest hello or greeting, in bytes: what is read from a peer before it is known to be one of ours.
 pub const HELLO_MAX: usize = 4096;
@@ -262,7 +262,7 @@ pub struct WireStats {
     pub address: String,
     pub connections: usize,
     pub connections_total: u64,
-    pub by_transport: [usize; 6],
+    pub by_transport: [usize; 7],
     pub channels: usize,
     pub subscriptions: usize,
     pub published: u64,

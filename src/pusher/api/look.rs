@@ -1,0 +1,126 @@
+//! Looking: which channels have subscribers, how many, and who.
+//!
+//! Imports `node`.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::{Refused, apart};
+use crate::ids::{Channel, Pattern};
+use crate::node::{HistoryPage, Node};
+use crate::wire::pusher;
+
+/// `channels`
+pub async fn channels(node: &Arc<Node>, query: &[(String, String)]) -> Result<Value, Refused> {
+    let get = |name: &str| {
+        let named = query.iter().find(|(its, _)| its == name);
+        named.map_or("", |(_, value)| value.as_str()).to_owned()
+    };
+    let (prefix, info) = (get("filter_by_prefix"), get("info"));
+    if has(&info, "user_count") && !prefix.starts_with("presence-") {
+        return Err(Refused::bad("only presence channels have a user_count"));
+    }
+    let all = apart(node, |node| node.channels(&Pattern::any())).await?;
+    let mut answers = Map::new();
+    for summary in all {
+        let name = summary.channel.as_str();
+        if !name.starts_with(&prefix) {
+            continue;
+        }
+        let mut attributes = Map::new();
+        if has(&info, "subscription_count") {
+            attributes.insert("subscription_count".into(), summary.subscribers.into());
+        }
+        if has(&info, "user_count") {
+            let count = users_of(node, &summary.channel).await?.len();
+            attributes.insert("user_count".into(), count.into());
+        }
+        answers.insert(name.to_owned(), attributes.into());
+    }
+    Ok(json!({ "channels": answers }))
+}
+
+/// `channels/{name}`
+pub async fn channel(
+    node: &Arc<Node>,
+    channel: &Channel,
+    query: &[(String, String)],
+) -> Result<Value, Refused> {
+    let info = query.iter().find(|(name, _)| name == "info");
+    let info = info.map_or("", |(_, value)| value.as_str());
+    if has(info, "user_count") && !is_presence(channel) {
+        return Err(Refused::bad("only presence channels have a user_count"));
+    }
+    let mut answer = attributes(node, channel, info).await?;
+    let occupied = count(node, channel).await? > 0;
+    answer.insert("occupied".into(), occupied.into());
+    if has(info, "cache") {
+        let (channel, node) = (channel.clone(), node.clone());
+        let page = apart(&node, move |node| node.history(&channel, 1, None)).await?;
+        answer.insert("cache".into(), cached(&node, &page));
+    }
+    Ok(answer.into())
+}
+
+/// `channels/{name}/users`
+pub async fn users(node: &Arc<Node>, channel: &Channel) -> Result<Value, Refused> {
+    if !is_presence(channel) {
+        return Err(Refused::bad("only presence channels have users"));
+    }
+    let users = users_of(node, channel).await?;
+    let users: Vec<Value> = users.iter().map(|user| json!({ "id": user })).collect();
+    Ok(json!({ "users": users }))
+}
+
+/// What `info` asks for of a channel, as far as it has that.
+pub async fn attributes(
+    node: &Arc<Node>,
+    channel: &Channel,
+    info: &str,
+) -> Result<Map<String, Value>, Refused> {
+    let mut attributes = Map::new();
+    if has(info, "subscription_count") {
+        attributes.insert(
+            "subscription_count".into(),
+            count(node, channel).await?.into(),
+        );
+    }
+    if has(info, "user_count") && is_presence(channel) {
+        let count = users_of(node, channel).await?.len();
+        attributes.insert("user_count".into(), count.into());
+    }
+    Ok(attributes)
+}
+
+/// The newest message of a channel, and for how long it is kept.
+fn cached(node: &Node, page: &HistoryPage) -> Value {
+    match page.entries.last() {
+        Some(entry) => json!({
+            "data": pusher::data(&entry.payload),
+            "ttl": node.config().history_ttl.saturating_sub(entry.age).as_secs(),
+        }),
+        None => Value::Null,
+    }
+}
+
+async fn count(node: &Arc<Node>, channel: &Channel) -> Result<usize, Refused> {
+    let channel = channel.clone();
+    apart(node, move |node| node.subscribers(&channel)).await
+}
+
+async fn users_of(node: &Arc<Node>, channel: &Channel) -> Result<Vec<String>, Refused> {
+    let channel = channel.clone();
+    let connections = apart(node, move |node| node.connections(Some(&channel))).await?;
+    let users = connections.iter().filter_map(|info| info.user());
+    let users: std::collections::BTreeSet<&str> = users.collect();
+    Ok(users.into_iter().map(str::to_owned).collect())
+}
+
+fn is_presence(channel: &Channel) -> bool {
+    channel.as_str().starts_with("presence-")
+}
+
+fn has(info: &str, attribute: &str) -> bool {
+    info.split(',').any(|its| its.trim() == attribute)
+}
