@@ -112,6 +112,14 @@ pub struct Config {
     pub history_ttl: Duration,
     /// Bytes of history over all channels.
     pub history_bytes: usize,
+    /// Members of one presence channel.
+    pub presence_members: usize,
+    /// What others may know of one member (a token's `info`).
+    pub presence_info: usize,
+    /// Bytes of members over all presence channels.
+    pub presence_bytes: usize,
+    /// How long a member stays without a connection: who comes back within it was never away.
+    pub presence_grace: Duration,
     /// The applications that speak the Pusher protocol; without one it is not spoken.
     pub pusher_apps: Apps,
     /// From it come the keys of `private-encrypted-` channels, which PHP gives to those who may read there.
@@ -197,6 +205,10 @@ impl Config {
             history_size: count("realtime.history_size")?,
             history_ttl: seconds("realtime.history_ttl")?,
             history_bytes: bytes("realtime.history_bytes")?,
+            presence_members: count("realtime.presence_members")?,
+            presence_info: bytes("realtime.presence_info")?,
+            presence_bytes: bytes("realtime.presence_bytes")?,
+            presence_grace: seconds("realtime.presence_grace")?,
             pusher_apps: Apps::parse(&raw("realtime.pusher_app")?).expect("checked"),
             pusher_master_key: MasterKey::parse(&raw("realtime.pusher_master_key")?)
                 .expect("checked"),

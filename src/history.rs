@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::ids::{Channel, ConnectionId, InvalidId, Position, check_custom_id, check_event};
+use crate::ids::{Channel, ConnectionId, InvalidId, Position, check_any_event, check_custom_id};
 use crate::message::{EventName, Payload, Publication};
 use crate::wire::handover::WireNote;
 
@@ -369,7 +369,7 @@ pub fn publication(note: WireNote, epoch: u32, now: Instant) -> Result<Publicati
     if let Some(id) = &note.id {
         check_custom_id(id)?;
     }
-    check_event(&note.event)?;
+    check_any_event(&note.event)?;
     Ok(Publication {
         channel: Channel::from_hub(&note.channel)?,
         position: Position {

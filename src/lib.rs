@@ -1,7 +1,7 @@
 //! `realtime`: a PHP extension that pushes to browsers, with the server embedded.
 //!
 //! The modules import each other from top to bottom only:
-//! `ids`, `config`, `auth`, `limits`, `message`, `procfs` -> `wire` -> `outbox` -> `hub`, `history` -> `broker` -> `backend`,
+//! `ids`, `config`, `auth`, `limits`, `message`, `procfs` -> `wire` -> `outbox` -> `hub`, `history`, `presence` -> `broker` -> `backend`,
 //! `predecessor` -> `node` ->
 //! `session`, `pusher` -> `transport`, `control` -> `server` -> `php` (the only one that names PHP, behind the feature
 //! of that name).
@@ -28,6 +28,7 @@ pub mod outbox;
 )]
 pub mod php;
 pub mod predecessor;
+pub mod presence;
 pub mod procfs;
 pub mod pusher;
 pub mod server;

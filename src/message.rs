@@ -39,6 +39,10 @@ impl Payload {
 pub enum EventName {
     /// `message`, the default.
     Message,
+    /// Somebody has come to a presence channel: the server's own.
+    Join,
+    /// Somebody has left one: the server's own.
+    Leave,
     /// Any other.
     Other(Arc<str>),
     /// A client event (`client-…`) of somebody that others on the channel know.
@@ -51,10 +55,12 @@ pub enum EventName {
 }
 
 impl EventName {
-    /// Takes a name that [`crate::ids::check_event`] has accepted.
+    /// Takes a name that [`crate::ids::check_event`] has accepted, or one of the server's own.
     pub fn new(name: &str) -> Self {
         match name {
             "message" => Self::Message,
+            "realtime.join" => Self::Join,
+            "realtime.leave" => Self::Leave,
             other => Self::Other(other.into()),
         }
     }
@@ -63,6 +69,8 @@ impl EventName {
     pub fn as_str(&self) -> &str {
         match self {
             Self::Message => "message",
+            Self::Join => "realtime.join",
+            Self::Leave => "realtime.leave",
             Self::Other(name) | Self::Said { name, .. } => name,
         }
     }
@@ -71,8 +79,13 @@ impl EventName {
     pub fn by(&self) -> Option<&str> {
         match self {
             Self::Said { by, .. } => Some(by),
-            Self::Message | Self::Other(_) => None,
+            _ => None,
         }
+    }
+
+    /// Whether it tells who is on a channel, and is no message.
+    pub fn is_presence(&self) -> bool {
+        matches!(self, Self::Join | Self::Leave)
     }
 }
 

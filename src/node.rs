@@ -3,6 +3,7 @@
 //!
 //! All methods may be called from any thread. Imports `config`, `broker`, `hub`'s mailbox and `backend`.
 
+mod attendance;
 mod look;
 mod succession;
 mod users;
@@ -11,6 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use self::attendance::Attendance;
+pub use self::attendance::{Attending, MemberSummary};
 pub use self::look::{ChannelSummary, HistoryEntry, HistoryPage, Stats};
 use crate::auth::Auth;
 use crate::backend::workers::Workers;
@@ -79,6 +82,7 @@ pub struct Node {
     predecessor: OnceLock<Predecessor>,
     /// Whether another hub has taken over.
     resigned: AtomicBool,
+    present: Attendance,
 }
 
 /// The hand-over of publications to the shards of this process.
@@ -120,6 +124,7 @@ impl Node {
             bytes: config.history_bytes,
         };
         let events = Shards(shards.clone());
+        let present = Attendance::new(&config);
         let auth = Auth::new(&config).map_err(std::io::Error::other)?;
         Ok(Self {
             broker: Memory::new(limits, u32::from_ne_bytes(epoch), events),
@@ -136,6 +141,7 @@ impl Node {
             users: Arc::default(),
             predecessor: OnceLock::new(),
             resigned: AtomicBool::new(false),
+            present,
         })
     }
 
@@ -307,9 +313,14 @@ impl Node {
     }
 
     /// Ends a connection's subscription. `false` when there was none.
-    pub fn unsubscribe(&self, who: ConnectionId, channel: Channel) -> Result<bool, Failure> {
+    pub fn unsubscribe(
+        self: &Arc<Self>,
+        who: ConnectionId,
+        channel: Channel,
+    ) -> Result<bool, Failure> {
+        let node = self.clone();
         self.ask_about(who, move |hub, slot| {
-            session::unsubscribe_for_php(hub, slot, &channel)
+            session::unsubscribe_for_php(&node, hub, slot, &channel)
         })
     }
 
@@ -418,9 +429,11 @@ impl Node {
         self.backend.clone().workers()
     }
 
-    /// Lets the broker forget what is too old, and the tokens' keys be read again.
+    /// Lets the broker forget what is too old, give up the members of presence channels that did not come back, and the
+    /// tokens' keys be read again.
     pub fn expire(&self) {
         self.broker.expire();
+        self.attendance().expire();
         self.auth.keep_house();
     }
 

@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, RawFd};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -78,6 +79,12 @@ impl Socket {
             // records it, later.
             guard.clear_ready();
         }
+    }
+
+    /// Has the kernel end the connection when what was sent has not arrived for so long: the peer has gone without a word.
+    pub fn give_up_after(&self, time: Duration) {
+        // Fails for a Unix socket, whose peer cannot go like that.
+        let _ = self.fd.get_ref().set_tcp_user_timeout(Some(time));
     }
 
     /// Ends the sending side, so that the peer reads the end of the stream.

@@ -297,6 +297,30 @@ pub const SETTINGS: &[Setting] = &[
         "0 to 1024G",
     ),
     setting(
+        "realtime.presence_members",
+        "1000",
+        Kind::Count(1, 1_000_000),
+        "1 to 1000000",
+    ),
+    setting(
+        "realtime.presence_info",
+        "1K",
+        Kind::Bytes(0, 64 << 10),
+        "0 to 64K",
+    ),
+    setting(
+        "realtime.presence_bytes",
+        "16M",
+        Kind::Bytes(4096, 1 << 40),
+        "4K to 1024G",
+    ),
+    setting(
+        "realtime.presence_grace",
+        "5",
+        Kind::Seconds(0.0, 3600.0),
+        "0 to 3600 seconds",
+    ),
+    setting(
         "realtime.pusher_app",
         "",
         Kind::Apps,

@@ -15,7 +15,8 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use crate::config;
 use crate::ids::{Channel, ConnectionId, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish};
-use crate::node::{ChannelSummary, Failure, HistoryEntry, HistoryPage, Stats};
+use crate::node::{ChannelSummary, Failure, HistoryEntry, HistoryPage, MemberSummary, Stats};
+use crate::presence::Attendee;
 use crate::wire::control::{
     self, Greeting, HELLO_MAX, Hello, Identity, Purpose, Request, Response, VERSION, WireFailure,
     Worker,
@@ -352,6 +353,25 @@ impl Client {
                 recovered,
                 oldest,
             }),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// See [`crate::node::Node::members`].
+    pub fn members(&mut self, channel: &Channel) -> Result<Vec<MemberSummary>, Failure> {
+        let channel = channel.to_string();
+        match self.ask(&Request::Members { channel })? {
+            Response::Members(list) => Ok(list
+                .into_iter()
+                .map(|wire| {
+                    let attendee = Attendee::new(&wire.user, wire.info.as_deref());
+                    MemberSummary {
+                        user: attendee.user,
+                        info: attendee.info,
+                        connections: wire.connections,
+                    }
+                })
+                .collect()),
             _ => Err(self.unexpected()),
         }
     }

@@ -21,7 +21,7 @@ use crate::broker::memory::Snapshot;
 use crate::history::{self, Note};
 use crate::node::Node;
 use crate::wire::control;
-use crate::wire::handover::{self, DESCRIPTORS, Estate, PARTS_MAX, Part, Said, Step};
+use crate::wire::handover::{self, DESCRIPTORS, Estate, PARTS_MAX, Part, Said, Step, WireAttendee};
 
 /// How long the other hub may say nothing when it is its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -110,6 +110,22 @@ impl Link {
             self.tell(&Part::Notes(batch)).await?;
         }
         Ok(())
+    }
+
+    /// Tells who is present, in as many frames as it takes.
+    async fn present(&mut self, (patience, all): (Duration, Vec<WireAttendee>)) -> io::Result<()> {
+        let mut batch = Vec::new();
+        let mut size = 0;
+        for attendee in all {
+            size += attendee.size();
+            batch.push(attendee);
+            if size >= BATCH {
+                let part = Part::Present(patience, std::mem::take(&mut batch));
+                self.tell(&part).await?;
+                size = 0;
+            }
+        }
+        self.tell(&Part::Present(patience, batch)).await
     }
 
     async fn write(&mut self, frame: &[u8]) -> io::Result<()> {
@@ -247,6 +263,7 @@ pub async fn give(
         for revoked in node.auth().revocations().lists().parts(1024) {
             link.tell(&Part::Revoked(revoked)).await?;
         }
+        link.present(node.everybody()).await?;
     }
     if !ready {
         link.last_word(Step::Ready).await?;

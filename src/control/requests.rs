@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::ids::{Channel, ConnectionId, InvalidId, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish};
 use crate::node::{Failure, Node};
-use crate::wire::control::{Request, Response, WireConnection, WireEntry, WireFailure};
+use crate::wire::control::{Request, Response, WireConnection, WireEntry, WireFailure, WireMember};
 
 /// What becomes of a request on a thread that must not wait.
 #[derive(Debug)]
@@ -116,6 +116,17 @@ pub fn ask(node: &Arc<Node>, request: Request<'_>) -> Response {
                     recovered: page.recovered,
                     oldest: page.oldest,
                 }
+            }),
+            Err(invalid) => return bad(invalid),
+        },
+        Request::Members { channel } => match Channel::parse(&channel) {
+            Ok(channel) => node.members(&channel).map(|list| {
+                let member = |m: crate::node::MemberSummary| WireMember {
+                    user: m.user.to_string(),
+                    info: m.info.map(|info| info.get().to_owned()),
+                    connections: m.connections,
+                };
+                Response::Members(list.into_iter().map(member).collect())
             }),
             Err(invalid) => return bad(invalid),
         },

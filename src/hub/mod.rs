@@ -42,6 +42,14 @@ pub const CLOSE_MOVED: u16 = 1012;
 /// Did not answer a ping.
 pub const CLOSE_SILENT: u16 = 4009;
 
+/// Whether a connection that the hub closes with `code` is closed because PHP wants it gone.
+pub fn is_of_php(code: u16) -> bool {
+    match code {
+        CLOSE_SLOW | CLOSE_SILENT | CLOSE_EXPIRED => false,
+        code => code == 1000 || code >= 3000,
+    }
+}
+
 /// How much is encoded ahead for a connection that catches up, in bytes.
 const REPLAY_AHEAD: usize = GATHER;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::control::client::Client;
 use crate::ids::{Channel, ConnectionId, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish};
-use crate::node::{ChannelSummary, Failure, HistoryPage, Node, Stats};
+use crate::node::{ChannelSummary, Failure, HistoryPage, MemberSummary, Node, Stats};
 
 /// The server, wherever it is.
 pub enum Link<'a> {
@@ -117,6 +117,14 @@ impl Link<'_> {
         match self {
             Self::Here(node) => node.history(channel, limit, since),
             Self::Remote(client) => client.history(channel, limit, since),
+        }
+    }
+
+    /// `Node::members`
+    pub fn members(&mut self, channel: &Channel) -> Result<Vec<MemberSummary>, Failure> {
+        match self {
+            Self::Here(node) => node.members(channel),
+            Self::Remote(client) => client.members(channel),
         }
     }
 

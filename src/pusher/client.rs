@@ -4,6 +4,7 @@
 //! `session` and `wire`.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,8 @@ use crate::ids::{self, Channel, ConnectionId};
 use crate::limits::Held;
 use crate::message::{EventName, Incoming, Payload};
 use crate::node::Node;
-use crate::session::{self, Denied, Session};
+use crate::presence::Attendee;
+use crate::session::{self, Denied, Entry, Session};
 use crate::wire::pusher::{self, Command, Subscribe};
 use crate::wire::websocket;
 
@@ -36,6 +38,8 @@ pub struct Client {
     id: ConnectionId,
     socket_id: String,
     user: RefCell<Option<SignedIn>>,
+    /// As whom it is present on the presence channels that it has subscribed to.
+    members: RefCell<HashMap<Channel, Arc<str>>>,
     /// Since when client events are counted, and how many there were.
     events: Cell<(Instant, usize)>,
 }
@@ -83,6 +87,7 @@ impl Client {
             id,
             socket_id: id.socket_id(),
             user: RefCell::default(),
+            members: RefCell::default(),
             events: Cell::new((Instant::now(), 0)),
         }
     }
@@ -106,8 +111,7 @@ impl Client {
             Command::Pong => {}
             Command::Subscribe(subscribe) => self.subscribe(session, subscribe).await,
             Command::Unsubscribe { channel } => {
-                let mut hub = session.hub().borrow_mut();
-                hub.unsubscribe(session.slot(), &channel);
+                self.unsubscribe(session, &channel);
             }
             Command::Signin { auth, user_data } => self.sign_in(session, &auth, &user_data),
             Command::Event {
@@ -125,9 +129,16 @@ impl Client {
     async fn subscribe(&self, session: &Session, subscribe: Subscribe) {
         let name = &subscribe.channel;
         let refused = match self.admit(session, &subscribe).await {
-            Ok(channel) => {
+            Ok(entry) => {
                 let since = subscribe.since.as_deref().filter(|since| !since.is_empty());
-                let denied = session.attach(&[channel], since, None).err();
+                let entries = std::slice::from_ref(&entry);
+                let denied = session.attach(entries, since, None).err();
+                if denied.is_none()
+                    && let Some(attendee) = entry.attendee
+                {
+                    let mut members = self.members.borrow_mut();
+                    members.insert(entry.channel, attendee.user);
+                }
                 denied.map(|denied| (status(denied), denied.to_string()))
             }
             Err(refused) => Some(refused),
@@ -149,11 +160,12 @@ impl Client {
     }
 
     /// Whether the client may subscribe: by its application's signature, or as any other client may.
-    async fn admit(&self, session: &Session, ask: &Subscribe) -> Result<Channel, (u16, String)> {
+    async fn admit(&self, session: &Session, ask: &Subscribe) -> Result<Entry, (u16, String)> {
         if let Some(user) = Channel::user_of(&ask.channel) {
             let same = session.info().user() == Some(user);
             let why = || (401, "sign in as this user first".to_owned());
-            return same.then(|| Channel::of_user(user)).ok_or_else(why);
+            let entry = || Entry::new(session.info(), &Channel::of_user(user));
+            return same.then(entry).ok_or_else(why);
         }
         let channel = Channel::parse(&ask.channel)
             .map_err(|error| (400, format!("the channel must {error}")))?;
@@ -170,6 +182,14 @@ impl Client {
                 let data = ask.channel_data.as_deref();
                 auth::check_channel(&self.app, &self.socket_id, channel.as_str(), data, auth)
                     .map_err(|bad| (401, bad.to_string()))?;
+                let entry = Entry::new(session.info(), &channel);
+                match data {
+                    Some(data) if channel.is_presence() => Ok(entry.known_as(member(data)?)),
+                    None if channel.is_presence() => {
+                        Err((400, "a presence channel wants channel_data".to_owned()))
+                    }
+                    _ => Ok(entry),
+                }
             }
             _ => session::authorize(session.node(), session.info(), &channel)
                 .await
@@ -178,9 +198,18 @@ impl Client {
                         (401, "the channel wants a signature".to_owned())
                     }
                     denied => (status(denied), denied.to_string()),
-                })?,
+                }),
         }
-        Ok(channel)
+    }
+
+    fn unsubscribe(&self, session: &Session, channel: &str) {
+        let own = Channel::user_of(channel).map(Channel::of_user);
+        let Some(channel) = own.or_else(|| Channel::parse(channel).ok()) else {
+            return;
+        };
+        self.members.borrow_mut().remove(&channel);
+        let mut hub = session.hub().borrow_mut();
+        session::unsubscribe(session.node(), &mut hub, session.slot(), &channel);
     }
 
     fn sign_in(&self, session: &Session, auth: &str, user_data: &str) {
@@ -291,7 +320,13 @@ impl Client {
             return Err((Some(4301), why.to_owned()));
         }
         let (Payload::Json(data) | Payload::Binary(data)) = data;
-        let event = EventName::new(event);
+        let event = match self.members.borrow().get(&channel) {
+            Some(user) => EventName::Said {
+                name: event.into(),
+                by: user.clone(),
+            },
+            None => EventName::new(event),
+        };
         let reply_to = ReplyTo::Connection {
             connection: self.id,
             reference: None,
@@ -368,6 +403,28 @@ impl Drop for Client {
     }
 }
 
+/// Who a presence channel's `channel_data` says that a client is.
+fn member(data: &str) -> Result<Attendee, (u16, String)> {
+    #[derive(Deserialize)]
+    struct Member {
+        user_id: Name,
+        user_info: Option<Box<serde_json::value::RawValue>>,
+    }
+    let why = || {
+        (
+            400,
+            "channel_data is no JSON object with a user_id".to_owned(),
+        )
+    };
+    let member: Member = serde_json::from_str(data).map_err(|_| why())?;
+    let user = member.user_id.into_text();
+    if !crate::auth::is_user(&user) {
+        return Err(why());
+    }
+    let info = member.user_info.as_ref().map(|info| info.get());
+    Ok(Attendee::new(&user, info))
+}
+
 fn watchlist_events(events: &[serde_json::Value]) -> Vec<u8> {
     let data = serde_json::json!({ "events": events });
     pusher::event("pusher_internal:watchlist_events", None, &data.to_string())
@@ -381,6 +438,7 @@ fn status(denied: Denied) -> u16 {
         Denied::TimedOut => 504,
         Denied::Busy => 429,
         Denied::TooManySubscriptions => 400,
-        Denied::TooLarge => 413,
+        Denied::TooLarge | Denied::InfoTooLarge => 413,
+        Denied::TooManyMembers => 403,
     }
 }

@@ -178,7 +178,7 @@ async fn serve(
         let (predecessor, asks) = Predecessor::new();
         node.succeed(link.is_some().then_some(predecessor));
         if let Some(link) = link {
-            tokio::task::spawn_local(relay::run(link, node.feed(), asks));
+            tokio::task::spawn_local(relay::run(link, node.clone(), node.feed(), asks));
         }
     }
     let (takers, mut taking) = mpsc::channel(1);

@@ -183,6 +183,9 @@ pub async fn succeed(
                 }
             }
             Said::Part(Part::Revoked(lists)) => node.auth().revocations().adopt(lists),
+            Said::Part(Part::Present(patience, all)) => {
+                node.await_all(patience, all).map_err(io::Error::other)?
+            }
             Said::Step(Step::Yours) => break,
             other => return Err(io::Error::other(format!("{other:?} in place of Yours"))),
         }

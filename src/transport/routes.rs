@@ -25,7 +25,7 @@ use super::{Shared, files, long_poll, publish, pusher};
 use crate::limits::{self, Held, Pace};
 use crate::message::{ConnectionInfo, Transport};
 use crate::node::Node;
-use crate::session::{self, Admitted};
+use crate::session::{self, Admitted, Entry};
 use crate::wire::{self, Format};
 
 /// What the requests of one socket share.
@@ -180,22 +180,22 @@ fn hold(node: &Node, info: &ConnectionInfo) -> Result<Vec<Held>, Refusal> {
     Ok(held)
 }
 
-/// Asks PHP, for each channel of a query, whether the client may subscribe.
+/// Asks PHP, for each channel of a query, whether the client may subscribe, and as whom.
 pub async fn authorize_all(
     requests: &Requests,
     info: &Arc<ConnectionInfo>,
     query: &Query,
-) -> Result<(), Refusal> {
+) -> Result<Vec<Entry>, Refusal> {
     let node = &requests.shared.node;
     if query.channels.len() > node.config().max_subscriptions {
         return Err(session::Denied::TooManySubscriptions.into());
     }
+    let mut entries = Vec::with_capacity(query.channels.len());
     for channel in &query.channels {
-        session::authorize(node, info, channel)
-            .await
-            .map_err(|denied| Refusal::from(denied).about(channel.as_str()))?;
+        let entry = session::authorize(node, info, channel).await;
+        entries.push(entry.map_err(|denied| Refusal::from(denied).about(channel.as_str()))?);
     }
-    Ok(())
+    Ok(entries)
 }
 
 /// Checks a WebSocket handshake.
@@ -213,8 +213,8 @@ async fn raw(requests: &Requests, parts: &Parts, name: &str) -> Result<Response<
     let name = percent_decode_str(name).decode_utf8_lossy();
     let channel = request::channel(&name)?;
     let admitted = admit(requests, Transport::Raw, parts).await?;
-    session::authorize(&requests.shared.node, admitted.info(), &channel).await?;
-    Ok(websocket(requests, handshake, admitted, Kind::Raw(channel)))
+    let entry = session::authorize(&requests.shared.node, admitted.info(), &channel).await?;
+    Ok(websocket(requests, handshake, admitted, Kind::Raw(entry)))
 }
 
 /// Answers a handshake, after which the socket is a WebSocket.
@@ -273,11 +273,12 @@ async fn endless(
         Body::Full(None)
     } else {
         let admitted = admit(requests, transport, parts).await?;
-        authorize_all(requests, admitted.info(), &query).await?;
+        let entries = authorize_all(requests, admitted.info(), &query).await?;
         let stream = Stream {
             admitted,
             format,
-            query,
+            entries,
+            since: query.since,
             first,
         };
         *requests.taken.borrow_mut() = Some(Takeover::Stream(stream));

@@ -20,7 +20,7 @@ use crate::ids::Channel;
 use crate::limits::Pace;
 use crate::message::{EventName, Incoming};
 use crate::pusher::client::Client;
-use crate::session::{self, Admitted, Denied, Session};
+use crate::session::{self, Admitted, Denied, Entry, Session};
 use crate::socket::Socket;
 use crate::wire::deflate::Packing;
 use crate::wire::envelope::ServerFrame;
@@ -53,7 +53,7 @@ pub enum Kind {
     /// The native protocol.
     Native,
     /// Payloads of this channel.
-    Raw(Channel),
+    Raw(Entry),
     /// The Pusher protocol.
     Pusher(Rc<Client>),
 }
@@ -135,12 +135,12 @@ impl Connection {
                     expires: self.session.expires(),
                 });
             }
-            Kind::Raw(channel) => {
-                // Allowed before the handshake was answered, and within every limit: the first subscription.
-                let attached = self
-                    .session
-                    .attach(std::slice::from_ref(channel), None, None);
-                debug_assert!(attached.is_ok());
+            Kind::Raw(entry) => {
+                // Allowed before the handshake was answered, and the first subscription. But others may have come meanwhile.
+                let entries = std::slice::from_ref(entry);
+                if let Err(denied) = self.session.attach(entries, None, None) {
+                    self.end_raw(denied);
+                }
             }
             Kind::Pusher(client) => client.greet(&self.session),
         }
@@ -160,7 +160,9 @@ impl Connection {
                     self.session.heard();
                     match kind {
                         Kind::Native => self.command(text.as_str()).await,
-                        Kind::Raw(channel) => self.raw(channel, Incoming::Text(text.into())).await,
+                        Kind::Raw(entry) => {
+                            self.raw(&entry.channel, Incoming::Text(text.into())).await;
+                        }
                         Kind::Pusher(client) => {
                             // Boxed, so that the task of an idle connection need not have room for it.
                             let done = Box::pin(client.text(&self.session, text.as_str()));
@@ -175,7 +177,9 @@ impl Connection {
                             let message = "frames of this protocol are text";
                             self.error("bad_frame", message, None, None);
                         }
-                        Kind::Raw(channel) => self.raw(channel, Incoming::Binary(bytes)).await,
+                        Kind::Raw(entry) => {
+                            self.raw(&entry.channel, Incoming::Binary(bytes)).await;
+                        }
                     }
                 }
                 Next::Event(Event::Ping(payload)) => {
@@ -334,12 +338,11 @@ impl Connection {
                 self.subscribe(channel, since, reference).await;
             }
             Command::Unsubscribe { channel } => {
-                let slot = self.session.slot();
-                let was = self
-                    .session
-                    .hub()
-                    .borrow_mut()
-                    .unsubscribe(slot, channel.as_str());
+                let was = {
+                    let mut hub = self.session.hub().borrow_mut();
+                    let (node, slot) = (self.session.node(), self.session.slot());
+                    session::unsubscribe(node, &mut hub, slot, &channel)
+                };
                 let name = channel.as_str();
                 if was {
                     let reference = reference.as_deref();
@@ -348,6 +351,13 @@ impl Connection {
                         reference,
                     });
                 } else {
+                    self.error("not_subscribed", "not subscribed", reference, Some(name));
+                }
+            }
+            Command::Presence { channel } => {
+                let told = self.session.tell_members(&channel, reference.as_deref());
+                if !told {
+                    let name = channel.as_str();
                     self.error("not_subscribed", "not subscribed", reference, Some(name));
                 }
             }
@@ -368,9 +378,9 @@ impl Connection {
         let asked = session::authorize(session.node(), session.info(), &channel);
         // Boxed, so that the task of an idle connection need not have room for it.
         let verdict = alongside(session, Box::pin(asked)).await;
-        let done = verdict.and_then(|()| {
+        let done = verdict.and_then(|entry| {
             session.attach(
-                std::slice::from_ref(&channel),
+                std::slice::from_ref(&entry),
                 since.as_deref(),
                 reference.as_deref(),
             )
@@ -412,11 +422,22 @@ impl Connection {
 
     async fn raw(&self, channel: &Channel, data: Incoming) {
         let sent = Box::pin(self.publish(channel.clone(), EventName::Message, data, None));
-        let Err(denied) = sent.await else { return };
+        if let Err(denied) = sent.await {
+            self.end_raw(denied);
+        }
+    }
+
+    /// `/raw` has no other way to say it.
+    fn end_raw(&self, denied: Denied) {
         let code = match denied {
-            Denied::Busy | Denied::TimedOut | Denied::HandlerFailed => 1013,
+            Denied::Busy | Denied::TimedOut | Denied::HandlerFailed | Denied::TooManyMembers => {
+                1013
+            }
             Denied::Gone => 1001,
-            Denied::NoHandler | Denied::Forbidden | Denied::TooManySubscriptions => 1008,
+            Denied::NoHandler
+            | Denied::Forbidden
+            | Denied::TooManySubscriptions
+            | Denied::InfoTooLarge => 1008,
             Denied::TooLarge => 1009,
         };
         let slot = self.session.slot();

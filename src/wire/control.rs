@@ -143,6 +143,9 @@ pub enum Request<'a> {
         who: u128,
         key: u64,
     },
+    Members {
+        channel: String,
+    },
 }
 
 /// What the hub answers.
@@ -164,6 +167,17 @@ pub enum Response {
     Stats(WireStats),
     Failed(WireFailure),
     Count(usize),
+    Members(Vec<WireMember>),
+}
+
+/// A member of a presence channel.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields of MemberSummary")]
+pub struct WireMember {
+    pub user: String,
+    /// As JSON.
+    pub info: Option<String>,
+    pub connections: usize,
 }
 
 /// Why a request was not done.

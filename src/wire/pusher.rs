@@ -3,15 +3,17 @@
 //! An event is a JSON object with a name, mostly a channel, and data that is JSON once more inside a string. What an
 //! application publishes as such a string ([`payload`]) is the JSON in it to everybody else. Imports `message`.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::envelope::ServerFrame;
+use super::envelope::{Attendee, ServerFrame};
 use super::native::{has_half_a_pair, too_deep};
 use super::{Outgoing, websocket};
-use crate::message::Payload;
+use crate::message::{EventName, Payload};
 
 /// What a client asks for. Names are as they were sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -176,12 +178,14 @@ pub fn message(message: &Outgoing<'_>) -> Vec<u8> {
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<&'a str>,
     }
+    let (event, data) = member(message.event, message.payload)
+        .unwrap_or_else(|| (message.event.as_str(), data(message.payload)));
     json(
-        message.payload.len() + message.payload.len() / 8 + 160,
+        data.len() + data.len() / 8 + 160,
         &Message {
-            event: message.event.as_str(),
+            event,
             channel: message.channel,
-            data: &data(message.payload),
+            data: &data,
             user_id: message.event.by(),
             id: message.cursor.or(message.id),
         },
@@ -195,15 +199,77 @@ pub fn server_frame(frame: &ServerFrame<'_>) -> Option<Vec<u8>> {
             channel,
             id,
             recovered,
+            members,
             ..
-        } => Some(subscribed(channel, "{}", id, *recovered)),
+        } => {
+            let data = members.map_or_else(|| "{}".to_owned(), members_data);
+            Some(subscribed(channel, &data, id, *recovered))
+        }
         ServerFrame::Unsubscribed { channel, .. } => {
             let message = "the server has ended the subscription";
             Some(subscription_error(channel, "Unsubscribed", message, 403))
         }
         ServerFrame::Error { message, .. } => Some(error(None, message)),
-        ServerFrame::Welcome { .. } | ServerFrame::Token { .. } | ServerFrame::Pong { .. } => None,
+        ServerFrame::Welcome { .. }
+        | ServerFrame::Presence { .. }
+        | ServerFrame::Token { .. }
+        | ServerFrame::Pong { .. } => None,
     }
+}
+
+/// Who is on a presence channel.
+fn members_data(members: &[Attendee<'_>]) -> String {
+    #[derive(Serialize)]
+    struct Presence<'a> {
+        count: usize,
+        ids: Vec<&'a str>,
+        hash: BTreeMap<&'a str, Option<&'a RawValue>>,
+    }
+    #[derive(Serialize)]
+    struct Data<'a> {
+        presence: Presence<'a>,
+    }
+    let presence = Presence {
+        count: members.len(),
+        ids: members.iter().map(|member| member.user).collect(),
+        hash: members
+            .iter()
+            .map(|member| (member.user, member.info))
+            .collect(),
+    };
+    serde_json::to_string(&Data { presence }).expect("strings and ready-made JSON always serialize")
+}
+
+/// What is published when somebody comes or goes, as this protocol says it.
+fn member(event: &EventName, payload: &Payload) -> Option<(&'static str, String)> {
+    #[derive(Serialize)]
+    struct Member<'a> {
+        user_id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user_info: Option<&'a RawValue>,
+    }
+    let name = match event {
+        EventName::Join => "pusher_internal:member_added",
+        EventName::Leave => "pusher_internal:member_removed",
+        _ => return None,
+    };
+    let Payload::Json(json) = payload else {
+        return None;
+    };
+    let said: Said = serde_json::from_slice(json).ok()?;
+    let member = Member {
+        user_id: &said.user,
+        user_info: said.info.as_deref(),
+    };
+    let data =
+        serde_json::to_string(&member).expect("strings and ready-made JSON always serialize");
+    Some((name, data))
+}
+
+#[derive(Deserialize)]
+struct Said {
+    user: String,
+    info: Option<Box<RawValue>>,
 }
 
 /// `pusher:connection_established`
@@ -308,7 +374,6 @@ fn json(size: usize, value: &impl Serialize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::EventName;
 
     fn text(bytes: Vec<u8>) -> String {
         String::from_utf8(bytes).unwrap()

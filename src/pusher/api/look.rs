@@ -33,7 +33,7 @@ pub async fn channels(node: &Arc<Node>, query: &[(String, String)]) -> Result<Va
             attributes.insert("subscription_count".into(), summary.subscribers.into());
         }
         if has(&info, "user_count") {
-            let count = users_of(node, &summary.channel).await?.len();
+            let count = users_of(node, &summary.channel)?.len();
             attributes.insert("user_count".into(), count.into());
         }
         answers.insert(name.to_owned(), attributes.into());
@@ -49,7 +49,7 @@ pub async fn channel(
 ) -> Result<Value, Refused> {
     let info = query.iter().find(|(name, _)| name == "info");
     let info = info.map_or("", |(_, value)| value.as_str());
-    if has(info, "user_count") && !is_presence(channel) {
+    if has(info, "user_count") && !channel.is_presence() {
         return Err(Refused::bad("only presence channels have a user_count"));
     }
     let mut answer = attributes(node, channel, info).await?;
@@ -64,11 +64,11 @@ pub async fn channel(
 }
 
 /// `channels/{name}/users`
-pub async fn users(node: &Arc<Node>, channel: &Channel) -> Result<Value, Refused> {
-    if !is_presence(channel) {
+pub fn users(node: &Arc<Node>, channel: &Channel) -> Result<Value, Refused> {
+    if !channel.is_presence() {
         return Err(Refused::bad("only presence channels have users"));
     }
-    let users = users_of(node, channel).await?;
+    let users = users_of(node, channel)?;
     let users: Vec<Value> = users.iter().map(|user| json!({ "id": user })).collect();
     Ok(json!({ "users": users }))
 }
@@ -86,8 +86,8 @@ pub async fn attributes(
             count(node, channel).await?.into(),
         );
     }
-    if has(info, "user_count") && is_presence(channel) {
-        let count = users_of(node, channel).await?.len();
+    if has(info, "user_count") && channel.is_presence() {
+        let count = users_of(node, channel)?.len();
         attributes.insert("user_count".into(), count.into());
     }
     Ok(attributes)
@@ -109,16 +109,10 @@ async fn count(node: &Arc<Node>, channel: &Channel) -> Result<usize, Refused> {
     apart(node, move |node| node.subscribers(&channel)).await
 }
 
-async fn users_of(node: &Arc<Node>, channel: &Channel) -> Result<Vec<String>, Refused> {
-    let channel = channel.clone();
-    let connections = apart(node, move |node| node.connections(Some(&channel))).await?;
-    let users = connections.iter().filter_map(|info| info.user());
-    let users: std::collections::BTreeSet<&str> = users.collect();
-    Ok(users.into_iter().map(str::to_owned).collect())
-}
-
-fn is_presence(channel: &Channel) -> bool {
-    channel.as_str().starts_with("presence-")
+fn users_of(node: &Node, channel: &Channel) -> Result<Vec<String>, Refused> {
+    let members = node.members(channel)?;
+    let users = members.iter().map(|member| member.user.to_string());
+    Ok(users.collect())
 }
 
 fn has(info: &str, attribute: &str) -> bool {

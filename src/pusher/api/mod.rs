@@ -105,7 +105,7 @@ pub async fn answer(
         ["batch_events"] if is_post => events::batch(node, body(request)?).await,
         ["channels"] if is_get => look::channels(node, &query).await,
         ["channels", name] if is_get => look::channel(node, &channel(name)?, &query).await,
-        ["channels", name, "users"] if is_get => look::users(node, &channel(name)?).await,
+        ["channels", name, "users"] if is_get => look::users(node, &channel(name)?),
         ["users", user, "terminate_connections"] if is_post => terminate(node, user).await,
         ["events" | "batch_events"] | ["channels", ..] | ["users", _, "terminate_connections"] => {
             let message = "not a method of this path";
