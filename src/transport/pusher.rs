@@ -47,7 +47,7 @@ pub async fn connect(
         }
         Err((code, why)) => {
             tracing::debug!(code, "a Pusher client is refused: {why}");
-            pusher::farewell(code, &why)
+            pusher::send_away(code, &why)
         }
     };
     *requests.taken.borrow_mut() = Some(Takeover::Farewell(farewell));

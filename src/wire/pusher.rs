@@ -345,8 +345,7 @@ pub fn event(name: &str, channel: Option<&str>, data: &str) -> Vec<u8> {
     json(128 + data.len(), &frame)
 }
 
-/// An error that says why, then the close frame. What a client should do about it is in the first two digits of a code
-/// there: 40 stay away, 41 come back later, 42 come back at once.
+/// The last that a connection gets which the hub or PHP closes, with their code.
 pub fn farewell(code: u16, reason: &str) -> Bytes {
     let code = match code {
         // Of ours: another hub has taken over, a bug, too slow. Come back at once.
@@ -357,6 +356,12 @@ pub fn farewell(code: u16, reason: &str) -> Bytes {
         4010 | 4011 => 4009,
         other => other,
     };
+    send_away(code, reason)
+}
+
+/// An error that says why, then the close frame. What a client should do about it is in the first two digits of a code of this
+/// protocol: 40 stay away, 41 come back later, 42 come back at once.
+pub fn send_away(code: u16, reason: &str) -> Bytes {
     let close = websocket::close(code, reason);
     if code < 4000 {
         return close;

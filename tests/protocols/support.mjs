@@ -5,12 +5,12 @@
 import { createRequire } from 'node:module';
 import { Program, sleep, until } from '../browser/support.mjs';
 
+export { default as Echo } from 'laravel-echo';
 export { Program, Wire, run, sleep, until } from '../browser/support.mjs';
 
 const require = createRequire(import.meta.url);
-export const Pusher = require('pusher-js/with-encryption');
+export const Pusher = require('pusher-js');
 export const PusherServer = require('pusher');
-export const Echo = require('laravel-echo').default;
 
 export const APP = { id: '4711', key: 'a-key', secret: 'a-secret-of-the-tests' };
 export const MASTER_KEY = Buffer.alloc(32, 7).toString('base64');
