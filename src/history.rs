@@ -89,6 +89,8 @@ pub struct Past {
     pub marks: Vec<(String, u64)>,
     /// What there is, in the order of numbers.
     pub notes: Vec<WireNote>,
+    /// What there is only as the newest of a cache channel.
+    pub cached: Vec<WireNote>,
 }
 
 impl History {
@@ -531,6 +533,7 @@ mod tests {
                 .map(|(channel, seq)| (channel.to_string(), seq))
                 .collect(),
             notes: notes.iter().map(|note| wire_note(note, now)).collect(),
+            cached: Vec::new(),
         };
         into.restore(past).unwrap();
         into

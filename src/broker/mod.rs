@@ -27,6 +27,17 @@ pub struct CatchUp {
     pub position: Position,
     /// For each channel asked about, in that order; empty when the client asked for no past.
     pub missed: Vec<Missed>,
+    /// The newest message of each cache channel of which the client has nothing, in the order of numbers.
+    pub cached: Vec<Arc<Publication>>,
+}
+
+/// From where on a client wants what it has missed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Since<'a> {
+    /// The newest id that it has; none when it has nothing yet.
+    pub id: Option<&'a str>,
+    /// The channels of which it has nothing all the same: `id` does not hold for these.
+    pub except: &'a [Channel],
 }
 
 /// What a broker holds.
@@ -46,8 +57,8 @@ pub trait Broker: Send + Sync + 'static {
     /// id of the last.
     fn publish(&self, publish: Publish) -> String;
 
-    /// The position now, and what the channels have after `since` (when given).
-    fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp;
+    /// The position now, and what the channels have after `since`.
+    fn catch_up(&self, channels: &[Channel], since: Since<'_>) -> CatchUp;
 
     /// The newest `limit` messages of a channel, or the first `limit` after `since`, oldest first.
     fn history(&self, channel: &Channel, limit: usize, since: Option<&str>) -> Missed;

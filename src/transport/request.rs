@@ -18,8 +18,10 @@ const CHANNELS_MAX: usize = 1000;
 /// The query of `/sse`, `/stream` and `/poll`.
 #[derive(Debug, Default)]
 pub struct Query {
-    /// `channel=`, once or more; no doubles.
+    /// `channel=` and `new=`, once or more; no doubles.
     pub channels: Vec<Channel>,
+    /// `new=`: those of them for which `since` does not hold.
+    pub new: Vec<Channel>,
     /// `since=`, or the `Last-Event-ID` header.
     pub since: Option<String>,
     /// `meta=1`
@@ -42,6 +44,10 @@ impl Query {
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
             match &*name {
                 "channel" | "channel[]" => query.add_channel(&value)?,
+                "new" => {
+                    query.add_channel(&value)?;
+                    query.new.push(channel(&value)?);
+                }
                 "since" | "lastEventId" => query.since = Some(value.into_owned()),
                 "meta" => query.meta = is_on(&value),
                 "timeout" => query.timeout = Some(value.into_owned()),

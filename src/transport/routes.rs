@@ -193,7 +193,11 @@ pub async fn authorize_all(
     let mut entries = Vec::with_capacity(query.channels.len());
     for channel in &query.channels {
         let entry = session::authorize(node, info, channel).await;
-        entries.push(entry.map_err(|denied| Refusal::from(denied).about(channel.as_str()))?);
+        let entry = entry.map_err(|denied| Refusal::from(denied).about(channel.as_str()))?;
+        entries.push(Entry {
+            is_new: query.new.contains(channel),
+            ..entry
+        });
     }
     Ok(entries)
 }

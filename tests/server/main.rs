@@ -5,6 +5,7 @@ mod abuse;
 mod attached;
 mod backend;
 mod bad_input;
+mod cache;
 mod client;
 mod control;
 mod deflate;
