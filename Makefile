@@ -17,7 +17,7 @@ SOURCES = $(shell find build.rs Cargo.toml Cargo.lock src php/client php/realtim
 
 export PHP
 
-.PHONY: all install demo bench clean test test-rust test-phpt test-readme test-browser test-protocols test-autobahn test-servers test-faults test-bench FORCE
+.PHONY: all install demo bench clean test test-rust test-phpt test-readme test-library test-browser test-protocols test-autobahn test-servers test-faults test-bench FORCE
 .NOTPARALLEL:
 
 all: $(MODULE)
@@ -59,7 +59,7 @@ test:
 test-rust:
 	@tests/run.sh format lint licences cargo-test
 
-test-phpt test-readme test-browser test-protocols test-autobahn test-servers test-faults test-bench:
+test-phpt test-readme test-library test-browser test-protocols test-autobahn test-servers test-faults test-bench:
 	@tests/run.sh $(@:test-%=%)
 
 bench: $(MODULE)

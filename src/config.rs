@@ -33,6 +33,10 @@ pub struct Rate {
 pub struct Config {
     /// Where clients connect.
     pub listen: ListenAddress,
+    /// The server's certificate and its chain in PEM: clients then speak TLS (https, wss); read again when it changes.
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key in PEM, in tls_cert's file when none; read again when it changes.
+    pub tls_key: Option<PathBuf>,
     /// Whether a web SAPI starts the server by itself.
     pub autostart: bool,
     /// Whether the server that a web SAPI starts may run as root.
@@ -168,6 +172,8 @@ impl Config {
         let text = |name| Ok(Some(raw(name)?).filter(|text| !text.is_empty()));
         Ok(Self {
             listen: ListenAddress::parse(&raw("realtime.listen")?).expect("checked"),
+            tls_cert: path("realtime.tls_cert")?,
+            tls_key: path("realtime.tls_key")?,
             autostart: parse_bool(&raw("realtime.autostart")?).expect("checked"),
             allow_root: parse_bool(&raw("realtime.allow_root")?).expect("checked"),
             socket_group: Some(raw("realtime.socket_group")?).filter(|group| !group.is_empty()),

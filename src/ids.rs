@@ -137,9 +137,10 @@ impl Channel {
         self.0.starts_with("private-") || self.is_presence()
     }
 
-    /// Whether a new subscriber gets its newest message at once, by its name (`cache-`, `private-cache-`, `presence-cache-`).
+    /// Whether a new subscriber gets its newest message at once, by its name (`cache-`, `private-cache-`,
+    /// `private-encrypted-cache-`, `presence-cache-`).
     pub fn is_cache(&self) -> bool {
-        let guard = ["private-", "presence-"];
+        let guard = ["private-encrypted-", "private-", "presence-"];
         let name = guard.iter().find_map(|guard| self.0.strip_prefix(guard));
         name.unwrap_or(&self.0).starts_with("cache-")
     }

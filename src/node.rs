@@ -30,6 +30,7 @@ use crate::limits::Counts;
 use crate::message::{EventName, Payload, Publication, Publish};
 use crate::predecessor::Predecessor;
 use crate::session;
+use crate::tls::Tls;
 use crate::wire::control::Identity;
 
 /// How often somebody who waits for room looks again.
@@ -78,6 +79,7 @@ pub struct Node {
     adopter: OnceLock<Adopter>,
     numbers: AtomicU64,
     auth: Auth,
+    tls: Option<Tls>,
     addresses: Arc<Counts>,
     users: Arc<Counts>,
     predecessor: OnceLock<Predecessor>,
@@ -128,6 +130,7 @@ impl Node {
         let events = Shards(shards.clone());
         let present = Attendance::new(&config);
         let auth = Auth::new(&config).map_err(std::io::Error::other)?;
+        let tls = Tls::new(&config).map_err(std::io::Error::other)?;
         Ok(Self {
             broker: Memory::new(limits, cache, u32::from_ne_bytes(epoch), events),
             config,
@@ -139,6 +142,7 @@ impl Node {
             adopter: OnceLock::new(),
             numbers: AtomicU64::new(0),
             auth,
+            tls,
             addresses: Arc::default(),
             users: Arc::default(),
             predecessor: OnceLock::new(),
@@ -181,6 +185,11 @@ impl Node {
     /// Who may sign tokens, and which were taken back.
     pub fn auth(&self) -> &Auth {
         &self.auth
+    }
+
+    /// How clients are spoken to in secret; none when they are not.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     /// The connections of each address.
@@ -437,6 +446,9 @@ impl Node {
         self.broker.expire();
         self.attendance().expire();
         self.auth.keep_house();
+        if let Some(tls) = &self.tls {
+            tls.keep_house();
+        }
     }
 
     /// The part of a shard that other threads reach.

@@ -50,10 +50,22 @@ set_up_test() {
     have_sbin nginx || missing+=(nginx)
     have_sbin "$(php_fpm)" || missing+=("$(php_package fpm)")
     have_apache_php || missing+=(apache2-bin "libapache2-mod-$(php_package '')")
+    missing_frameworks
     install_packages "${missing[@]}"
     add_rust_components
     install_node_modules
     install_autobahn
+}
+
+# What php/lib is tested in. Debian has them for its own PHP, and they are no more than files.
+missing_frameworks() {
+    local part
+    "$PHP" -r 'exit((int) !extension_loaded("mbstring"));' || missing+=("$(php_package mbstring)")
+    for part in broadcasting routing http events container bus config; do
+        [ -f "/usr/share/php/Illuminate/${part^}/autoload.php" ] || missing+=("php-illuminate-$part")
+    done
+    [ -f /usr/share/php/Symfony/Component/Mercure/autoload.php ] || missing+=(php-symfony-mercure)
+    [ -f /usr/share/php/GuzzleHttp/Psr7/autoload.php ] || missing+=(php-guzzlehttp-psr7)
 }
 
 check_rust() {

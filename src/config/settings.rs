@@ -73,6 +73,18 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Address,
         "host:port, [ipv6]:port or unix:/path",
     ),
+    setting(
+        "realtime.tls_cert",
+        "",
+        Kind::Path,
+        "a PEM file's absolute path, or empty for no TLS",
+    ),
+    setting(
+        "realtime.tls_key",
+        "",
+        Kind::Path,
+        "a PEM file's absolute path, or empty for that of realtime.tls_cert",
+    ),
     setting("realtime.autostart", "1", Kind::Bool, "0 or 1"),
     setting("realtime.allow_root", "0", Kind::Bool, "0 or 1"),
     setting(

@@ -79,7 +79,7 @@ impl Hub {
                     if connection.closing.is_some() {
                         connection.wake();
                     } else {
-                        self.lanes[slot].open = true;
+                        self.lanes[slot].reopen();
                     }
                     return Flushed::All;
                 }

@@ -402,7 +402,7 @@ impl Hub {
     /// Whether all that was put into the outbox has left.
     pub fn is_flushed(&self, slot: usize) -> bool {
         let connection = &self.connections[slot];
-        connection.outbox.is_empty() && connection.replay.is_none()
+        connection.outbox.is_empty() && connection.replay.is_none() && !connection.blocked
     }
 
     /// For long polling: takes what waits, with the newest number in it. `None` while nothing does.

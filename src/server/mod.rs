@@ -46,6 +46,7 @@ use crate::hub::packed::Packed;
 use crate::node::Node;
 use crate::predecessor::Predecessor;
 use crate::pusher::Pusher;
+use crate::tls::Tls;
 use crate::transport::Polls;
 use crate::wire::control::Identity;
 use crate::wire::handover::Estate;
@@ -152,6 +153,7 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
 fn check_files(config: &Config) -> Result<(), StartError> {
     // Read once more with the node.
     Auth::new(config)?;
+    Tls::new(config)?;
     let Some(directory) = &config.docroot else {
         return Ok(());
     };

@@ -17,6 +17,7 @@ use super::{Shutdown, spawn};
 use crate::hub::{self, Hub, SharedHub};
 use crate::node::Node;
 use crate::pusher::Pusher;
+use crate::tls::Desk;
 use crate::transport::{Polls, Shared, http};
 
 /// Accepted sockets that may wait for a shard.
@@ -68,6 +69,7 @@ pub fn start(
             polls,
             pusher,
             leaving,
+            desk: Desk::default(),
         });
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, serve(shared, accepted, shutdown));

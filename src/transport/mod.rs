@@ -34,6 +34,7 @@ use crate::hub::SharedHub;
 use crate::node::Node;
 use crate::pusher::Pusher;
 use crate::session::Session;
+use crate::tls::Desk;
 
 pub use self::long_poll::Polls;
 
@@ -52,6 +53,8 @@ pub struct Shared {
     pub pusher: Arc<Pusher>,
     /// Set when another hub has taken over and this one closes its clients.
     pub leaving: watch::Receiver<Option<Instant>>,
+    /// For those who speak TLS.
+    pub desk: Desk,
 }
 
 /// Runs `work` while the connection's outbox goes on emptying.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
 
+use super::forwarded::Peer;
 use super::response::Refusal;
 use super::{Shared, forwarded, token};
 use crate::ids::{Channel, ConnectionId};
@@ -104,7 +105,7 @@ pub fn channel(name: &str) -> Result<Channel, Refusal> {
 pub fn identify(
     shared: &Shared,
     transport: Transport,
-    ip: &str,
+    peer: Peer<'_>,
     parts: &Parts,
 ) -> Result<Arc<ConnectionInfo>, Refusal> {
     let grant = token::grant(&shared.node, parts)?;
@@ -124,7 +125,7 @@ pub fn identify(
         .uri
         .path_and_query()
         .map_or("/", |target| target.as_str());
-    let client = forwarded::client(&parts.headers, ip, &shared.node.config().trusted_proxies);
+    let client = forwarded::client(&parts.headers, peer, &shared.node.config().trusted_proxies);
     let mut info = ConnectionInfo::new(
         ConnectionId::new(shared.shard, id),
         key,

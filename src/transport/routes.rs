@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use percent_encoding::percent_decode_str;
 
 use super::body::Body;
+use super::forwarded::Peer;
 use super::http::Takeover;
 use super::origin::{self, Verdict};
 use super::request::{self, Query};
@@ -35,12 +36,24 @@ pub struct Requests {
     pub shared: Rc<Shared>,
     /// The peer's address.
     pub ip: Box<str>,
+    /// Whether it speaks TLS with this server.
+    pub secure: bool,
     /// How fast its requests may come.
     pub pace: RefCell<Pace>,
     /// Where a route puts what takes the socket over.
     pub taken: Rc<RefCell<Option<Takeover>>>,
     /// Set when the head of an endless answer has been written.
     pub asked: Rc<Cell<bool>>,
+}
+
+impl Requests {
+    /// Whoever has connected.
+    fn peer(&self) -> Peer<'_> {
+        Peer {
+            ip: &self.ip,
+            secure: self.secure,
+        }
+    }
 }
 
 /// Answers one request.
@@ -50,7 +63,7 @@ pub async fn answer(
 ) -> Result<Response<Body>, Infallible> {
     let (mut parts, body) = request.into_parts();
     let config = requests.shared.node.config();
-    let verdict = origin::judge(&parts.headers, &config.allowed_origins);
+    let verdict = origin::judge(&parts.headers, &config.allowed_origins, requests.secure);
     if verdict == Verdict::Any {
         // Any page may ask, but not in the name of whoever looks at it.
         parts.headers.remove(header::COOKIE);
@@ -145,7 +158,7 @@ pub async fn admit(
             message,
         ));
     }
-    let info = request::identify(&requests.shared, transport, &requests.ip, parts)?;
+    let info = request::identify(&requests.shared, transport, requests.peer(), parts)?;
     let held = hold(node, &info)?;
     let mut admitted = session::admit(node, info).await?;
     admitted.hold(held);

@@ -3,6 +3,7 @@
 
 mod abuse;
 mod attached;
+mod authority;
 mod backend;
 mod bad_input;
 mod cache;
@@ -29,5 +30,6 @@ mod takeover;
 mod takeover_bad;
 mod takeover_presence;
 mod takeover_random;
+mod tls;
 mod tokens;
 mod websocket;
