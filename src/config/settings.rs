@@ -363,7 +363,7 @@ pub const SETTINGS: &[Setting] = &[
         "realtime.pusher_webhook",
         "",
         Kind::Url,
-        "a URL that begins with http://, or empty",
+        "a URL that begins with http:// or https://, or empty",
     ),
     setting(
         "realtime.pusher_subscription_count",
@@ -451,7 +451,8 @@ pub struct InvalidSetting {
 /// Whether `text` is the address of an HTTP server that can be called.
 fn is_url(text: &str) -> bool {
     let parsed = text.parse::<hyper::Uri>();
-    parsed.is_ok_and(|url| url.scheme_str() == Some("http") && url.host().is_some())
+    parsed
+        .is_ok_and(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some())
 }
 
 pub fn parse_bool(text: &str) -> Option<bool> {

@@ -336,6 +336,20 @@ impl Hub {
         self.flush_dirty();
     }
 
+    /// Puts `bytes` into the outboxes of a channel's subscribers that speak the Pusher protocol.
+    pub fn push_to_pusher(&mut self, channel: &str, bytes: &Bytes) {
+        let subscribers = self.channels.get(channel).map_or(&[][..], Vec::as_slice);
+        let speaks = |slot: &usize| matches!(self.lanes[*slot].format, Format::Pusher(_));
+        let slots: Vec<usize> = subscribers
+            .iter()
+            .map(|its| its.slot)
+            .filter(speaks)
+            .collect();
+        for slot in slots {
+            self.push(slot, bytes.clone());
+        }
+    }
+
     /// Puts `bytes` into a connection's outbox. They leave with the next flush.
     pub fn push(&mut self, slot: usize, bytes: Bytes) {
         let connection = &mut self.connections[slot];

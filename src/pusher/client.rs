@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::users::WATCHLIST_MAX;
+use super::webhooks::Event;
 use super::{Pusher, auth};
 use crate::backend::ReplyTo;
+use crate::broker::Since;
 use crate::config::App;
 use crate::hub::CLOSE_REVOKED;
 use crate::hub::mailbox::Command as ShardCommand;
@@ -133,6 +135,9 @@ impl Client {
                 let since = subscribe.since.as_deref().filter(|since| !since.is_empty());
                 let entries = std::slice::from_ref(&entry);
                 let denied = session.attach(entries, since, None).err();
+                if denied.is_none() && since.is_none() {
+                    self.look_for_cached(session, &entry.channel);
+                }
                 if denied.is_none()
                     && let Some(attendee) = entry.attendee
                 {
@@ -199,6 +204,21 @@ impl Client {
                     }
                     denied => (status(denied), denied.to_string()),
                 }),
+        }
+    }
+
+    /// A new subscriber of a cache channel has just got its newest message, or hears that there is none.
+    fn look_for_cached(&self, session: &Session, channel: &Channel) {
+        if !channel.is_cache() {
+            return;
+        }
+        let channels = std::slice::from_ref(channel);
+        let caught = self.node.catch_up(channels, Since::default());
+        if caught.cached.is_empty() {
+            let frame = pusher::event("pusher:cache_miss", Some(channel.as_str()), "{}");
+            self.tell(session, &frame);
+            let channel = channel.to_string();
+            self.pusher.report(Event::CacheMiss { channel });
         }
     }
 
@@ -319,6 +339,13 @@ impl Client {
             let why = "client events come too fast: realtime.pusher_client_rate";
             return Err((Some(4301), why.to_owned()));
         }
+        let told = Event::ClientEvent {
+            channel: channel.to_string(),
+            event: event.to_owned(),
+            data: pusher::data(&data),
+            socket_id: self.socket_id.clone(),
+            user_id: self.members.borrow().get(&channel).map(ToString::to_string),
+        };
         let (Payload::Json(data) | Payload::Binary(data)) = data;
         let event = match self.members.borrow().get(&channel) {
             Some(user) => EventName::Said {
@@ -341,13 +368,17 @@ impl Client {
             data,
             reply_to,
         );
-        sent.await.map_err(|denied| {
-            session.hub().borrow_mut().answered(session.slot());
-            match denied {
-                Denied::NoHandler => (None, "client events are off: realtime.client_events".into()),
-                denied => (None, denied.to_string()),
-            }
-        })
+        sent.await
+            .map(|()| self.pusher.report(told))
+            .map_err(|denied| {
+                session.hub().borrow_mut().answered(session.slot());
+                match denied {
+                    Denied::NoHandler => {
+                        (None, "client events are off: realtime.client_events".into())
+                    }
+                    denied => (None, denied.to_string()),
+                }
+            })
     }
 
     /// Counts a client event.

@@ -6,28 +6,46 @@
 
 pub mod api;
 pub mod auth;
+mod call;
 pub mod client;
 pub mod grant;
+mod observer;
 pub mod users;
+pub mod webhooks;
 
 use std::sync::Arc;
 
 use crate::config::{App, Apps, Config};
+use crate::node::Node;
 use users::Users;
+use webhooks::{Queue, Waiting};
 
 /// What all clients and requests of the protocol share, over all shards.
 #[derive(Debug)]
 pub struct Pusher {
     apps: Apps,
     users: Users,
+    /// What the application is to be told, where it wants to be.
+    webhooks: Option<Queue>,
 }
 
 impl Pusher {
-    /// With the settings' applications.
-    pub fn new(config: &Config) -> Self {
-        Self {
+    /// With the settings' applications, and what [`run`] sends to them.
+    pub fn new(config: &Config) -> (Arc<Self>, Option<Waiting>) {
+        let wanted = config.pusher_webhook.is_some() && !config.pusher_apps.is_empty();
+        let (queue, waiting) = wanted.then(webhooks::queue).unzip();
+        let pusher = Self {
             apps: config.pusher_apps.clone(),
             users: Users::default(),
+            webhooks: queue,
+        };
+        (Arc::new(pusher), waiting)
+    }
+
+    /// Notes something that the application is to be told.
+    fn report(&self, event: webhooks::Event) {
+        if let Some(queue) = &self.webhooks {
+            queue.put(event);
         }
     }
 
@@ -40,4 +58,16 @@ impl Pusher {
     pub fn by_key(&self, key: &str) -> Option<&Arc<App>> {
         self.apps.by_key(key)
     }
+}
+
+/// Looks at the channels for those who want to know of them, and sends the webhooks. For the control thread.
+pub async fn run(pusher: Arc<Pusher>, node: Arc<Node>, waiting: Option<Waiting>) {
+    let app = pusher.apps.first().cloned();
+    let url = node.config().pusher_webhook.clone();
+    let sending = async {
+        if let (Some(waiting), Some(app), Some(url)) = (waiting, app, url) {
+            webhooks::send_all(waiting, &app, &url).await;
+        }
+    };
+    tokio::join!(observer::observe(&pusher, &node), sending);
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{Refused, apart};
+use crate::broker::Since;
 use crate::ids::{Channel, Pattern};
-use crate::node::{HistoryPage, Node};
+use crate::node::Node;
 use crate::wire::pusher;
 
 /// `channels`
@@ -56,9 +57,13 @@ pub async fn channel(
     let occupied = count(node, channel).await? > 0;
     answer.insert("occupied".into(), occupied.into());
     if has(info, "cache") {
-        let (channel, node) = (channel.clone(), node.clone());
-        let page = apart(&node, move |node| node.history(&channel, 1, None)).await?;
-        answer.insert("cache".into(), cached(&node, &page));
+        let channels = std::slice::from_ref(channel);
+        let caught = node.catch_up(channels, Since::default());
+        let cached = caught.cached.first().map_or(
+            Value::Null,
+            |newest| json!({ "data": pusher::data(&newest.payload) }),
+        );
+        answer.insert("cache".into(), cached);
     }
     Ok(answer.into())
 }
@@ -91,17 +96,6 @@ pub async fn attributes(
         attributes.insert("user_count".into(), count.into());
     }
     Ok(attributes)
-}
-
-/// The newest message of a channel, and for how long it is kept.
-fn cached(node: &Node, page: &HistoryPage) -> Value {
-    match page.entries.last() {
-        Some(entry) => json!({
-            "data": pusher::data(&entry.payload),
-            "ttl": node.config().history_ttl.saturating_sub(entry.age).as_secs(),
-        }),
-        None => Value::Null,
-    }
 }
 
 async fn count(node: &Arc<Node>, channel: &Channel) -> Result<usize, Refused> {
