@@ -131,7 +131,7 @@ pub struct Config {
     /// How long a member stays without a connection: who comes back within it was never away.
     pub presence_grace: Duration,
     /// The applications that speak the Pusher protocol; without one it is not spoken.
-    pub pusher_apps: Apps,
+    pub pusher_app: Apps,
     /// From it come the keys of `private-encrypted-` channels, which PHP gives to those who may read there.
     pub pusher_master_key: MasterKey,
     /// Where what happens on the channels is told, in Pusher's way.
@@ -223,7 +223,7 @@ impl Config {
             presence_info: bytes("realtime.presence_info")?,
             presence_bytes: bytes("realtime.presence_bytes")?,
             presence_grace: seconds("realtime.presence_grace")?,
-            pusher_apps: Apps::parse(&raw("realtime.pusher_app")?).expect("checked"),
+            pusher_app: Apps::parse(&raw("realtime.pusher_app")?).expect("checked"),
             pusher_master_key: MasterKey::parse(&raw("realtime.pusher_master_key")?)
                 .expect("checked"),
             pusher_webhook: text("realtime.pusher_webhook")?,

@@ -350,8 +350,7 @@ pub const SETTINGS: &[Setting] = &[
         "realtime.pusher_app",
         "",
         Kind::Apps,
-        "id:key:secret with a secret of at least 16 bytes, or a comma-separated list of them with different ids and keys, \
-         or empty",
+        "id:key:secret with a secret of at least 16 bytes, or a comma-separated list of them, or empty",
     ),
     setting(
         "realtime.pusher_master_key",

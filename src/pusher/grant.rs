@@ -41,7 +41,7 @@ pub fn grant(
     channel: &str,
     user: Option<&str>,
 ) -> Result<Map<String, Value>, NotGranted> {
-    let app = config.pusher_apps.first().ok_or(NotGranted::NoApp)?;
+    let app = config.pusher_app.first().ok_or(NotGranted::NoApp)?;
     if !auth::is_socket_id(socket_id) {
         return Err(NotGranted::SocketId);
     }

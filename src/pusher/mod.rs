@@ -32,10 +32,10 @@ pub struct Pusher {
 impl Pusher {
     /// With the settings' applications, and what [`run`] sends to them.
     pub fn new(config: &Config) -> (Arc<Self>, Option<Waiting>) {
-        let wanted = config.pusher_webhook.is_some() && !config.pusher_apps.is_empty();
+        let wanted = config.pusher_webhook.is_some() && !config.pusher_app.is_empty();
         let (queue, waiting) = wanted.then(webhooks::queue).unzip();
         let pusher = Self {
-            apps: config.pusher_apps.clone(),
+            apps: config.pusher_app.clone(),
             users: Users::default(),
             webhooks: queue,
         };

@@ -22,7 +22,7 @@ use super::response::{self, Refusal};
 use super::stream::Stream;
 use super::upgrade::{Handshake, Protocols};
 use super::websocket::{Kind, WebSocket};
-use super::{Shared, files, long_poll, publish, pusher};
+use super::{Shared, files, library, long_poll, publish, pusher};
 use crate::limits::{self, Held, Pace};
 use crate::message::{ConnectionInfo, Transport};
 use crate::node::Node;
@@ -127,7 +127,8 @@ async fn route(
         "/sse" => sse(requests, parts).await,
         "/stream" => stream(requests, parts).await,
         "/poll" => long_poll::answer(requests, parts).await,
-        "/realtime.js" => Ok(files::client(parts)),
+        "/realtime.js" => Ok(files::client(parts, &library::SERVED)),
+        "/pusher-resume.js" => Ok(files::client(parts, &library::RESUME)),
         "/healthz" => Ok(response::json(StatusCode::OK, r#"{"status":"ok"}"#.into())),
         _ if requests.shared.pusher.is_on() && path.starts_with("/app/") => {
             pusher::connect(requests, parts, verdict, &path["/app/".len()..]).await

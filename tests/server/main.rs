@@ -23,6 +23,7 @@ mod native;
 mod pool;
 mod presence;
 mod publish;
+mod pusher;
 mod resume;
 mod sse;
 mod stream;
