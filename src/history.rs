@@ -152,7 +152,7 @@ impl History {
     pub fn restore(&mut self, past: Past) -> Result<(), InvalidId> {
         self.forgotten = past.forgotten;
         for (name, forgotten) in past.marks {
-            let channel = Channel::parse(&name)?;
+            let channel = Channel::from_hub(&name)?;
             let log = Log {
                 forgotten,
                 ..Log::default()
@@ -163,7 +163,13 @@ impl History {
             }
         }
         let now = Instant::now();
+        let mut newest = 0;
         for note in past.notes {
+            // Everything here relies on the order of numbers: what has lost its place is lost.
+            if note.seq <= newest {
+                continue;
+            }
+            newest = note.seq;
             let store = note.store;
             self.add(&Arc::new(publication(note, past.epoch, now)?), store);
         }
@@ -398,7 +404,7 @@ pub fn publication(note: WireNote, epoch: u32, now: Instant) -> Result<Publicati
     }
     check_any_event(&note.event)?;
     Ok(Publication {
-        channel: Channel::parse(&note.channel)?,
+        channel: Channel::from_hub(&note.channel)?,
         position: Position {
             epoch,
             seq: note.seq,

@@ -19,6 +19,7 @@ use crate::config::Rate;
 use crate::ids::Channel;
 use crate::limits::Pace;
 use crate::message::{EventName, Incoming};
+use crate::pusher::client::Client;
 use crate::session::{self, Admitted, Denied, Entry, Session};
 use crate::socket::Socket;
 use crate::wire::deflate::Packing;
@@ -29,6 +30,10 @@ use crate::wire::{Format, websocket};
 
 /// How much is read at once, in bytes. The memory is the shard's and only lent while there is something in it.
 const INPUT: usize = 16 << 10;
+/// After how many messages the shard's other connections have their turn, and how many bytes count as one more. With a
+/// thousand clients that send as fast as they can, nobody waits longer than for a few messages of each.
+const TURN: usize = 32;
+const TURN_BYTES: usize = 512;
 /// How long a client has to answer a close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// How long PHP has to answer what a client sent before it broke the protocol, and how often that is looked at.
@@ -53,6 +58,8 @@ pub enum Kind {
     Native,
     /// Payloads of this channel.
     Raw(Entry),
+    /// The Pusher protocol.
+    Pusher(Rc<Client>),
 }
 
 /// Serves the connection to its end.
@@ -65,6 +72,7 @@ pub async fn run(shared: Rc<Shared>, websocket: WebSocket, socket: Rc<Socket>, r
     let format = match &kind {
         Kind::Native => Format::Native(packing),
         Kind::Raw(_) => Format::Raw(packing),
+        Kind::Pusher(_) => Format::Pusher(packing),
     };
     let session = Session::new(admitted, &shared.hub, format, Some(socket.clone()));
     let limit = shared.node.config().max_message_size;
@@ -78,12 +86,14 @@ pub async fn run(shared: Rc<Shared>, websocket: WebSocket, socket: Rc<Socket>, r
         pace: Pace::default(),
         rate: shared.node.config().rate(),
         paused: None,
+        turn: 0,
     };
     connection.greet(&kind);
     connection.serve(&kind).await;
     let (socket, ended) = (connection.socket.clone(), connection.ended);
     // The client is gone for everybody else; only its socket is seen off.
     drop(connection);
+    drop(kind);
     if ended {
         socket.abort();
     } else {
@@ -104,6 +114,8 @@ struct Connection {
     rate: Rate,
     /// Until when nothing more is read: it has outrun its pace.
     paused: Option<Pin<Box<Sleep>>>,
+    /// What it has had of its turn.
+    turn: usize,
 }
 
 enum Next {
@@ -137,6 +149,7 @@ impl Connection {
                     self.end_raw(denied);
                 }
             }
+            Kind::Pusher(client) => client.greet(&self.session),
         }
         self.session.opened();
         self.session.hub().borrow_mut().flush_dirty();
@@ -144,9 +157,15 @@ impl Connection {
 
     async fn serve(&mut self, kind: &Kind) {
         loop {
+            if self.turn >= TURN {
+                self.turn = 0;
+                self.session.hub().borrow_mut().flush_dirty();
+                tokio::task::yield_now().await;
+            }
             let next = std::future::poll_fn(|cx| self.poll_next(cx)).await;
-            if matches!(next, Next::Event(_)) {
+            if let Next::Event(event) = &next {
                 let unpacked = self.reader.take_unpacked();
+                self.turn += 1 + (event.length() + unpacked) / TURN_BYTES;
                 self.spend(1, unpacked);
             }
             match next {
@@ -157,12 +176,17 @@ impl Connection {
                         Kind::Raw(entry) => {
                             self.raw(&entry.channel, Incoming::Text(text.into())).await;
                         }
+                        Kind::Pusher(client) => {
+                            // Boxed, so that the task of an idle connection need not have room for it.
+                            let done = Box::pin(client.text(&self.session, text.as_str()));
+                            alongside(&self.session, done).await;
+                        }
                     }
                 }
                 Next::Event(Event::Binary(bytes)) => {
                     self.session.heard();
                     match kind {
-                        Kind::Native => {
+                        Kind::Native | Kind::Pusher(_) => {
                             let message = "frames of this protocol are text";
                             self.error("bad_frame", message, None, None);
                         }
@@ -237,6 +261,7 @@ impl Connection {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Next::Ended),
                 Poll::Pending => {
+                    self.turn = 0;
                     hub.borrow_mut().flush_dirty();
                     return Poll::Pending;
                 }
