@@ -1,6 +1,6 @@
 //! The settings: raw text as php.ini gives it ([`SETTINGS`], [`check_value`]), then one checked [`Config`].
 //!
-//! Nothing past [`Config::load`] checks a setting again. Imports nothing of this crate.
+//! Nothing past [`Config::load`] checks a setting again. Imports `ids`.
 
 mod address;
 mod peers;
@@ -15,6 +15,7 @@ pub use self::peers::{Origins, Proxies};
 pub use self::secrets::Secrets;
 pub use self::settings::{InvalidSetting, LOG_LEVELS, SETTINGS, Setting, check_value, find};
 use self::settings::{parse_bool, parse_bytes, parse_mode};
+use crate::ids::Pattern;
 
 /// What a client may send in a second; 0 is any number.
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +115,11 @@ pub struct Config {
     pub history_ttl: Duration,
     /// Bytes of history over all channels.
     pub history_bytes: usize,
+    /// Channels whose newest message each new subscriber gets at once, beside those whose names begin with `cache-`,
+    /// `private-cache-` or `presence-cache-`.
+    pub cache_channels: Vec<Pattern>,
+    /// Bytes of newest messages over all of these channels.
+    pub cache_bytes: usize,
     /// Members of one presence channel.
     pub presence_members: usize,
     /// What others may know of one member (a token's `info`).
@@ -199,6 +205,8 @@ impl Config {
             history_size: count("realtime.history_size")?,
             history_ttl: seconds("realtime.history_ttl")?,
             history_bytes: bytes("realtime.history_bytes")?,
+            cache_channels: Pattern::parse_list(&raw("realtime.cache_channels")?).expect("checked"),
+            cache_bytes: bytes("realtime.cache_bytes")?,
             presence_members: count("realtime.presence_members")?,
             presence_info: bytes("realtime.presence_info")?,
             presence_bytes: bytes("realtime.presence_bytes")?,

@@ -103,6 +103,13 @@ impl Channel {
         self.0.starts_with("private-") || self.is_presence()
     }
 
+    /// Whether a new subscriber gets its newest message at once, by its name (`cache-`, `private-cache-`, `presence-cache-`).
+    pub fn is_cache(&self) -> bool {
+        let guard = ["private-", "presence-"];
+        let name = guard.iter().find_map(|guard| self.0.strip_prefix(guard));
+        name.unwrap_or(&self.0).starts_with("cache-")
+    }
+
     /// Whether those on it know of each other (`presence-`).
     pub fn is_presence(&self) -> bool {
         self.0.starts_with("presence-")
@@ -145,6 +152,11 @@ impl Pattern {
             Some(bad) => Err(InvalidId::ChannelChar(bad)),
             None => Ok(Self(text.into())),
         }
+    }
+
+    /// A list of patterns, separated by blanks.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, InvalidId> {
+        text.split_whitespace().map(Self::parse).collect()
     }
 
     /// The pattern that every name fits.

@@ -1,8 +1,8 @@
 //! `realtime`: a PHP extension that pushes to browsers, with the server embedded.
 //!
 //! The modules import each other from top to bottom only:
-//! `ids`, `config`, `auth`, `limits`, `message`, `procfs`, `sync`, `tls` -> `socket`, `wire` -> `outbox` -> `hub`, `history`, `presence` ->
-//! `broker` -> `backend`,
+//! `ids`, `config`, `auth`, `limits`, `message`, `procfs`, `sync`, `tls` -> `socket`, `wire` -> `outbox` -> `hub`, `history`,
+//! `cache`, `presence` -> `broker` -> `backend`,
 //! `predecessor` -> `node` ->
 //! `session` -> `transport`, `control` -> `server` -> `php` (the only one that names PHP, behind the feature
 //! of that name).
@@ -10,6 +10,7 @@
 pub mod auth;
 pub mod backend;
 pub mod broker;
+pub mod cache;
 pub mod config;
 pub mod control;
 pub mod history;

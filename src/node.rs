@@ -19,7 +19,8 @@ use crate::auth::Auth;
 use crate::backend::workers::Workers;
 use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, Replies, ReplyTo};
 use crate::broker::memory::Memory;
-use crate::broker::{Broker, BrokerEvents, CatchUp};
+use crate::broker::{Broker, BrokerEvents, CatchUp, Since};
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::history::Limits;
 use crate::hub::Hub;
@@ -125,12 +126,13 @@ impl Node {
             age: config.history_ttl,
             bytes: config.history_bytes,
         };
+        let cache = Cache::new(config.cache_channels.clone(), config.cache_bytes);
         let events = Shards(shards.clone());
         let present = Attendance::new(&config);
         let auth = Auth::new(&config).map_err(std::io::Error::other)?;
         let tls = Tls::new(&config).map_err(std::io::Error::other)?;
         Ok(Self {
-            broker: Memory::new(limits, u32::from_ne_bytes(epoch), events),
+            broker: Memory::new(limits, cache, u32::from_ne_bytes(epoch), events),
             config,
             shards,
             backend,
@@ -429,7 +431,7 @@ impl Node {
     }
 
     /// See [`Broker::catch_up`].
-    pub fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp {
+    pub fn catch_up(&self, channels: &[Channel], since: Since<'_>) -> CatchUp {
         self.broker.catch_up(channels, since)
     }
 

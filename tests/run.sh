@@ -7,9 +7,9 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-ALL=(format licences lint cargo-test loom fuzz build phpt valgrind readme library browser servers autobahn faults bench)
+ALL=(format licences lint cargo-test loom fuzz build phpt valgrind readme library browser servers autobahn faults hostile soak bench)
 # These load the extension: without it they have nothing to say.
-LOADING=(phpt valgrind readme library browser servers autobahn faults bench)
+LOADING=(phpt valgrind readme library browser servers autobahn faults hostile soak bench)
 export PHP=${PHP:-php}
 export REALTIME_SO=$PWD/modules/realtime.so
 export ARTIFACTS=$PWD/build/artifacts
@@ -28,7 +28,12 @@ stage_licences() {
         "$PHP" -n tests/licences.php
 }
 
-stage_cargo_test() { cargo test --locked; }
+# What clients see is the same over TLS: those tests run a second time inside it.
+stage_cargo_test() {
+    cargo test --locked &&
+        REALTIME_TEST_TLS=1 cargo test --locked --test server -- \
+            native:: websocket:: frames:: deflate:: sse:: stream:: long_poll:: resume::
+}
 
 # Every order in which threads can meet, up to three switches more than they must.
 stage_loom() { LOOM_MAX_PREEMPTIONS=3 cargo test --locked --features loom --lib meetings; }
@@ -77,6 +82,16 @@ stage_faults() {
     cargo bench --locked --bench faults -- --extension "$REALTIME_SO" --php "$(command -v "$PHP")"
 }
 
+stage_hostile() {
+    cargo bench --locked --bench hostile -- --extension "$REALTIME_SO" --php "$(command -v "$PHP")"
+}
+
+# In short; `make soak` takes its time.
+stage_soak() {
+    cargo bench --locked --bench soak -- --extension "$REALTIME_SO" --php "$(command -v "$PHP")" \
+        --clients "${SOAK_CLIENTS:-1500}" --seconds "${SOAK_SECONDS:-60}"
+}
+
 stage_autobahn() { build/autobahn/bin/python tests/autobahn/run.py; }
 
 stage_bench() {
@@ -94,7 +109,7 @@ count() {
                  /^Tests (failed|warned|leaked|borked) +:/ { f += $4 }
                  /^Tests skipped +:/ { s = $4 }
                  END { print p + 0, f + 0, s + 0 }' "$log" ;;
-        readme | library | faults | autobahn | fuzz)
+        readme | library | faults | hostile | soak | autobahn | fuzz)
             sed -nE 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2 0/p' "$log" | sum ;;
         browser | servers)
             # node --test, in its own words and in TAP's.

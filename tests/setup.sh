@@ -42,6 +42,9 @@ set_up_test() {
     have chromium || missing+=(chromium)
     have strace || missing+=(strace)
     have curl || missing+=(curl)
+    have openssl || missing+=(openssl)
+    # certutil, by which Chromium gets to know an authority.
+    have certutil || missing+=(libnss3-tools)
     have node || missing+=(nodejs)
     have npm || missing+=(npm)
     have python3 || missing+=(python3)

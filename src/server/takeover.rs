@@ -274,6 +274,7 @@ fn past(link: &mut UnixStream, frame_max: usize) -> io::Result<Past> {
             }) => (past.epoch, past.seq, past.forgotten) = (epoch, seq, forgotten),
             Said::Part(Part::Marks(marks)) => past.marks.extend(marks),
             Said::Part(Part::Notes(notes)) => past.notes.extend(notes),
+            Said::Part(Part::Cached(notes)) => past.cached.extend(notes),
             Said::Part(Part::End) => return Ok(past),
             other => return Err(io::Error::other(format!("{other:?} in place of the past"))),
         }

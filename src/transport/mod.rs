@@ -12,6 +12,7 @@ mod files;
 mod forwarded;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod history;
 mod library;
 mod long_poll;
 mod mailslot;

@@ -22,7 +22,7 @@ use super::response::{self, Refusal};
 use super::stream::Stream;
 use super::upgrade::{Handshake, Protocols};
 use super::websocket::{Kind, WebSocket};
-use super::{Shared, files, long_poll, publish};
+use super::{Shared, files, history, long_poll, publish};
 use crate::limits::{self, Held, Pace};
 use crate::message::{ConnectionInfo, Transport};
 use crate::node::Node;
@@ -92,8 +92,10 @@ async fn route(
     verdict: &Verdict,
 ) -> Result<Response<Body>, Refusal> {
     let path = parts.uri.path();
-    let speaks = matches!(path, "/ws" | "/sse" | "/stream" | "/poll" | "/publish")
-        || path.starts_with("/raw/");
+    let speaks = matches!(
+        path,
+        "/ws" | "/sse" | "/stream" | "/poll" | "/publish" | "/history" | "/presence"
+    ) || path.starts_with("/raw/");
     if speaks && *verdict == Verdict::Foreign {
         let message = "pages of this origin are not allowed: see realtime.allowed_origins";
         return Err(Refusal::new(StatusCode::FORBIDDEN, "bad_origin", message));
@@ -118,6 +120,8 @@ async fn route(
         "/sse" => sse(requests, parts).await,
         "/stream" => stream(requests, parts).await,
         "/poll" => long_poll::answer(requests, parts).await,
+        "/history" => history::answer(requests, parts).await,
+        "/presence" => history::presence(requests, parts).await,
         "/realtime.js" => Ok(files::client(parts)),
         "/healthz" => Ok(response::json(StatusCode::OK, r#"{"status":"ok"}"#.into())),
         _ => match path.strip_prefix("/raw/") {
@@ -194,7 +198,11 @@ pub async fn authorize_all(
     let mut entries = Vec::with_capacity(query.channels.len());
     for channel in &query.channels {
         let entry = session::authorize(node, info, channel).await;
-        entries.push(entry.map_err(|denied| Refusal::from(denied).about(channel.as_str()))?);
+        let entry = entry.map_err(|denied| Refusal::from(denied).about(channel.as_str()))?;
+        entries.push(Entry {
+            is_new: query.new.contains(channel),
+            ..entry
+        });
     }
     Ok(entries)
 }

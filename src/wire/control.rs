@@ -125,6 +125,7 @@ pub enum Request<'a> {
         channel: String,
         limit: usize,
         since: Option<String>,
+        before: Option<String>,
     },
     Stats,
     Disconnect {
@@ -163,6 +164,7 @@ pub enum Response {
         entries: Vec<WireEntry>,
         recovered: bool,
         oldest: Option<String>,
+        more: bool,
     },
     Stats(WireStats),
     Failed(WireFailure),

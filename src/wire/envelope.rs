@@ -36,6 +36,9 @@ pub enum ServerFrame<'a> {
         recovered: Option<bool>,
         #[serde(skip_serializing_if = "Option::is_none")]
         oldest: Option<&'a str>,
+        /// Whether the next message is the newest of a cache channel, published before this.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        cached: bool,
         /// Of a presence channel: who is there.
         #[serde(skip_serializing_if = "Option::is_none")]
         members: Option<&'a [Attendee<'a>]>,

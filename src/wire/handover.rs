@@ -85,6 +85,8 @@ pub enum Part {
     },
     /// Tokens and users that were taken back.
     Revoked(Lists),
+    /// What is only kept as the newest of a cache channel: of the past, too.
+    Cached(Vec<WireNote>),
     /// Who is present at the old hub, and is to be awaited for so long.
     Present(Duration, Vec<WireAttendee>),
     /// Who came or went at the old hub since then.
