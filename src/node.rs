@@ -19,7 +19,8 @@ use crate::auth::Auth;
 use crate::backend::workers::Workers;
 use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, Replies, ReplyTo};
 use crate::broker::memory::Memory;
-use crate::broker::{Broker, BrokerEvents, CatchUp};
+use crate::broker::{Broker, BrokerEvents, CatchUp, Since};
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::history::Limits;
 use crate::hub::Hub;
@@ -31,6 +32,7 @@ use crate::predecessor::Predecessor;
 use crate::session;
 use crate::tls::Tls;
 use crate::wire::control::Identity;
+use crate::wire::handover::Master;
 
 /// How often somebody who waits for room looks again.
 const ROOM_PAUSE: Duration = Duration::from_micros(200);
@@ -66,6 +68,9 @@ pub enum Failure {
 /// Takes the process number of a master and its [`Identity::generation`], see [`Node::adopt`].
 pub(crate) type Adopter = Box<dyn Fn(u32, u64) + Send + Sync>;
 
+/// Names the masters that were adopted and still live.
+pub(crate) type Masters = Box<dyn Fn() -> Vec<Master> + Send + Sync>;
+
 /// A server's coordinator.
 pub struct Node {
     config: Arc<Config>,
@@ -76,6 +81,7 @@ pub struct Node {
     address: OnceLock<String>,
     identity: OnceLock<Identity>,
     adopter: OnceLock<Adopter>,
+    masters: OnceLock<Masters>,
     numbers: AtomicU64,
     auth: Auth,
     tls: Option<Tls>,
@@ -125,12 +131,13 @@ impl Node {
             age: config.history_ttl,
             bytes: config.history_bytes,
         };
+        let cache = Cache::new(config.cache_channels.clone(), config.cache_bytes);
         let events = Shards(shards.clone());
         let present = Attendance::new(&config);
         let auth = Auth::new(&config).map_err(std::io::Error::other)?;
         let tls = Tls::new(&config).map_err(std::io::Error::other)?;
         Ok(Self {
-            broker: Memory::new(limits, u32::from_ne_bytes(epoch), events),
+            broker: Memory::new(limits, cache, u32::from_ne_bytes(epoch), events),
             config,
             shards,
             backend,
@@ -138,6 +145,7 @@ impl Node {
             address: OnceLock::new(),
             identity: OnceLock::new(),
             adopter: OnceLock::new(),
+            masters: OnceLock::new(),
             numbers: AtomicU64::new(0),
             auth,
             tls,
@@ -206,6 +214,18 @@ impl Node {
         if let Some(adopter) = self.adopter.get() {
             adopter(master, generation);
         }
+    }
+
+    /// The PHP masters that it lives for.
+    pub fn masters(&self) -> Vec<Master> {
+        self.masters
+            .get()
+            .map_or_else(Vec::new, |masters| masters())
+    }
+
+    pub(crate) fn set_masters(&self, masters: Masters) {
+        // Set once, as the adopter is.
+        let _ = self.masters.set(masters);
     }
 
     pub(crate) fn set_adopter(&self, adopter: Adopter) {
@@ -429,7 +449,7 @@ impl Node {
     }
 
     /// See [`Broker::catch_up`].
-    pub fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp {
+    pub fn catch_up(&self, channels: &[Channel], since: Since<'_>) -> CatchUp {
         self.broker.catch_up(channels, since)
     }
 

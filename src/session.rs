@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 pub use self::presence::Entry;
 use self::presence::present;
 use crate::backend::{Answer, Event, Refused, ReplyTo, Ruling, Verdict};
+use crate::broker::Since;
 use crate::hub::mailbox::Opening;
 use crate::hub::{Hub, Membership, SharedHub};
 use crate::ids::{Channel, Position};
@@ -371,7 +372,7 @@ fn attach(
 ) -> Result<Position, Denied> {
     let is_new = |entry: &&Entry| !hub.is_subscribed(slot, &entry.channel);
     let new_entries: Vec<&Entry> = entries.iter().filter(is_new).collect();
-    let new: Vec<Channel> = new_entries.iter().map(|it| it.channel.clone()).collect();
+    let new = channels_of(new_entries.iter());
     if hub.subscriptions(slot) + new.len() > node.config().max_subscriptions {
         return Err(Denied::TooManySubscriptions);
     }
@@ -380,10 +381,18 @@ fn attach(
     let attendance = present(node, who, &new_entries, entries)?;
     // Nothing is delivered between here and `subscribe`: delivery runs on this thread, and what the broker
     // accepts meanwhile has a number above `position`.
-    let caught = node.catch_up(&new, since);
+    let except = channels_of(new_entries.iter().filter(|it| it.is_new));
+    let caught = node.catch_up(
+        &new,
+        Since {
+            id: since,
+            except: &except,
+        },
+    );
     let id = caught.position.text();
     let mut missed = caught.missed.into_iter();
-    let mut past: Vec<Arc<Publication>> = Vec::new();
+    let mut past: Vec<Arc<Publication>> = caught.cached;
+    let cached = channels_in(&past);
     for Entry { channel, .. } in entries {
         let its = if new.contains(channel) {
             missed.next()
@@ -406,6 +415,7 @@ fn attach(
             id: &id,
             recovered: its.as_ref().map(|its| its.recovered),
             oldest: oldest.as_deref(),
+            cached: cached.contains(channel),
             members: members.as_deref(),
         };
         tell(hub, slot, &frame);
@@ -417,6 +427,15 @@ fn attach(
     }
     hub.replay(slot, past);
     Ok(caught.position)
+}
+
+fn channels_of<'a>(entries: impl Iterator<Item = &'a &'a Entry>) -> Vec<Channel> {
+    entries.map(|entry| entry.channel.clone()).collect()
+}
+
+fn channels_in(publications: &[Arc<Publication>]) -> Vec<Channel> {
+    let channels = publications.iter().map(|it| it.channel.clone());
+    channels.collect()
 }
 
 fn tell(hub: &mut Hub, slot: usize, frame: &ServerFrame<'_>) {

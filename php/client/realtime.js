@@ -112,10 +112,10 @@ export function Realtime(base = '/', {
 			emit('open', { transport, connection });
 			better();
 		},
-		subscribed: ({ channel, id, recovered, oldest, members }, sub = {}, me) => {
+		subscribed: ({ channel, id, recovered, oldest, cached, members }, sub = {}, me) => {
 			newest ??= id; // a later one may be ahead
 			sub.link = me;
-			if (!sub.cursor) sub.cursor = id;
+			if (!sub.cursor) Object.assign(sub, cached ? { cached: id } : { cached, cursor: id });
 			else if (recovered === false && !(age(oldest, sub.cursor) <= 0)) emit('gap', { channel, since: sub.cursor, oldest });
 			const now = members && new Map(members.map((one) => [one.user, one]));
 			const was = now && (sub.members ??= now);
@@ -126,8 +126,9 @@ export function Realtime(base = '/', {
 		message: (frame, sub) => {
 			const { type, id, cursor = id } = frame;
 			if (sub) {
-				if (!sub.cursor || age(cursor, sub.cursor) <= 0) return;
-				sub.cursor = cursor;
+				if (sub.cached) [sub.cursor, sub.cached] = [sub.cached];
+				else if (!sub.cursor || age(cursor, sub.cursor) <= 0) return;
+				else sub.cursor = cursor;
 			}
 			if (age(cursor, newest) > 0) settle(cursor);
 			if (type !== 'message') return sub?.members && tell(sub.members, type, frame);
@@ -175,8 +176,8 @@ export function Realtime(base = '/', {
 			if (body.key) receive(me, { ...body, type: 'welcome' });
 			// A long past comes in parts before the session begins: new channels wait for that.
 			for (const [channel, sub] of chosen) {
-				const members = body.members?.[channel];
-				if (sub.cursor || me.proof) receive(me, { ...body, type: 'subscribed', channel, id: body.cursor, members });
+				const [members, cached] = [body.members?.[channel], body.cached?.includes(channel)];
+				if (sub.cursor || me.proof) receive(me, { ...body, type: 'subscribed', channel, id: body.cursor, cached, members });
 			}
 			for (const frame of [...body.messages, { ...body, type: 'pong' }]) receive(me, frame);
 		};
@@ -207,7 +208,7 @@ export function Realtime(base = '/', {
 				const since = chosen.map(([, sub]) => sub.cursor).sort(age)[0] ?? newest ?? '';
 				const wait = me.proof ? 25 : 0;
 				const query = new URLSearchParams({ since, meta: 1, session: 1, timeout: wait, ...me.proof });
-				chosen.forEach(([channel]) => query.append('channel', channel));
+				chosen.forEach(([channel, sub]) => query.append(sub.cursor ? 'channel' : 'new', channel));
 				me.expect(wait * 1000 + timeout);
 				try {
 					const headers = jwt ? { Authorization: `Bearer ${jwt}` } : {};

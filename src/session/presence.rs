@@ -19,6 +19,8 @@ pub struct Entry {
     pub channel: Channel,
     /// Who it is, on a presence channel. A client of whom that is not known sees the others and is none of them.
     pub attendee: Option<Attendee>,
+    /// Whether the client has nothing of it, though it has something of others: what they have missed does not concern it.
+    pub is_new: bool,
 }
 
 impl Entry {
@@ -32,11 +34,12 @@ impl Entry {
         Self {
             channel: channel.clone(),
             attendee,
+            is_new: false,
         }
     }
 
     /// For the same client, of whom somebody knows better who it is.
-    pub(super) fn known_as(self, attendee: Attendee) -> Self {
+    pub fn known_as(self, attendee: Attendee) -> Self {
         let attendee = self.channel.is_presence().then_some(attendee);
         Self { attendee, ..self }
     }
@@ -71,7 +74,10 @@ pub(super) fn present<'a>(
         return Ok(None);
     }
     let mut attendance = node.attendance();
-    for (at, Entry { channel, attendee }) in new.iter().enumerate() {
+    for (at, entry) in new.iter().enumerate() {
+        let Entry {
+            channel, attendee, ..
+        } = entry;
         let Some(attendee) = attendee else { continue };
         if let Err(full) = attendance.join(channel, who, attendee) {
             for entry in &new[..at] {

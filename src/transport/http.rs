@@ -9,15 +9,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::rt::ReadBufCursor;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 
-use super::Shared;
 use super::routes::{self, Requests};
 use super::stream::{self, Stream};
 use super::websocket::{self, WebSocket};
+use super::{Shared, pusher};
 use crate::limits::Place;
 use crate::socket::Socket;
 use crate::tls::{NotTls, Tls};
@@ -41,6 +42,8 @@ pub enum Takeover {
     WebSocket(WebSocket),
     /// `/sse` and `/stream`
     Stream(Stream),
+    /// A client that is sent away, with its last bytes.
+    Farewell(Bytes),
 }
 
 /// Serves one socket until it ends.
@@ -116,6 +119,9 @@ pub async fn serve(shared: Rc<Shared>, socket: socket2::Socket, ip: Box<str>, pl
         (Ok(()), Some(Takeover::Stream(stream))) => {
             tokio::task::spawn_local(stream::run(shared, stream, socket));
         }
+        (Ok(()), Some(Takeover::Farewell(farewell))) => {
+            tokio::task::spawn_local(pusher::send_away(socket, farewell));
+        }
         (Ok(()), None) => linger(&socket).await,
         (Err(error), _) => {
             tracing::debug!(%error, "a connection ended in its HTTP part");
@@ -170,7 +176,7 @@ pub async fn linger(socket: &Socket) {
         let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
         let mut budget = 64;
         loop {
-            match ready!(socket.poll_read(cx, &mut buffer)) {
+            match ready!(socket.poll_read_bare(cx, &mut buffer)) {
                 Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(_) if budget == 0 => return Poll::Ready(()),
                 Ok(_) => budget -= 1,

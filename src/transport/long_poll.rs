@@ -22,9 +22,9 @@ use super::request::Query;
 use super::response::{self, Refusal};
 use super::routes::{self, Requests};
 use crate::auth;
-use crate::broker::CatchUp;
+use crate::broker::{CatchUp, Since};
 use crate::ids::{Channel, ConnectionId, Position};
-use crate::message::Transport;
+use crate::message::{Publication, Transport};
 use crate::node::Node;
 use crate::session::{Entry, Session};
 use crate::wire::deflate::Packer;
@@ -50,6 +50,9 @@ struct Answer {
     recovered: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest: Option<String>,
+    /// The cache channels among them whose newest message is the first of theirs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cached: Vec<String>,
     /// Who is on the presence channels among them.
     #[serde(skip_serializing_if = "HashMap::is_empty")]
     members: HashMap<String, Box<RawValue>>,
@@ -124,7 +127,11 @@ async fn plain(
         }
         _ => {
             // Moves the cursor on over what other channels got, so that a quiet channel's cursor does not grow old.
-            let caught = node.catch_up(&query.channels, Some(&answer.cursor));
+            let since = Since {
+                id: Some(&answer.cursor),
+                except: &[],
+            };
+            let caught = node.catch_up(&query.channels, since);
             let (short, oldest) = shortfall(&caught);
             let (messages, cursor) = merge(&node, caught);
             Answer {
@@ -191,6 +198,7 @@ async fn next_of_session(
         cursor: taken.cursor.to_string(),
         recovered: None,
         oldest: None,
+        cached: Vec::new(),
         members: HashMap::new(),
         connection: None,
         key: None,
@@ -255,7 +263,13 @@ fn attach(
     let node = session.node();
     // While it is held nobody comes or goes.
     let mut attendance = session.present(entries)?;
-    let caught = node.catch_up(&query.channels, query.since.as_deref());
+    let since = Since {
+        id: query.since.as_deref(),
+        except: &query.new,
+    };
+    let caught = node.catch_up(&query.channels, since);
+    let cached = caught.cached.iter().map(|it| it.channel.to_string());
+    let cached = cached.collect();
     let seq = caught.position.seq;
     let (short, oldest) = shortfall(&caught);
     let recovered = query.since.as_ref().map(|_| !short);
@@ -281,6 +295,7 @@ fn attach(
         cursor: cursor.to_string(),
         recovered,
         oldest,
+        cached,
         members,
         connection: None,
         key: None,
@@ -306,7 +321,8 @@ fn subscribe(session: &Session, channels: &[Channel], after: u64) {
     }
 }
 
-/// What was missed in all channels, in order, as much as fits into `realtime.max_backlog`; and up to where that is.
+/// What was missed in all channels, in order, as much as fits into `realtime.max_backlog`; and up to where that is. Before it
+/// the newest messages of cache channels, which are few.
 fn merge(node: &Node, caught: CatchUp) -> (Vec<Bytes>, Position) {
     let mut past: Vec<_> = caught
         .missed
@@ -315,14 +331,18 @@ fn merge(node: &Node, caught: CatchUp) -> (Vec<Bytes>, Position) {
         .collect();
     past.sort_unstable_by_key(|publication| publication.position.seq);
     let mut bytes = 0;
-    let mut messages = Vec::with_capacity(past.len());
+    let mut messages = Vec::with_capacity(caught.cached.len() + past.len());
     let mut cursor = None;
     // Answers of HTTP are compressed by a proxy, or not at all.
     let mut packer = Packer::default();
+    let mut encode =
+        |publication: &Publication| encode_publication(publication, Format::Object, &mut packer);
+    messages.extend(caught.cached.iter().map(|publication| encode(publication)));
+    let first = messages.len();
     for publication in past {
-        let object = encode_publication(&publication, Format::Object, &mut packer);
+        let object = encode(&publication);
         bytes += object.len();
-        if bytes > node.config().max_backlog && !messages.is_empty() {
+        if bytes > node.config().max_backlog && messages.len() > first {
             return (messages, cursor.unwrap_or(caught.position));
         }
         cursor = Some(publication.position);
@@ -347,7 +367,8 @@ fn objects(messages: impl IntoIterator<Item = Bytes>) -> Vec<Box<RawValue>> {
         .collect()
 }
 
-fn timeout(text: Option<&str>) -> Result<Duration, Refusal> {
+/// How long a poll may wait.
+pub(super) fn timeout(text: Option<&str>) -> Result<Duration, Refusal> {
     let Some(text) = text else { return Ok(TIMEOUT) };
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=TIMEOUT_MAX).contains(&seconds) => {

@@ -16,17 +16,23 @@ use crate::message::{ConnectionInfo, Transport};
 /// Channels in one request.
 const CHANNELS_MAX: usize = 1000;
 
-/// The query of `/sse`, `/stream` and `/poll`.
+/// The query of `/sse`, `/stream`, `/poll`, `/history` and `/presence`.
 #[derive(Debug, Default)]
 pub struct Query {
-    /// `channel=`, once or more; no doubles.
+    /// `channel=` and `new=`, once or more; no doubles.
     pub channels: Vec<Channel>,
+    /// `new=`: those of them for which `since` does not hold.
+    pub new: Vec<Channel>,
     /// `since=`, or the `Last-Event-ID` header.
     pub since: Option<String>,
     /// `meta=1`
     pub meta: bool,
     /// `timeout=`, as it was written.
     pub timeout: Option<String>,
+    /// `before=`
+    pub before: Option<String>,
+    /// `limit=`, as it was written.
+    pub limit: Option<String>,
     /// `session=1`
     pub session: bool,
     /// `connection=`
@@ -43,8 +49,14 @@ impl Query {
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
             match &*name {
                 "channel" | "channel[]" => query.add_channel(&value)?,
+                "new" => {
+                    query.add_channel(&value)?;
+                    query.new.push(channel(&value)?);
+                }
                 "since" | "lastEventId" => query.since = Some(value.into_owned()),
                 "meta" => query.meta = is_on(&value),
+                "before" => query.before = Some(value.into_owned()).filter(|id| !id.is_empty()),
+                "limit" => query.limit = Some(value.into_owned()),
                 "timeout" => query.timeout = Some(value.into_owned()),
                 "session" => query.session = is_on(&value),
                 "connection" => query.connection = Some(value.into_owned()),

@@ -104,6 +104,8 @@ fn begin(shared: &Shared, stream: Stream, socket: &Rc<Socket>) -> Session {
     match session.attach(&entries, since.as_deref(), None) {
         Ok(position) => {
             if let (None, Format::Sse { body, .. }) = (&since, format) {
+                // What cache channels have goes first: it is older.
+                session.hub().borrow_mut().flush_dirty();
                 // An EventSource resumes after the newest id it has seen: it needs one before the first message, too.
                 let cursor = body.frame(sse::cursor(position));
                 session.hub().borrow_mut().push(session.slot(), cursor);
