@@ -100,7 +100,19 @@ impl Channel {
 
     /// Whether nobody may subscribe unless a handler opens it (`private-`, `presence-`).
     pub fn is_guarded(&self) -> bool {
-        self.0.starts_with("private-") || self.0.starts_with("presence-")
+        self.0.starts_with("private-") || self.is_presence()
+    }
+
+    /// Whether a new subscriber gets its newest message at once, by its name (`cache-`, `private-cache-`, `presence-cache-`).
+    pub fn is_cache(&self) -> bool {
+        let guard = ["private-", "presence-"];
+        let name = guard.iter().find_map(|guard| self.0.strip_prefix(guard));
+        name.unwrap_or(&self.0).starts_with("cache-")
+    }
+
+    /// Whether those on it know of each other (`presence-`).
+    pub fn is_presence(&self) -> bool {
+        self.0.starts_with("presence-")
     }
 }
 
@@ -140,6 +152,11 @@ impl Pattern {
             Some(bad) => Err(InvalidId::ChannelChar(bad)),
             None => Ok(Self(text.into())),
         }
+    }
+
+    /// A list of patterns, separated by blanks.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, InvalidId> {
+        text.split_whitespace().map(Self::parse).collect()
     }
 
     /// The pattern that every name fits.
@@ -241,6 +258,9 @@ pub enum InvalidId {
     /// An event name that no transport could carry.
     #[error("be 1 to 128 bytes without control characters")]
     Event,
+    /// An event name that is the server's own.
+    #[error("not begin with \"realtime.\", as the server's own events do")]
+    EventReserved,
 }
 
 /// Checks a publisher's own message id: it travels in an SSE `id:` line and in URLs.
@@ -249,8 +269,17 @@ pub fn check_custom_id(id: &str) -> Result<(), InvalidId> {
     if fits { Ok(()) } else { Err(InvalidId::Custom) }
 }
 
-/// Checks an event's name: it travels in an SSE `event:` line.
+/// Checks a publisher's event name: it travels in an SSE `event:` line, beside the server's own.
 pub fn check_event(event: &str) -> Result<(), InvalidId> {
+    check_any_event(event)?;
+    if event.starts_with("realtime.") {
+        return Err(InvalidId::EventReserved);
+    }
+    Ok(())
+}
+
+/// Checks the name of an event that may be the server's own.
+pub fn check_any_event(event: &str) -> Result<(), InvalidId> {
     let fits = (1..=EVENT_MAX).contains(&event.len()) && !event.chars().any(char::is_control);
     if fits { Ok(()) } else { Err(InvalidId::Event) }
 }

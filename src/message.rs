@@ -39,15 +39,21 @@ impl Payload {
 pub enum EventName {
     /// `message`, the default.
     Message,
+    /// Somebody has come to a presence channel: the server's own.
+    Join,
+    /// Somebody has left one: the server's own.
+    Leave,
     /// Any other.
     Other(Arc<str>),
 }
 
 impl EventName {
-    /// Takes a name that [`crate::ids::check_event`] has accepted.
+    /// Takes a name that [`crate::ids::check_event`] has accepted, or one of the server's own.
     pub fn new(name: &str) -> Self {
         match name {
             "message" => Self::Message,
+            "realtime.join" => Self::Join,
+            "realtime.leave" => Self::Leave,
             other => Self::Other(other.into()),
         }
     }
@@ -56,8 +62,15 @@ impl EventName {
     pub fn as_str(&self) -> &str {
         match self {
             Self::Message => "message",
+            Self::Join => "realtime.join",
+            Self::Leave => "realtime.leave",
             Self::Other(name) => name,
         }
+    }
+
+    /// Whether it tells who is on a channel, and is no message.
+    pub fn is_presence(&self) -> bool {
+        matches!(self, Self::Join | Self::Leave)
     }
 }
 

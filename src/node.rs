@@ -3,6 +3,7 @@
 //!
 //! All methods may be called from any thread. Imports `config`, `broker`, `hub`'s mailbox and `backend`.
 
+mod attendance;
 mod look;
 mod succession;
 mod users;
@@ -11,12 +12,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use self::attendance::Attendance;
+pub use self::attendance::{Attending, MemberSummary};
 pub use self::look::{ChannelSummary, HistoryEntry, HistoryPage, Stats};
 use crate::auth::Auth;
 use crate::backend::workers::Workers;
 use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, Replies, ReplyTo};
 use crate::broker::memory::Memory;
-use crate::broker::{Broker, BrokerEvents, CatchUp};
+use crate::broker::{Broker, BrokerEvents, CatchUp, Since};
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::history::Limits;
 use crate::hub::Hub;
@@ -26,6 +30,7 @@ use crate::limits::Counts;
 use crate::message::{EventName, Payload, Publication, Publish};
 use crate::predecessor::Predecessor;
 use crate::session;
+use crate::tls::Tls;
 use crate::wire::control::Identity;
 use crate::wire::handover::Master;
 
@@ -79,11 +84,13 @@ pub struct Node {
     masters: OnceLock<Masters>,
     numbers: AtomicU64,
     auth: Auth,
+    tls: Option<Tls>,
     addresses: Arc<Counts>,
     users: Arc<Counts>,
     predecessor: OnceLock<Predecessor>,
     /// Whether another hub has taken over.
     resigned: AtomicBool,
+    present: Attendance,
 }
 
 /// The hand-over of publications to the shards of this process.
@@ -124,10 +131,13 @@ impl Node {
             age: config.history_ttl,
             bytes: config.history_bytes,
         };
+        let cache = Cache::new(config.cache_channels.clone(), config.cache_bytes);
         let events = Shards(shards.clone());
+        let present = Attendance::new(&config);
         let auth = Auth::new(&config).map_err(std::io::Error::other)?;
+        let tls = Tls::new(&config).map_err(std::io::Error::other)?;
         Ok(Self {
-            broker: Memory::new(limits, u32::from_ne_bytes(epoch), events),
+            broker: Memory::new(limits, cache, u32::from_ne_bytes(epoch), events),
             config,
             shards,
             backend,
@@ -138,10 +148,12 @@ impl Node {
             masters: OnceLock::new(),
             numbers: AtomicU64::new(0),
             auth,
+            tls,
             addresses: Arc::default(),
             users: Arc::default(),
             predecessor: OnceLock::new(),
             resigned: AtomicBool::new(false),
+            present,
         })
     }
 
@@ -179,6 +191,11 @@ impl Node {
     /// Who may sign tokens, and which were taken back.
     pub fn auth(&self) -> &Auth {
         &self.auth
+    }
+
+    /// How clients are spoken to in secret; none when they are not.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     /// The connections of each address.
@@ -325,9 +342,14 @@ impl Node {
     }
 
     /// Ends a connection's subscription. `false` when there was none.
-    pub fn unsubscribe(&self, who: ConnectionId, channel: Channel) -> Result<bool, Failure> {
+    pub fn unsubscribe(
+        self: &Arc<Self>,
+        who: ConnectionId,
+        channel: Channel,
+    ) -> Result<bool, Failure> {
+        let node = self.clone();
         self.ask_about(who, move |hub, slot| {
-            session::unsubscribe_for_php(hub, slot, &channel)
+            session::unsubscribe_for_php(&node, hub, slot, &channel)
         })
     }
 
@@ -427,7 +449,7 @@ impl Node {
     }
 
     /// See [`Broker::catch_up`].
-    pub fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp {
+    pub fn catch_up(&self, channels: &[Channel], since: Since<'_>) -> CatchUp {
         self.broker.catch_up(channels, since)
     }
 
@@ -436,10 +458,15 @@ impl Node {
         self.backend.clone().workers()
     }
 
-    /// Lets the broker forget what is too old, and the tokens' keys be read again.
+    /// Lets the broker forget what is too old, give up the members of presence channels that did not come back, and the
+    /// tokens' keys be read again.
     pub fn expire(&self) {
         self.broker.expire();
+        self.attendance().expire();
         self.auth.keep_house();
+        if let Some(tls) = &self.tls {
+            tls.keep_house();
+        }
     }
 
     /// The part of a shard that other threads reach.

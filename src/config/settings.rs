@@ -3,6 +3,7 @@
 //! Read by `Config::load` and, for php.ini's own table, by `php`. Imports the values' own parsers.
 
 use super::{ListenAddress, Origins, Proxies, Secrets};
+use crate::ids::Pattern;
 
 /// One setting as php.ini knows it.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ enum Kind {
     MaybeAddress,
     Name,
     Proxies,
+    Patterns,
     Socket,
     Mode,
     Count(u64, u64),
@@ -67,6 +69,18 @@ pub const SETTINGS: &[Setting] = &[
         "127.0.0.1:8080",
         Kind::Address,
         "host:port, [ipv6]:port or unix:/path",
+    ),
+    setting(
+        "realtime.tls_cert",
+        "",
+        Kind::Path,
+        "a PEM file's absolute path, or empty for no TLS",
+    ),
+    setting(
+        "realtime.tls_key",
+        "",
+        Kind::Path,
+        "a PEM file's absolute path, or empty for that of realtime.tls_cert",
     ),
     setting("realtime.autostart", "1", Kind::Bool, "0 or 1"),
     setting("realtime.allow_root", "0", Kind::Bool, "0 or 1"),
@@ -294,6 +308,42 @@ pub const SETTINGS: &[Setting] = &[
         "0 to 1024G",
     ),
     setting(
+        "realtime.cache_channels",
+        "",
+        Kind::Patterns,
+        "patterns of channel names, separated by blanks, in which * stands for anything; or empty",
+    ),
+    setting(
+        "realtime.cache_bytes",
+        "16M",
+        Kind::Bytes(0, 1 << 40),
+        "0 to 1024G",
+    ),
+    setting(
+        "realtime.presence_members",
+        "1000",
+        Kind::Count(1, 1_000_000),
+        "1 to 1000000",
+    ),
+    setting(
+        "realtime.presence_info",
+        "1K",
+        Kind::Bytes(0, 64 << 10),
+        "0 to 64K",
+    ),
+    setting(
+        "realtime.presence_bytes",
+        "16M",
+        Kind::Bytes(4096, 1 << 40),
+        "4K to 1024G",
+    ),
+    setting(
+        "realtime.presence_grace",
+        "5",
+        Kind::Seconds(0.0, 3600.0),
+        "0 to 3600 seconds",
+    ),
+    setting(
         "realtime.docroot",
         "",
         Kind::Directory,
@@ -327,6 +377,7 @@ pub fn check_value(setting: &'static Setting, value: &str) -> Result<(), Invalid
         Kind::MaybeAddress => value.is_empty() || ListenAddress::parse(value).is_some(),
         Kind::Name => !value.contains(|c: char| c.is_whitespace() || c == ':' || c == '/'),
         Kind::Proxies => Proxies::parse(value).is_some(),
+        Kind::Patterns => Pattern::parse_list(value).is_ok(),
         Kind::Socket => value.is_empty() || (value.starts_with('/') && value.len() <= 100),
         Kind::Mode => parse_mode(value).is_some(),
         Kind::Count(min, max) => value.parse::<u64>().is_ok_and(|n| (min..=max).contains(&n)),

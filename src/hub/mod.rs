@@ -42,6 +42,20 @@ pub const CLOSE_MOVED: u16 = 1012;
 /// Did not answer a ping.
 pub const CLOSE_SILENT: u16 = 4009;
 
+/// Whether a connection that the hub closes with `code` is closed because PHP wants it gone.
+pub fn is_of_php(code: u16) -> bool {
+    match code {
+        CLOSE_SLOW | CLOSE_SILENT | CLOSE_EXPIRED => false,
+        code => code == 1000 || code >= 3000,
+    }
+}
+
+/// For how much work the room is kept in which it waits.
+const BATCH_KEPT: usize = 4096;
+
+/// For how many channels more than there are room is kept.
+const CHANNELS_KEPT: usize = 4096;
+
 /// How much is encoded ahead for a connection that catches up, in bytes.
 const REPLAY_AHEAD: usize = GATHER;
 
@@ -393,7 +407,7 @@ impl Hub {
     /// Whether all that was put into the outbox has left.
     pub fn is_flushed(&self, slot: usize) -> bool {
         let connection = &self.connections[slot];
-        connection.outbox.is_empty() && connection.replay.is_none()
+        connection.outbox.is_empty() && connection.replay.is_none() && !connection.blocked
     }
 
     /// For long polling: takes what waits, with the newest number in it. `None` while nothing does.
@@ -429,6 +443,9 @@ impl Hub {
             }
         }
         self.flush_dirty();
+        if self.channels.capacity() > 4 * (self.channels.len() + CHANNELS_KEPT) {
+            self.channels.shrink_to_fit();
+        }
     }
 
     fn check_life(&mut self, slot: usize) {
@@ -524,6 +541,8 @@ pub async fn deliver(hub: SharedHub) {
             }
             hub.flush_dirty();
         }
+        // A burst's room is not kept for ever.
+        commands.shrink_to(BATCH_KEPT);
         // Reading goes on between two batches, however fast the publishers are.
         tokio::task::yield_now().await;
     }

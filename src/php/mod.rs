@@ -20,6 +20,7 @@ mod ini;
 mod link;
 mod look;
 mod message;
+mod presence;
 mod publish;
 mod sapi;
 mod server_here;

@@ -9,7 +9,7 @@ use ext_php_rs::flags::DataType::{self, Array, Bool, Callable, Double, Long, Mix
 use ext_php_rs::types::Zval;
 use ext_php_rs::zend::ExecuteData;
 
-use super::{event_loop, handlers, look, publish, timers, tokens};
+use super::{event_loop, handlers, look, presence, publish, timers, tokens};
 
 type Handler = extern "C" fn(&mut ExecuteData, &mut Zval);
 
@@ -104,7 +104,11 @@ fn steering(module: ModuleBuilder<'_>) -> ModuleBuilder<'_> {
                 .arg(Arg::new("channel", String))
                 .not_required()
                 .arg(optional("limit", Long, "100"))
-                .arg(nullable("since", String)),
+                .arg(nullable("since", String))
+                .arg(nullable("before", String)),
+        )
+        .function(
+            function("rt_presence", presence::rt_presence, Array).arg(Arg::new("channel", String)),
         )
         .function(function("rt_stats", look::rt_stats, Array))
 }

@@ -237,7 +237,7 @@ fn drain(eventfd: &OwnedFd) {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Child, Command};
+    use std::process::{Child, Command, Stdio};
     use std::sync::Arc;
 
     use super::*;
@@ -248,8 +248,38 @@ mod tests {
         unsafe { OwnedFd::from_raw_fd(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)) }
     }
 
-    fn sleeper(seconds: &str) -> Child {
-        Command::new("sleep").arg(seconds).spawn().unwrap()
+    /// A process that does nothing, for as long as this lives.
+    struct Sleeper(Child);
+
+    impl Sleeper {
+        fn id(&self) -> u32 {
+            self.0.id()
+        }
+
+        /// Ends it, and leaves a zombie.
+        fn kill(&mut self) {
+            self.0.kill().unwrap();
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn sleeper(seconds: &str) -> Sleeper {
+        let mut command = Command::new("sleep");
+        // Not the test's own: who reads its output waits for everybody who has it.
+        let command = command.arg(seconds).stdin(Stdio::null());
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let sleeper = Sleeper(child.unwrap());
+        // Until it has become `sleep` its title is this test's.
+        while Process::look(sleeper.id()).is_none_or(|p| !p.title.starts_with(b"sleep\0")) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        sleeper
     }
 
     fn waiting(
@@ -267,49 +297,39 @@ mod tests {
     #[test]
     fn ends_after_the_last_master() {
         let masters = Arc::new(Masters::new().unwrap());
-        let (mut one, mut two) = (sleeper("1000.11"), sleeper("1000.12"));
+        let (one, mut two) = (sleeper("1000.11"), sleeper("1000.12"));
         masters.adopt(one.id());
         masters.adopt(one.id());
         assert_eq!(masters.lock().len(), 1);
         let end = waiting(&masters, Duration::from_millis(300));
         masters.adopt(two.id());
-        one.kill().unwrap();
-        one.wait().unwrap();
+        drop(one);
         assert!(end.recv_timeout(Duration::from_millis(800)).is_err());
-        two.kill().unwrap();
-        let begun = Instant::now();
         // A zombie counts as ended.
+        two.kill();
+        let begun = Instant::now();
         assert_eq!(
             end.recv_timeout(Duration::from_secs(5)),
             Ok("PHP has ended")
         );
         assert!(begun.elapsed() >= Duration::from_millis(290));
-        two.wait().unwrap();
     }
 
     #[test]
     fn follows_a_master_that_was_started_anew() {
         let masters = Arc::new(Masters::new().unwrap());
-        let mut old = sleeper("1000.21");
+        let old = sleeper("1000.21");
         masters.adopt(old.id());
         let end = waiting(&masters, Duration::ZERO);
-        let mut new = sleeper("1000.21");
-        let mut other = sleeper("1000.22");
-        // The title is the shell's until it has become `sleep`.
-        while Process::look(new.id()).is_none_or(|p| !p.title.starts_with(b"sleep\0")) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        old.kill().unwrap();
-        old.wait().unwrap();
+        let new = sleeper("1000.21");
+        let _other = sleeper("1000.22");
+        drop(old);
         assert!(end.recv_timeout(Duration::from_millis(500)).is_err());
-        new.kill().unwrap();
-        new.wait().unwrap();
+        drop(new);
         assert_eq!(
             end.recv_timeout(Duration::from_secs(5)),
             Ok("PHP has ended")
         );
-        other.kill().unwrap();
-        other.wait().unwrap();
     }
 
     #[test]
@@ -317,11 +337,10 @@ mod tests {
         let masters = Arc::new(Masters::new().unwrap());
         let end = waiting(&masters, Duration::from_secs(2));
         std::thread::sleep(Duration::from_millis(300));
-        let mut late = sleeper("1000.31");
+        let late = sleeper("1000.31");
         masters.adopt(late.id());
         assert!(end.recv_timeout(Duration::from_millis(2500)).is_err());
-        late.kill().unwrap();
-        late.wait().unwrap();
+        drop(late);
         assert!(end.recv_timeout(Duration::from_secs(5)).is_ok());
     }
 }

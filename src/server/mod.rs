@@ -8,6 +8,7 @@ pub mod detached;
 mod doors;
 mod drain;
 mod executors;
+mod heap;
 mod listen;
 mod logfile;
 mod logging;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 
 use self::accept::Accepted;
 use self::doors::Doors;
+use self::heap::Heap;
 pub use self::listen::{Listener, StartError};
 pub use self::logging::PhpLog;
 pub use self::process::is_patient;
@@ -45,12 +47,15 @@ use crate::hub::mailbox::Shard;
 use crate::hub::packed::Packed;
 use crate::node::Node;
 use crate::predecessor::Predecessor;
+use crate::tls::Tls;
 use crate::transport::Polls;
 use crate::wire::control::Identity;
 use crate::wire::handover::Estate;
 
 /// How often the history is looked through for what is too old.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// After how many of those the heap is looked at, which walks over all that is free in it.
+const HEAP_LOOKS: usize = 5;
 
 /// Within what time clients are closed to whom nothing can be delivered any more, by a hub that another has taken over
 /// from.
@@ -150,6 +155,7 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
 fn check_files(config: &Config) -> Result<(), StartError> {
     // Read once more with the node.
     Auth::new(config)?;
+    Tls::new(config)?;
     let Some(directory) = &config.docroot else {
         return Ok(());
     };
@@ -176,7 +182,7 @@ async fn serve(
         let (predecessor, asks) = Predecessor::new();
         node.succeed(link.is_some().then_some(predecessor));
         if let Some(link) = link {
-            tokio::task::spawn_local(relay::run(link, node.feed(), asks));
+            tokio::task::spawn_local(relay::run(link, node.clone(), node.feed(), asks));
         }
     }
     let (takers, mut taking) = mpsc::channel(1);
@@ -312,9 +318,13 @@ async fn part(successor: Successor, doors: &Doors, leave: &watch::Sender<Option<
 
 async fn keep_house(node: Arc<Node>) {
     let mut interval = tokio::time::interval(HOUSEKEEPING);
-    loop {
+    let mut heap = Heap::default();
+    for tick in 1_usize.. {
         interval.tick().await;
         node.expire();
+        if tick.is_multiple_of(HEAP_LOOKS) {
+            heap.look();
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use super::drain::{self, Leaving};
 use super::{Shutdown, spawn};
 use crate::hub::{self, Hub, SharedHub};
 use crate::node::Node;
+use crate::tls::Desk;
 use crate::transport::{Polls, Shared, http};
 
 /// Accepted sockets that may wait for a shard.
@@ -66,6 +67,7 @@ pub fn start(
             shard: index as u8,
             polls,
             leaving,
+            desk: Desk::default(),
         });
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, serve(shared, accepted, shutdown));

@@ -196,6 +196,9 @@ pub async fn succeed(
                 }
             }
             Said::Part(Part::Revoked(lists)) => node.auth().revocations().adopt(lists),
+            Said::Part(Part::Present(patience, all)) => {
+                node.await_all(patience, all).map_err(io::Error::other)?
+            }
             Said::Step(Step::Yours) => break,
             other => return Err(io::Error::other(format!("{other:?} in place of Yours"))),
         }
@@ -284,6 +287,7 @@ fn past(link: &mut UnixStream, frame_max: usize) -> io::Result<Past> {
             }) => (past.epoch, past.seq, past.forgotten) = (epoch, seq, forgotten),
             Said::Part(Part::Marks(marks)) => past.marks.extend(marks),
             Said::Part(Part::Notes(notes)) => past.notes.extend(notes),
+            Said::Part(Part::Cached(notes)) => past.cached.extend(notes),
             Said::Part(Part::End) => return Ok(past),
             other => return Err(io::Error::other(format!("{other:?} in place of the past"))),
         }

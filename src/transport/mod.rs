@@ -10,6 +10,9 @@ mod body;
 mod extensions;
 mod files;
 mod forwarded;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod history;
 mod library;
 mod long_poll;
 mod mailslot;
@@ -32,6 +35,7 @@ use tokio::time::Instant;
 use crate::hub::SharedHub;
 use crate::node::Node;
 use crate::session::Session;
+use crate::tls::Desk;
 
 pub use self::long_poll::Polls;
 
@@ -48,6 +52,8 @@ pub struct Shared {
     pub polls: Arc<Polls>,
     /// Set when another hub has taken over and this one closes its clients.
     pub leaving: watch::Receiver<Option<Instant>>,
+    /// For those who speak TLS.
+    pub desk: Desk,
 }
 
 /// Runs `work` while the connection's outbox goes on emptying.

@@ -13,7 +13,7 @@ use crate::ids::{Channel, ConnectionId, InvalidId};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish, Transport};
 
 /// The version of these frames. Both sides must have the same.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The largest hello or greeting, in bytes: what is read from a peer before it is known to be one of ours.
 pub const HELLO_MAX: usize = 4096;
@@ -125,6 +125,7 @@ pub enum Request<'a> {
         channel: String,
         limit: usize,
         since: Option<String>,
+        before: Option<String>,
     },
     Stats,
     Disconnect {
@@ -143,6 +144,9 @@ pub enum Request<'a> {
         who: u128,
         key: u64,
     },
+    Members {
+        channel: String,
+    },
 }
 
 /// What the hub answers.
@@ -160,10 +164,22 @@ pub enum Response {
         entries: Vec<WireEntry>,
         recovered: bool,
         oldest: Option<String>,
+        more: bool,
     },
     Stats(WireStats),
     Failed(WireFailure),
     Count(usize),
+    Members(Vec<WireMember>),
+}
+
+/// A member of a presence channel.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields of MemberSummary")]
+pub struct WireMember {
+    pub user: String,
+    /// As JSON.
+    pub info: Option<String>,
+    pub connections: usize,
 }
 
 /// Why a request was not done.

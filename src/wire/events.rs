@@ -169,6 +169,13 @@ pub enum WireResult {
     Done,
     /// A handler threw, or the script ended within it: trying again would not help.
     Failed,
+    /// Of a subscription to a presence channel: it is admitted, and this is who it is.
+    AdmittedAs {
+        /// The user.
+        user: String,
+        /// What others may know of it, as JSON.
+        info: Option<String>,
+    },
 }
 
 /// The FastCGI parameter that holds the request's mark, in hexadecimal: see [`marked`].

@@ -29,6 +29,11 @@ pub enum Command {
         /// Which channel.
         channel: Channel,
     },
+    /// To know who is on a channel.
+    Presence {
+        /// Which channel.
+        channel: Channel,
+    },
     /// To hand a message to PHP.
     Publish(ClientPublish),
     /// To go on with a fresh token.
@@ -43,6 +48,7 @@ impl std::fmt::Debug for Command {
         match self {
             Self::Subscribe { channel, since } => write!(f, "Subscribe {channel} {since:?}"),
             Self::Unsubscribe { channel } => write!(f, "Unsubscribe {channel}"),
+            Self::Presence { channel } => write!(f, "Presence {channel}"),
             Self::Publish(publish) => write!(f, "Publish {}", publish.channel),
             Self::Token(_) => f.write_str("Token"),
             Self::Ping => f.write_str("Ping"),
@@ -103,6 +109,9 @@ pub fn parse(text: &str) -> Result<(Command, Reference), Mistake> {
             since: frame.since.clone().filter(|since| !since.is_empty()),
         }),
         Some("unsubscribe") => Ok(Command::Unsubscribe {
+            channel: channel(&frame)?,
+        }),
+        Some("presence") => Ok(Command::Presence {
             channel: channel(&frame)?,
         }),
         Some("publish") => Ok(Command::Publish(publish(&frame)?)),

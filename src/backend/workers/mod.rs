@@ -30,10 +30,11 @@ use self::lanes::{Blame, Lanes, Limits, Pending};
 use self::pool::Pool;
 use self::requests::Client;
 use super::room::{EVENT_COST, Room};
-use super::{Backend, Event, HandlerFailed, Interest, Load, NotTaken, Refused, Replies};
+use super::{Backend, Event, HandlerFailed, Interest, Load, NotTaken, Refused, Replies, Ruling};
 use crate::config::{Config, ListenAddress};
 use crate::ids::ConnectionId;
 use crate::message::{ConnectionInfo, Payload};
+use crate::presence::Attendee;
 use crate::wire::events::{PartyOf, WireEvent, WireOutcome, WireResult};
 
 /// What one batch may hold; bounds what a process loses when it ends, and how long others wait for its lanes.
@@ -315,6 +316,9 @@ impl Workers {
                 Event::Open { answer, .. } | Event::Subscribe { answer, .. },
                 WireResult::Verdict(admit),
             ) => answer.decide(admit),
+            (Event::Subscribe { answer, .. }, WireResult::AdmittedAs { user, info }) => {
+                answer.rule(Ruling::AdmittedAs(Attendee::new(&user, info.as_deref())));
+            }
             (Event::Message { reply_to, .. }, WireResult::Reply(payload)) => {
                 let payload = payload.map(Payload::from);
                 let size = payload.as_ref().map_or(0, Payload::len);
