@@ -17,8 +17,8 @@ SOURCES = $(shell find build.rs Cargo.toml Cargo.lock src php/client php/realtim
 
 export PHP
 
-.PHONY: all install demo bench soak clean test test-rust test-phpt test-readme test-library test-browser test-autobahn test-servers test-faults \
-	test-hostile test-soak test-bench test-loom test-fuzz test-valgrind valgrind miri FORCE
+.PHONY: all install demo bench soak clean test test-rust test-phpt test-readme test-library test-browser test-protocols test-autobahn test-servers \
+	test-faults test-hostile test-soak test-bench test-loom test-fuzz test-valgrind valgrind miri FORCE
 .NOTPARALLEL:
 
 all: $(MODULE)
@@ -60,8 +60,8 @@ test:
 test-rust:
 	@tests/run.sh format lint licences cargo-test
 
-test-phpt test-readme test-library test-browser test-autobahn test-servers test-faults test-hostile test-soak test-bench test-loom test-fuzz \
-test-valgrind:
+test-phpt test-readme test-library test-browser test-protocols test-autobahn test-servers test-faults test-hostile test-soak test-bench test-loom \
+test-fuzz test-valgrind:
 	@tests/run.sh $(@:test-%=%)
 
 # All PHPTs with memcheck, which takes a while; `make test` runs some. After `make test-valgrind`.

@@ -16,7 +16,7 @@ namespace {
      * a string that is not UTF-8, as binary.
      *
      * @param string|array<string> $channel a channel's name, or 1 to 1000 of them
-     * @param string $event what browsers listen for: 1 to 128 bytes without control characters
+     * @param string $event what browsers listen for: 1 to 200 bytes without control characters
      * @param string|null $except the id of a connection that does not get it, mostly its author
      * @param string|null $id an id of your own, which makes a retry harmless: the same id is accepted once in a channel
      * @param bool $store whether it is kept in history
@@ -81,6 +81,22 @@ namespace {
      * @throws Realtime\Exception if realtime.secret is not set
      */
     function rt_token(array $claims, int $ttl = 3600): string {}
+
+    /**
+     * The answer of your auth endpoint to a client of the Pusher protocol (pusher-js, Laravel Echo): send it as JSON. Decide
+     * first whether whoever asks may subscribe. Any PHP process can make one; the server is not asked.
+     *
+     * @param string $socket_id what the client sent as `socket_id`
+     * @param string $channel what it sent as `channel_name`: a `private-` or `presence-` channel; empty to sign the user in
+     *        (`pusher.signin()`)
+     * @param array{user_id?: string|int, user_info?: mixed, id?: string|int, watchlist?: list<string>, ...}|null $user on
+     *        `presence-` channels who it is: `user_id`, and `user_info` for the others; to sign in: `id`, and what you like
+     * @return array<string, string> `auth`, and `channel_data`, `user_data` or `shared_secret` where the protocol wants them
+     * @throws ValueError if the id, the channel or $user does not fit
+     * @throws Realtime\Exception if realtime.pusher_app is not set, or for a `private-encrypted-` channel
+     *         realtime.pusher_master_key
+     */
+    function rt_pusher_auth(string $socket_id, string $channel, ?array $user = null): array {}
 
     /**
      * Closes all connections of a user.

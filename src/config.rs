@@ -3,6 +3,7 @@
 //! Nothing past [`Config::load`] checks a setting again. Imports `ids`.
 
 mod address;
+mod apps;
 mod peers;
 mod secrets;
 mod settings;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::address::ListenAddress;
+pub use self::apps::{App, Apps, MasterKey};
 pub use self::peers::{Origins, Proxies};
 pub use self::secrets::Secrets;
 pub use self::settings::{InvalidSetting, LOG_LEVELS, SETTINGS, Setting, check_value, find};
@@ -128,6 +130,16 @@ pub struct Config {
     pub presence_bytes: usize,
     /// How long a member stays without a connection: who comes back within it was never away.
     pub presence_grace: Duration,
+    /// The applications that speak the Pusher protocol; without one it is not spoken.
+    pub pusher_app: Apps,
+    /// From it come the keys of `private-encrypted-` channels, which PHP gives to those who may read there.
+    pub pusher_master_key: MasterKey,
+    /// Where what happens on the channels is told, in Pusher's way.
+    pub pusher_webhook: Option<String>,
+    /// Whether Pusher clients are told how many subscribe to a channel.
+    pub pusher_subscription_count: bool,
+    /// Client events that one Pusher client may send in a second; 0 is any number.
+    pub pusher_client_rate: usize,
     /// Pages and their assets, up to 16 MiB each, served beside the server's own paths; never programs.
     pub docroot: Option<PathBuf>,
     /// The log file; PHP's error_log when none, else standard error.
@@ -211,6 +223,13 @@ impl Config {
             presence_info: bytes("realtime.presence_info")?,
             presence_bytes: bytes("realtime.presence_bytes")?,
             presence_grace: seconds("realtime.presence_grace")?,
+            pusher_app: Apps::parse(&raw("realtime.pusher_app")?).expect("checked"),
+            pusher_master_key: MasterKey::parse(&raw("realtime.pusher_master_key")?)
+                .expect("checked"),
+            pusher_webhook: text("realtime.pusher_webhook")?,
+            pusher_subscription_count: parse_bool(&raw("realtime.pusher_subscription_count")?)
+                .expect("checked"),
+            pusher_client_rate: count("realtime.pusher_client_rate")?,
             docroot: path("realtime.docroot")?,
             log: path("realtime.log")?,
             log_level: raw("realtime.log_level")?,

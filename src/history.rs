@@ -152,7 +152,7 @@ impl History {
     pub fn restore(&mut self, past: Past) -> Result<(), InvalidId> {
         self.forgotten = past.forgotten;
         for (name, forgotten) in past.marks {
-            let channel = Channel::parse(&name)?;
+            let channel = Channel::from_hub(&name)?;
             let log = Log {
                 forgotten,
                 ..Log::default()
@@ -404,7 +404,7 @@ pub fn publication(note: WireNote, epoch: u32, now: Instant) -> Result<Publicati
     }
     check_any_event(&note.event)?;
     Ok(Publication {
-        channel: Channel::parse(&note.channel)?,
+        channel: Channel::from_hub(&note.channel)?,
         position: Position {
             epoch,
             seq: note.seq,

@@ -4,7 +4,7 @@
 //! `ids`, `config`, `auth`, `limits`, `message`, `procfs`, `sync`, `tls` -> `socket`, `wire` -> `outbox` -> `hub`, `history`,
 //! `cache`, `presence` -> `broker` -> `backend`,
 //! `predecessor` -> `node` ->
-//! `session` -> `transport`, `control` -> `server` -> `php` (the only one that names PHP, behind the feature
+//! `session`, `pusher` -> `transport`, `control` -> `server` -> `php` (the only one that names PHP, behind the feature
 //! of that name).
 
 pub mod auth;
@@ -32,6 +32,7 @@ pub mod php;
 pub mod predecessor;
 pub mod presence;
 pub mod procfs;
+pub mod pusher;
 pub mod server;
 pub mod session;
 pub mod socket;

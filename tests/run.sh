@@ -7,9 +7,9 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-ALL=(format licences lint cargo-test loom fuzz build phpt valgrind readme library browser servers autobahn faults hostile soak bench)
+ALL=(format licences lint cargo-test loom fuzz build phpt valgrind readme library browser protocols servers autobahn faults hostile soak bench)
 # These load the extension: without it they have nothing to say.
-LOADING=(phpt valgrind readme library browser servers autobahn faults hostile soak bench)
+LOADING=(phpt valgrind readme library browser protocols servers autobahn faults hostile soak bench)
 export PHP=${PHP:-php}
 export REALTIME_SO=$PWD/modules/realtime.so
 export ARTIFACTS=$PWD/build/artifacts
@@ -76,6 +76,8 @@ stage_library() { "$PHP" -n tests/library/run.php; }
 
 stage_browser() { npm test --prefix tests/browser; }
 
+stage_protocols() { npm test --prefix tests/protocols; }
+
 stage_servers() { npm test --prefix tests/servers; }
 
 stage_faults() {
@@ -111,7 +113,7 @@ count() {
                  END { print p + 0, f + 0, s + 0 }' "$log" ;;
         readme | library | faults | hostile | soak | autobahn | fuzz)
             sed -nE 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2 0/p' "$log" | sum ;;
-        browser | servers)
+        browser | protocols | servers)
             # node --test, in its own words and in TAP's.
             awk '/^(#|ℹ) pass / { p += $3 } /^(#|ℹ) (fail|cancelled) / { f += $3 } /^(#|ℹ) skipped / { s += $3 }
                  END { print p + 0, f + 0, s + 0 }' "$log" ;;

@@ -2,7 +2,7 @@
 //!
 //! Read by `Config::load` and, for php.ini's own table, by `php`. Imports the values' own parsers.
 
-use super::{ListenAddress, Origins, Proxies, Secrets};
+use super::{Apps, ListenAddress, MasterKey, Origins, Proxies, Secrets};
 use crate::ids::Pattern;
 
 /// One setting as php.ini knows it.
@@ -35,13 +35,16 @@ enum Kind {
     Path,
     Level,
     Secrets,
+    Apps,
+    MasterKey,
+    Url,
     Text,
 }
 
 impl Setting {
     /// Whether nobody may be shown its value.
     pub fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Secrets)
+        matches!(self.kind, Kind::Secrets | Kind::Apps | Kind::MasterKey)
     }
 }
 
@@ -344,6 +347,36 @@ pub const SETTINGS: &[Setting] = &[
         "0 to 3600 seconds",
     ),
     setting(
+        "realtime.pusher_app",
+        "",
+        Kind::Apps,
+        "id:key:secret with a secret of at least 16 bytes, or a comma-separated list of them, or empty",
+    ),
+    setting(
+        "realtime.pusher_master_key",
+        "",
+        Kind::MasterKey,
+        "32 bytes in base64, or empty",
+    ),
+    setting(
+        "realtime.pusher_webhook",
+        "",
+        Kind::Url,
+        "a URL that begins with http:// or https://, or empty",
+    ),
+    setting(
+        "realtime.pusher_subscription_count",
+        "0",
+        Kind::Bool,
+        "0 or 1",
+    ),
+    setting(
+        "realtime.pusher_client_rate",
+        "10",
+        Kind::Count(0, 1_000_000),
+        "0 (no limit) to 1000000 a second",
+    ),
+    setting(
         "realtime.docroot",
         "",
         Kind::Directory,
@@ -387,6 +420,9 @@ pub fn check_value(setting: &'static Setting, value: &str) -> Result<(), Invalid
         Kind::Directory | Kind::Path => value.is_empty() || value.starts_with('/'),
         Kind::Level => LOG_LEVELS.contains(&value),
         Kind::Secrets => Secrets::parse(value).is_some(),
+        Kind::Apps => Apps::parse(value).is_some(),
+        Kind::MasterKey => MasterKey::parse(value).is_some(),
+        Kind::Url => value.is_empty() || is_url(value),
         Kind::Text => value.len() <= 1000 && !value.chars().any(char::is_control),
     };
     if ok {
@@ -409,6 +445,13 @@ pub struct InvalidSetting {
     pub setting: &'static Setting,
     /// What it was set to.
     pub value: String,
+}
+
+/// Whether `text` is the address of an HTTP server that can be called.
+fn is_url(text: &str) -> bool {
+    let parsed = text.parse::<hyper::Uri>();
+    parsed
+        .is_ok_and(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some())
 }
 
 pub fn parse_bool(text: &str) -> Option<bool> {

@@ -49,7 +49,17 @@ pub struct HistoryPage {
 pub type Stats = WireStats;
 
 impl Node {
-    /// The channels that have subscribers and fit `pattern`, by name.
+    /// How many connections are subscribed to a channel.
+    pub fn subscribers(&self, channel: &Channel) -> Result<usize, Failure> {
+        let mut sum = 0;
+        for shard in self.shards.iter() {
+            let channel = channel.clone();
+            sum += self.ask(shard, move |hub| hub.subscriber_count(channel.as_str()))?;
+        }
+        Ok(sum)
+    }
+
+    /// The channels that have subscribers and fit `pattern`, by name; without those of one user's own.
     pub fn channels(&self, pattern: &Pattern) -> Result<Vec<ChannelSummary>, Failure> {
         let mut sums = std::collections::BTreeMap::<Channel, usize>::new();
         for shard in self.shards.iter() {
@@ -57,6 +67,7 @@ impl Node {
             let part = self.ask(shard, move |hub| {
                 hub.channels()
                     .filter(|(channel, _)| pattern.matches(channel.as_str()))
+                    .filter(|(channel, _)| Channel::user_of(channel.as_str()).is_none())
                     .map(|(channel, count)| (channel.clone(), count))
                     .collect::<Vec<_>>()
             })?;

@@ -22,6 +22,7 @@ mod look;
 mod message;
 mod presence;
 mod publish;
+mod pusher;
 mod sapi;
 mod server_here;
 mod server_link;

@@ -47,6 +47,7 @@ use crate::hub::mailbox::Shard;
 use crate::hub::packed::Packed;
 use crate::node::Node;
 use crate::predecessor::Predecessor;
+use crate::pusher::{self, Pusher};
 use crate::tls::Tls;
 use crate::transport::Polls;
 use crate::wire::control::Identity;
@@ -96,6 +97,7 @@ pub type Shutdown = watch::Receiver<bool>;
 pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Result<()> {
     let config = node.config().clone();
     let polls = Arc::new(Polls::default());
+    let (pusher, webhooks) = Pusher::new(&config);
     let (stop, stopping) = watch::channel(false);
     let (leave, leaving) = watch::channel(None);
     let mut shards = Vec::new();
@@ -103,7 +105,7 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
         shards.push(shard::start(
             index,
             node.clone(),
-            polls.clone(),
+            (polls.clone(), pusher.clone()),
             stopping.clone(),
             leaving.clone(),
         )?);
@@ -128,12 +130,13 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
     let control = Rc::new(control);
     let serving = serve(
         (clients, control.clone(), legacy),
-        node,
+        node.clone(),
         senders,
         links.clone(),
         shutdown,
         leave,
     );
+    local.spawn_local(pusher::run(pusher, node, webhooks));
     let result = local.block_on(&runtime, serving);
     // Also when it never served: the shards wait for it.
     let _ = stop.send(true);

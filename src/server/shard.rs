@@ -16,6 +16,7 @@ use super::drain::{self, Leaving};
 use super::{Shutdown, spawn};
 use crate::hub::{self, Hub, SharedHub};
 use crate::node::Node;
+use crate::pusher::Pusher;
 use crate::tls::Desk;
 use crate::transport::{Polls, Shared, http};
 
@@ -46,7 +47,7 @@ impl Running {
 pub fn start(
     index: usize,
     node: Arc<Node>,
-    polls: Arc<Polls>,
+    (polls, pusher): (Arc<Polls>, Arc<Pusher>),
     shutdown: Shutdown,
     leaving: Leaving,
 ) -> io::Result<Running> {
@@ -66,6 +67,7 @@ pub fn start(
             hub,
             shard: index as u8,
             polls,
+            pusher,
             leaving,
             desk: Desk::default(),
         });

@@ -39,7 +39,7 @@ impl Entry {
     }
 
     /// For the same client, of whom somebody knows better who it is.
-    pub(super) fn known_as(self, attendee: Attendee) -> Self {
+    pub fn known_as(self, attendee: Attendee) -> Self {
         let attendee = self.channel.is_presence().then_some(attendee);
         Self { attendee, ..self }
     }

@@ -9,15 +9,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::rt::ReadBufCursor;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 
-use super::Shared;
 use super::routes::{self, Requests};
 use super::stream::{self, Stream};
 use super::websocket::{self, WebSocket};
+use super::{Shared, pusher};
 use crate::limits::Place;
 use crate::socket::Socket;
 use crate::tls::{NotTls, Tls};
@@ -41,6 +42,8 @@ pub enum Takeover {
     WebSocket(WebSocket),
     /// `/sse` and `/stream`
     Stream(Stream),
+    /// A client that is sent away, with its last bytes.
+    Farewell(Bytes),
 }
 
 /// Serves one socket until it ends.
@@ -115,6 +118,9 @@ pub async fn serve(shared: Rc<Shared>, socket: socket2::Socket, ip: Box<str>, pl
         }
         (Ok(()), Some(Takeover::Stream(stream))) => {
             tokio::task::spawn_local(stream::run(shared, stream, socket));
+        }
+        (Ok(()), Some(Takeover::Farewell(farewell))) => {
+            tokio::task::spawn_local(pusher::send_away(socket, farewell));
         }
         (Ok(()), None) => linger(&socket).await,
         (Err(error), _) => {

@@ -22,7 +22,7 @@ use super::response::{self, Refusal};
 use super::stream::Stream;
 use super::upgrade::{Handshake, Protocols};
 use super::websocket::{Kind, WebSocket};
-use super::{Shared, files, history, long_poll, publish};
+use super::{Shared, files, history, library, long_poll, publish, pusher};
 use crate::limits::{self, Held, Pace};
 use crate::message::{ConnectionInfo, Transport};
 use crate::node::Node;
@@ -68,7 +68,13 @@ pub async fn answer(
         // Any page may ask, but not in the name of whoever looks at it.
         parts.headers.remove(header::COOKIE);
     }
-    let wait = requests.pace.borrow_mut().spend(config.rate(), 1, 0);
+    let is_api = requests.shared.pusher.is_on() && parts.uri.path().starts_with("/apps/");
+    let wait = if is_api {
+        // As many as an application's servers like: they sign what they ask for.
+        None
+    } else {
+        requests.pace.borrow_mut().spend(config.rate(), 1, 0)
+    };
     if let Some(wait) = wait {
         tokio::time::sleep(wait).await;
     }
@@ -106,6 +112,9 @@ async fn route(
         origin::add_preflight(response.headers_mut());
         return Ok(response);
     }
+    if requests.shared.pusher.is_on() && path.starts_with("/apps/") {
+        return pusher::api(requests, parts, body).await;
+    }
     if path == "/publish" {
         allow(parts, &[Method::POST])?;
         return publish::answer(requests, parts, body).await;
@@ -122,8 +131,12 @@ async fn route(
         "/poll" => long_poll::answer(requests, parts).await,
         "/history" => history::answer(requests, parts).await,
         "/presence" => history::presence(requests, parts).await,
-        "/realtime.js" => Ok(files::client(parts)),
+        "/realtime.js" => Ok(files::client(parts, &library::SERVED)),
+        "/pusher-resume.js" => Ok(files::client(parts, &library::RESUME)),
         "/healthz" => Ok(response::json(StatusCode::OK, r#"{"status":"ok"}"#.into())),
+        _ if requests.shared.pusher.is_on() && path.starts_with("/app/") => {
+            pusher::connect(requests, parts, verdict, &path["/app/".len()..]).await
+        }
         _ => match path.strip_prefix("/raw/") {
             Some(name) => raw(requests, parts, name).await,
             None => files::serve(requests.shared.node.config(), parts).await,
@@ -207,7 +220,8 @@ pub async fn authorize_all(
     Ok(entries)
 }
 
-fn handshake(
+/// Checks a WebSocket handshake.
+pub fn handshake(
     requests: &Requests,
     parts: &Parts,
     protocols: Protocols,
@@ -225,7 +239,8 @@ async fn raw(requests: &Requests, parts: &Parts, name: &str) -> Result<Response<
     Ok(websocket(requests, handshake, admitted, Kind::Raw(entry)))
 }
 
-fn websocket(
+/// Answers a handshake, after which the socket is a WebSocket.
+pub fn websocket(
     requests: &Requests,
     handshake: Handshake,
     admitted: Admitted,

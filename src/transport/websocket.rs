@@ -19,6 +19,7 @@ use crate::config::Rate;
 use crate::ids::Channel;
 use crate::limits::Pace;
 use crate::message::{EventName, Incoming};
+use crate::pusher::client::Client;
 use crate::session::{self, Admitted, Denied, Entry, Session};
 use crate::socket::Socket;
 use crate::wire::deflate::Packing;
@@ -57,6 +58,8 @@ pub enum Kind {
     Native,
     /// Payloads of this channel.
     Raw(Entry),
+    /// The Pusher protocol.
+    Pusher(Rc<Client>),
 }
 
 /// Serves the connection to its end.
@@ -69,6 +72,7 @@ pub async fn run(shared: Rc<Shared>, websocket: WebSocket, socket: Rc<Socket>, r
     let format = match &kind {
         Kind::Native => Format::Native(packing),
         Kind::Raw(_) => Format::Raw(packing),
+        Kind::Pusher(_) => Format::Pusher(packing),
     };
     let session = Session::new(admitted, &shared.hub, format, Some(socket.clone()));
     let limit = shared.node.config().max_message_size;
@@ -89,6 +93,7 @@ pub async fn run(shared: Rc<Shared>, websocket: WebSocket, socket: Rc<Socket>, r
     let (socket, ended) = (connection.socket.clone(), connection.ended);
     // The client is gone for everybody else; only its socket is seen off.
     drop(connection);
+    drop(kind);
     if ended {
         socket.abort();
     } else {
@@ -144,6 +149,7 @@ impl Connection {
                     self.end_raw(denied);
                 }
             }
+            Kind::Pusher(client) => client.greet(&self.session),
         }
         self.session.opened();
         self.session.hub().borrow_mut().flush_dirty();
@@ -170,12 +176,17 @@ impl Connection {
                         Kind::Raw(entry) => {
                             self.raw(&entry.channel, Incoming::Text(text.into())).await;
                         }
+                        Kind::Pusher(client) => {
+                            // Boxed, so that the task of an idle connection need not have room for it.
+                            let done = Box::pin(client.text(&self.session, text.as_str()));
+                            alongside(&self.session, done).await;
+                        }
                     }
                 }
                 Next::Event(Event::Binary(bytes)) => {
                     self.session.heard();
                     match kind {
-                        Kind::Native => {
+                        Kind::Native | Kind::Pusher(_) => {
                             let message = "frames of this protocol are text";
                             self.error("bad_frame", message, None, None);
                         }

@@ -278,7 +278,7 @@ pub struct WireStats {
     pub address: String,
     pub connections: usize,
     pub connections_total: u64,
-    pub by_transport: [usize; 6],
+    pub by_transport: [usize; 7],
     pub channels: usize,
     pub subscriptions: usize,
     pub published: u64,

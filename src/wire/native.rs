@@ -231,7 +231,7 @@ fn mistake(code: &'static str, message: String) -> Mistake {
 
 /// Whether arrays and objects nest deeper than 128. A [`RawValue`] is skipped without building it, yet PHP's
 /// decoder has to build it, and serde_json's own limit does not hold for what is skipped.
-fn too_deep(json: &[u8]) -> bool {
+pub(super) fn too_deep(json: &[u8]) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
     for &byte in json {
         match byte {
@@ -254,7 +254,7 @@ fn too_deep(json: &[u8]) -> bool {
 
 /// Whether well-formed JSON has a `\ud83d` without its other half. PHP's decoder refuses that, and serde_json does not
 /// look into what it skips.
-fn has_half_a_pair(mut json: &[u8]) -> bool {
+pub(super) fn has_half_a_pair(mut json: &[u8]) -> bool {
     while let Some(at) = json.iter().position(|&byte| byte == b'\\') {
         let escape = &json[at..];
         let length = match escaped_unit(escape) {

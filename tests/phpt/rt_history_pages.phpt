@@ -24,7 +24,7 @@ echo "and back\n";
 for ($last = $first; $page = rt_history('chat', 3, since: $last); $last = end($page)['id']) {
     echo implode(' ', array_column($page, 'data')), "\n";
 }
-foreach ([['since' => $last, 'before' => $last], ['before' => 'with space'], ['before' => 'own-1']] as $wrong) {
+foreach ([['since' => $last, 'before' => $last], ['before' => 'with space'], ['before' => 'unknown']] as $wrong) {
     try {
         rt_history('chat', 3, ...$wrong);
     } catch (Throwable $e) {
@@ -32,7 +32,7 @@ foreach ([['since' => $last, 'before' => $last], ['before' => 'with space'], ['b
     }
 }
 ?>
---EXPECTF--
+--EXPECT--
 8 9 10
 5 6 7
 3 4
@@ -42,7 +42,7 @@ and back
 10
 ValueError: rt_history(): Argument #4 ($before) must be null when $since is given
 ValueError: rt_history(): Argument #4 ($before) must be the id of a message
-3
+Realtime\Exception: the history of chat does not reach back to unknown any more, the oldest id kept is own-3
 --CLEAN--
 <?php
 require __DIR__ . '/clean.inc';

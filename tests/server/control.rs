@@ -430,6 +430,7 @@ fn bad_names_on_the_link_are_answered_and_the_link_stays() {
             channel: "a b".into(),
             limit: 1,
             since: None,
+            before: None,
         },
         Request::Send {
             to: 1,

@@ -25,6 +25,7 @@ mod native;
 mod pool;
 mod presence;
 mod publish;
+mod pusher;
 mod resume;
 mod sse;
 mod stream;
