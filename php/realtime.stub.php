@@ -267,16 +267,20 @@ namespace {
     function rt_connections(?string $channel = null): array {}
 
     /**
-     * The newest messages that a channel's history keeps, or the first after $since; oldest first.
+     * The newest messages that a channel's history keeps, the first after $since, or the last before $before; oldest first.
+     *
+     * Page by page: the id of the last message is $since of the page after it, that of the first is $before of the page
+     * before it, and an empty page is the end, whatever is published and forgotten meanwhile.
      *
      * @param int $limit 1 to 1000000
      * @param string|null $since the id of a message
+     * @param string|null $before the same; not both
      * @return list<array{id: string, event: string, data: mixed, age: float}> age in seconds
-     * @throws ValueError if $channel, $limit or $since is not valid
-     * @throws Realtime\Exception if the history does not reach back to $since any more (says how far it does), if there is no
-     *         server, or it does not answer within realtime.timeout
+     * @throws ValueError if $channel, $limit, $since or $before is not valid
+     * @throws Realtime\Exception if the history does not reach back to $since any more (says how far it does) or knows nothing of
+     *         either, if there is no server, or it does not answer within realtime.timeout
      */
-    function rt_history(string $channel, int $limit = 100, ?string $since = null): array {}
+    function rt_history(string $channel, int $limit = 100, ?string $since = null, ?string $before = null): array {}
 
     /**
      * Who is on a presence channel.

@@ -65,7 +65,7 @@ pub struct Note {
     pub store: bool,
 }
 
-/// What a channel's history has after a position.
+/// What a channel's history has after a position, or before one.
 #[derive(Debug, Default)]
 pub struct Missed {
     /// The messages, oldest first.
@@ -74,6 +74,8 @@ pub struct Missed {
     pub recovered: bool,
     /// The oldest that is left.
     pub oldest: Option<Arc<Publication>>,
+    /// Whether there are more that way.
+    pub more: bool,
 }
 
 /// A history on its way from one hub to the next.
@@ -161,7 +163,13 @@ impl History {
             }
         }
         let now = Instant::now();
+        let mut newest = 0;
         for note in past.notes {
+            // Everything here relies on the order of numbers: what has lost its place is lost.
+            if note.seq <= newest {
+                continue;
+            }
+            newest = note.seq;
             let store = note.store;
             self.add(&Arc::new(publication(note, past.epoch, now)?), store);
         }
@@ -260,6 +268,11 @@ impl History {
 
     /// What `channel` has after `since`, a number of this history; `None` for a position that is not of it.
     pub fn after(&self, channel: &str, since: Option<u64>) -> Missed {
+        self.first_after(channel, since, usize::MAX)
+    }
+
+    /// The first `limit` of those.
+    pub fn first_after(&self, channel: &str, since: Option<u64>, limit: usize) -> Missed {
         let Some(log) = self.channels.get(channel) else {
             let recovered = since.is_some_and(|since| since >= self.forgotten);
             return Missed {
@@ -271,19 +284,37 @@ impl History {
         let start = since.map_or(0, |since| {
             log.entries.partition_point(|e| e.position.seq <= since)
         });
+        let end = start.saturating_add(limit).min(log.entries.len());
         Missed {
-            publications: log.entries.range(start..).cloned().collect(),
+            publications: log.entries.range(start..end).cloned().collect(),
             recovered,
             oldest: log.entries.front().cloned(),
+            more: end < log.entries.len(),
         }
     }
 
-    /// The newest `limit` messages of a channel, oldest first.
-    pub fn newest(&self, channel: &str, limit: usize) -> Vec<Arc<Publication>> {
-        self.channels.get(channel).map_or_else(Vec::new, |log| {
-            let start = log.entries.len().saturating_sub(limit);
-            log.entries.range(start..).cloned().collect()
-        })
+    /// The last `limit` messages of a channel before the number `before`, oldest first. What is missing there was pushed out,
+    /// as all before it was.
+    pub fn last_before(&self, channel: &str, before: u64, limit: usize) -> Missed {
+        let Some(log) = self.channels.get(channel) else {
+            return Missed {
+                recovered: true,
+                ..Missed::default()
+            };
+        };
+        let end = log.entries.partition_point(|e| e.position.seq < before);
+        let start = end.saturating_sub(limit);
+        Missed {
+            publications: log.entries.range(start..end).cloned().collect(),
+            recovered: true,
+            oldest: log.entries.front().cloned(),
+            more: start > 0,
+        }
+    }
+
+    /// The newest message of a channel.
+    pub fn newest(&self, channel: &str) -> Option<&Arc<Publication>> {
+        self.channels.get(channel)?.entries.back()
     }
 
     /// The number of the message in `channel` that has its publisher's `id`.

@@ -1,8 +1,8 @@
 //! `realtime`: a PHP extension that pushes to browsers, with the server embedded.
 //!
 //! The modules import each other from top to bottom only:
-//! `ids`, `config`, `auth`, `limits`, `message`, `procfs`, `tls` -> `socket`, `wire` -> `outbox` -> `hub`, `history`, `cache`, `presence` ->
-//! `broker` -> `backend`,
+//! `ids`, `config`, `auth`, `limits`, `message`, `procfs`, `sync`, `tls` -> `socket`, `wire` -> `outbox` -> `hub`, `history`,
+//! `cache`, `presence` -> `broker` -> `backend`,
 //! `predecessor` -> `node` ->
 //! `session`, `pusher` -> `transport`, `control` -> `server` -> `php` (the only one that names PHP, behind the feature
 //! of that name).
@@ -36,6 +36,7 @@ pub mod pusher;
 pub mod server;
 pub mod session;
 pub mod socket;
+mod sync;
 pub mod tls;
 pub mod transport;
 pub mod wire;

@@ -32,6 +32,7 @@ use crate::predecessor::Predecessor;
 use crate::session;
 use crate::tls::Tls;
 use crate::wire::control::Identity;
+use crate::wire::handover::Master;
 
 /// How often somebody who waits for room looks again.
 const ROOM_PAUSE: Duration = Duration::from_micros(200);
@@ -67,6 +68,9 @@ pub enum Failure {
 /// Takes the process number of a master and its [`Identity::generation`], see [`Node::adopt`].
 pub(crate) type Adopter = Box<dyn Fn(u32, u64) + Send + Sync>;
 
+/// Names the masters that were adopted and still live.
+pub(crate) type Masters = Box<dyn Fn() -> Vec<Master> + Send + Sync>;
+
 /// A server's coordinator.
 pub struct Node {
     config: Arc<Config>,
@@ -77,6 +81,7 @@ pub struct Node {
     address: OnceLock<String>,
     identity: OnceLock<Identity>,
     adopter: OnceLock<Adopter>,
+    masters: OnceLock<Masters>,
     numbers: AtomicU64,
     auth: Auth,
     tls: Option<Tls>,
@@ -140,6 +145,7 @@ impl Node {
             address: OnceLock::new(),
             identity: OnceLock::new(),
             adopter: OnceLock::new(),
+            masters: OnceLock::new(),
             numbers: AtomicU64::new(0),
             auth,
             tls,
@@ -208,6 +214,18 @@ impl Node {
         if let Some(adopter) = self.adopter.get() {
             adopter(master, generation);
         }
+    }
+
+    /// The PHP masters that it lives for.
+    pub fn masters(&self) -> Vec<Master> {
+        self.masters
+            .get()
+            .map_or_else(Vec::new, |masters| masters())
+    }
+
+    pub(crate) fn set_masters(&self, masters: Masters) {
+        // Set once, as the adopter is.
+        let _ = self.masters.set(masters);
     }
 
     pub(crate) fn set_adopter(&self, adopter: Adopter) {

@@ -82,9 +82,18 @@ impl Socket {
         cx: &mut Context<'_>,
         buffer: &mut [MaybeUninit<u8>],
     ) -> Poll<io::Result<usize>> {
-        if let Some(tls) = &self.tls {
-            return self.poll_decrypt(tls, cx, buffer);
+        match &self.tls {
+            Some(tls) => self.poll_decrypt(tls, cx, buffer),
+            None => self.poll_read_bare(cx, buffer),
         }
+    }
+
+    /// Reads past TLS, from a client that does not speak it, or whose words are of no interest any more.
+    pub fn poll_read_bare(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [MaybeUninit<u8>],
+    ) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
             match guard.try_io(|fd| fd.get_ref().recv(buffer)) {

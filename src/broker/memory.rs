@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::follow::{self, Feed, Follower};
-use super::{Broker, BrokerEvents, BrokerStats, CatchUp, Since};
+use super::{Broker, BrokerEvents, BrokerStats, CatchUp, Since, Walk};
 use crate::cache::Cache;
 use crate::history::{self, History, Limits, Missed, Note, Past};
 use crate::ids::{Channel, InvalidId, Position};
@@ -94,8 +94,8 @@ impl<E: BrokerEvents> Memory<E> {
         state.followers.push(follower);
         let (forgotten, marks, notes) = state.history.notes();
         let cached = state.cache.all().filter(|publication| {
-            let newest = state.history.newest(publication.channel.as_str(), 1);
-            !newest.iter().any(|its| Arc::ptr_eq(its, publication))
+            let newest = state.history.newest(publication.channel.as_str());
+            !newest.is_some_and(|its| Arc::ptr_eq(its, publication))
         });
         let cached = cached.map(|publication| Note {
             publication: publication.clone(),
@@ -269,24 +269,21 @@ impl<E: BrokerEvents> Broker for Memory<E> {
         }
     }
 
-    fn history(&self, channel: &Channel, limit: usize, since: Option<&str>) -> Missed {
+    fn history(&self, channel: &Channel, limit: usize, walk: Walk<'_>) -> Missed {
         let mut state = self.lock();
         state.history.expire(Instant::now());
-        match since {
-            None => {
-                let all = state.history.after(channel.as_str(), Some(0));
-                let publications = state.history.newest(channel.as_str(), limit);
-                Missed {
-                    publications,
-                    ..all
-                }
-            }
-            Some(since) => {
-                let since = state.resolve(std::slice::from_ref(channel), since);
-                let mut missed = state.history.after(channel.as_str(), since);
-                missed.publications.truncate(limit);
-                missed
-            }
+        let place = |id| state.resolve(std::slice::from_ref(channel), id);
+        let (history, name) = (&state.history, channel.as_str());
+        match walk {
+            Walk::Newest => history.last_before(name, u64::MAX, limit),
+            Walk::After(id) => history.first_after(name, place(id), limit),
+            Walk::Before(id) => match place(id) {
+                Some(before) => history.last_before(name, before, limit),
+                None => Missed {
+                    oldest: history.after(name, None).oldest,
+                    ..Missed::default()
+                },
+            },
         }
     }
 

@@ -51,6 +51,23 @@ pub struct BrokerStats {
     pub history_bytes: usize,
 }
 
+/// Which part of a channel's history.
+#[derive(Clone, Copy, Debug)]
+pub enum Walk<'a> {
+    /// The newest messages.
+    Newest,
+    /// The first after that with this id.
+    After(&'a str),
+    /// The last before it.
+    Before(&'a str),
+}
+
+impl<'a> From<Option<&'a str>> for Walk<'a> {
+    fn from(since: Option<&'a str>) -> Self {
+        since.map_or(Self::Newest, Self::After)
+    }
+}
+
 /// A place for publications.
 pub trait Broker: Send + Sync + 'static {
     /// Gives the message its place in each of its channels, keeps it, and hands it to every node. Returns the
@@ -60,8 +77,8 @@ pub trait Broker: Send + Sync + 'static {
     /// The position now, and what the channels have after `since`.
     fn catch_up(&self, channels: &[Channel], since: Since<'_>) -> CatchUp;
 
-    /// The newest `limit` messages of a channel, or the first `limit` after `since`, oldest first.
-    fn history(&self, channel: &Channel, limit: usize, since: Option<&str>) -> Missed;
+    /// At most `limit` messages of a channel, oldest first.
+    fn history(&self, channel: &Channel, limit: usize, walk: Walk<'_>) -> Missed;
 
     /// Forgets what is too old. Called about once a second.
     fn expire(&self);

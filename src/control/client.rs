@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
+use crate::broker::Walk;
 use crate::config;
 use crate::ids::{Channel, ConnectionId, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish};
@@ -324,23 +325,31 @@ impl Client {
     }
 
     /// See [`crate::node::Node::history`].
-    pub fn history(
+    pub fn history<'a>(
         &mut self,
         channel: &Channel,
         limit: usize,
-        since: Option<&str>,
+        walk: impl Into<Walk<'a>>,
     ) -> Result<HistoryPage, Failure> {
+        let (since, before) = match walk.into() {
+            Walk::Newest => (None, None),
+            Walk::After(id) => (Some(id.to_owned()), None),
+            Walk::Before(id) => (None, Some(id.to_owned())),
+        };
         let request = Request::History {
             channel: channel.to_string(),
             limit,
-            since: since.map(ToOwned::to_owned),
+            since,
+            before,
         };
         match self.ask(&request)? {
             Response::History {
                 entries,
                 recovered,
                 oldest,
+                more,
             } => Ok(HistoryPage {
+                more,
                 entries: entries
                     .into_iter()
                     .map(|wire| HistoryEntry {

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::broker::Walk;
 use crate::ids::{Channel, ConnectionId, InvalidId, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish};
 use crate::node::{Failure, Node};
@@ -103,20 +104,24 @@ pub fn ask(node: &Arc<Node>, request: Request<'_>) -> Response {
             channel,
             limit,
             since,
+            before,
         } => match Channel::parse(&channel) {
-            Ok(channel) => node.history(&channel, limit, since.as_deref()).map(|page| {
-                let entry = |e: crate::node::HistoryEntry| WireEntry {
-                    id: e.id,
-                    event: e.event.as_str().to_owned(),
-                    payload: e.payload.into(),
-                    age: e.age,
-                };
-                Response::History {
-                    entries: page.entries.into_iter().map(entry).collect(),
-                    recovered: page.recovered,
-                    oldest: page.oldest,
-                }
-            }),
+            Ok(channel) => node
+                .history(&channel, limit, walk(since.as_deref(), before.as_deref()))
+                .map(|page| {
+                    let entry = |e: crate::node::HistoryEntry| WireEntry {
+                        id: e.id,
+                        event: e.event.as_str().to_owned(),
+                        payload: e.payload.into(),
+                        age: e.age,
+                    };
+                    Response::History {
+                        entries: page.entries.into_iter().map(entry).collect(),
+                        recovered: page.recovered,
+                        oldest: page.oldest,
+                        more: page.more,
+                    }
+                }),
             Err(invalid) => return bad(invalid),
         },
         Request::Members { channel } => match Channel::parse(&channel) {
@@ -145,6 +150,10 @@ pub fn ask(node: &Arc<Node>, request: Request<'_>) -> Response {
         }
     };
     finish(asked)
+}
+
+fn walk<'a>(since: Option<&'a str>, before: Option<&'a str>) -> Walk<'a> {
+    before.map_or(since.into(), Walk::Before)
 }
 
 fn wire_connection(info: &ConnectionInfo) -> WireConnection {

@@ -50,6 +50,12 @@ pub fn is_of_php(code: u16) -> bool {
     }
 }
 
+/// For how much work the room is kept in which it waits.
+const BATCH_KEPT: usize = 4096;
+
+/// For how many channels more than there are room is kept.
+const CHANNELS_KEPT: usize = 4096;
+
 /// How much is encoded ahead for a connection that catches up, in bytes.
 const REPLAY_AHEAD: usize = GATHER;
 
@@ -452,6 +458,9 @@ impl Hub {
             }
         }
         self.flush_dirty();
+        if self.channels.capacity() > 4 * (self.channels.len() + CHANNELS_KEPT) {
+            self.channels.shrink_to_fit();
+        }
     }
 
     fn check_life(&mut self, slot: usize) {
@@ -547,6 +556,8 @@ pub async fn deliver(hub: SharedHub) {
             }
             hub.flush_dirty();
         }
+        // A burst's room is not kept for ever.
+        commands.shrink_to(BATCH_KEPT);
         // Reading goes on between two batches, however fast the publishers are.
         tokio::task::yield_now().await;
     }

@@ -199,7 +199,8 @@ impl Node {
         patience: Duration,
         everybody: Vec<WireAttendee>,
     ) -> Result<(), InvalidId> {
-        let until = Instant::now() + patience;
+        let now = Instant::now();
+        let until = now.checked_add(patience).unwrap_or(now);
         let mut attendance = self.attendance();
         for wire in everybody {
             let (channel, attendee) = read_attendee(&wire)?;

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::broker::Walk;
 use crate::control::client::Client;
 use crate::ids::{Channel, ConnectionId, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish};
@@ -112,11 +113,11 @@ impl Link<'_> {
         &mut self,
         channel: &Channel,
         limit: usize,
-        since: Option<&str>,
+        walk: Walk<'_>,
     ) -> Result<HistoryPage, Failure> {
         match self {
-            Self::Here(node) => node.history(channel, limit, since),
-            Self::Remote(client) => client.history(channel, limit, since),
+            Self::Here(node) => node.history(channel, limit, walk),
+            Self::Remote(client) => client.history(channel, limit, walk),
         }
     }
 

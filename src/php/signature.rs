@@ -104,7 +104,8 @@ fn steering(module: ModuleBuilder<'_>) -> ModuleBuilder<'_> {
                 .arg(Arg::new("channel", String))
                 .not_required()
                 .arg(optional("limit", Long, "100"))
-                .arg(nullable("since", String)),
+                .arg(nullable("since", String))
+                .arg(nullable("before", String)),
         )
         .function(
             function("rt_presence", presence::rt_presence, Array).arg(Arg::new("channel", String)),

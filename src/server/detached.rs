@@ -221,6 +221,8 @@ fn serve(birth: &Birth, listeners: Listeners, address: &str) -> io::Result<()> {
     let masters = Arc::new(Masters::new()?);
     masters.adopt(birth.worker.master);
     let adopting = masters.clone();
+    let living = masters.clone();
+    node.set_masters(Box::new(move || living.living()));
     let newest = AtomicU64::new(birth.worker.generation);
     node.set_adopter(Box::new(move |master, generation| {
         adopting.adopt(master);

@@ -8,6 +8,7 @@ pub mod detached;
 mod doors;
 mod drain;
 mod executors;
+mod heap;
 mod listen;
 mod logfile;
 mod logging;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 
 use self::accept::Accepted;
 use self::doors::Doors;
+use self::heap::Heap;
 pub use self::listen::{Listener, StartError};
 pub use self::logging::PhpLog;
 pub use self::process::is_patient;
@@ -53,6 +55,8 @@ use crate::wire::handover::Estate;
 
 /// How often the history is looked through for what is too old.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// After how many of those the heap is looked at, which walks over all that is free in it.
+const HEAP_LOOKS: usize = 5;
 
 /// Within what time clients are closed to whom nothing can be delivered any more, by a hub that another has taken over
 /// from.
@@ -217,8 +221,22 @@ async fn serve(
 /// Hands over to the first who wants to take over and can.
 async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io::Result<Successor> {
     let config = doors.node.config().clone();
+    let mut look = tokio::time::interval(HOUSEKEEPING);
+    // Whatever is wrong with the socket is told once.
+    let mut told = None;
     loop {
-        let Some(taker) = takers.recv().await else {
+        let taker = tokio::select! {
+            taker = takers.recv() => taker,
+            _ = look.tick() => {
+                let wrong = doors.look_after().err().map(|error| error.to_string());
+                if let Some(error) = wrong.as_ref().filter(|_| wrong != told) {
+                    tracing::error!("nobody finds this server any more: {error}");
+                }
+                told = wrong;
+                continue;
+            }
+        };
+        let Some(taker) = taker else {
             // Its sender is in `doors`.
             return std::future::pending().await;
         };
@@ -231,6 +249,7 @@ async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io:
                 .node
                 .workers()
                 .map_or(0, |workers| workers.attached_interest().to_bits()),
+            masters: doors.node.masters(),
         };
         let same_version = taker.same_version;
         let (node, control, clients) = (
@@ -302,9 +321,13 @@ async fn part(successor: Successor, doors: &Doors, leave: &watch::Sender<Option<
 
 async fn keep_house(node: Arc<Node>) {
     let mut interval = tokio::time::interval(HOUSEKEEPING);
-    loop {
+    let mut heap = Heap::default();
+    for tick in 1_usize.. {
         interval.tick().await;
         node.expire();
+        if tick.is_multiple_of(HEAP_LOOKS) {
+            heap.look();
+        }
     }
 }
 

@@ -22,8 +22,11 @@ use crate::control::election::Elected;
 use crate::control::handover::Link;
 use crate::history::Past;
 use crate::node::Node;
+use crate::procfs::Process;
 use crate::wire::control::{self, Greeting, HELLO_MAX, Hello, Identity, Purpose, VERSION};
-use crate::wire::handover::{self, DESCRIPTORS, Estate, HANDOVER, PARTS_MAX, Part, Said, Step};
+use crate::wire::handover::{
+    self, DESCRIPTORS, Estate, HANDOVER, Master, PARTS_MAX, Part, Said, Step,
+};
 
 /// How long the old hub may say nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -70,6 +73,8 @@ pub struct Legacy {
     pub(super) past: Option<Past>,
     /// Which events the old hub's attached PHP processes handle.
     pub(super) attached: Interest,
+    /// The PHP masters that the old hub lives for.
+    pub(super) masters: Vec<Master>,
     /// The link to the old hub.
     pub(super) link: UnixStream,
     /// The largest frame on it, in bytes.
@@ -146,6 +151,7 @@ pub fn take_if(
         legacy: Some(Legacy {
             secret: estate.secret,
             attached: Interest::from_bits(estate.attached),
+            masters: estate.masters,
             past,
             link,
             frame_max,
@@ -167,6 +173,13 @@ pub async fn succeed(
     let same_version = legacy.past.is_some();
     if let Some(workers) = node.workers() {
         workers.expect_attached(legacy.attached);
+    }
+    for master in legacy.masters {
+        let now = Process::look(master.pid);
+        // Whose number another process has by now is nobody's master.
+        if now.is_some_and(|process| process.started == master.started) {
+            node.adopt(master.pid, 0);
+        }
     }
     if let Some(past) = legacy.past {
         node.inherit(past).map_err(io::Error::other)?;

@@ -72,7 +72,7 @@ pub async fn serve(config: &Config, parts: &Parts) -> Result<Response<Body>, Ref
     let path = parts.uri.path().to_owned();
     let not_found = || {
         let message = "nothing here: see /ws, /raw/{channel}, /sse, /stream, /poll, /publish, \
-                       /app/{key} (with realtime.pusher_app), /realtime.js, /healthz";
+                       /history, /presence, /app/{key} (with realtime.pusher_app), /realtime.js, /healthz";
         Refusal::new(StatusCode::NOT_FOUND, "not_found", message)
     };
     let root = config.docroot.clone().ok_or_else(not_found)?;

@@ -176,7 +176,7 @@ pub async fn linger(socket: &Socket) {
         let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
         let mut budget = 64;
         loop {
-            match ready!(socket.poll_read(cx, &mut buffer)) {
+            match ready!(socket.poll_read_bare(cx, &mut buffer)) {
                 Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(_) if budget == 0 => return Poll::Ready(()),
                 Ok(_) => budget -= 1,

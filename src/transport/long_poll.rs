@@ -367,7 +367,8 @@ fn objects(messages: impl IntoIterator<Item = Bytes>) -> Vec<Box<RawValue>> {
         .collect()
 }
 
-fn timeout(text: Option<&str>) -> Result<Duration, Refusal> {
+/// How long a poll may wait.
+pub(super) fn timeout(text: Option<&str>) -> Result<Duration, Refusal> {
     let Some(text) = text else { return Ok(TIMEOUT) };
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=TIMEOUT_MAX).contains(&seconds) => {

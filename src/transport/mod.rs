@@ -10,6 +10,9 @@ mod body;
 mod extensions;
 mod files;
 mod forwarded;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod history;
 mod library;
 mod long_poll;
 mod mailslot;

@@ -16,7 +16,7 @@ use crate::message::{ConnectionInfo, Transport};
 /// Channels in one request.
 const CHANNELS_MAX: usize = 1000;
 
-/// The query of `/sse`, `/stream` and `/poll`.
+/// The query of `/sse`, `/stream`, `/poll`, `/history` and `/presence`.
 #[derive(Debug, Default)]
 pub struct Query {
     /// `channel=` and `new=`, once or more; no doubles.
@@ -29,6 +29,10 @@ pub struct Query {
     pub meta: bool,
     /// `timeout=`, as it was written.
     pub timeout: Option<String>,
+    /// `before=`
+    pub before: Option<String>,
+    /// `limit=`, as it was written.
+    pub limit: Option<String>,
     /// `session=1`
     pub session: bool,
     /// `connection=`
@@ -51,6 +55,8 @@ impl Query {
                 }
                 "since" | "lastEventId" => query.since = Some(value.into_owned()),
                 "meta" => query.meta = is_on(&value),
+                "before" => query.before = Some(value.into_owned()).filter(|id| !id.is_empty()),
+                "limit" => query.limit = Some(value.into_owned()),
                 "timeout" => query.timeout = Some(value.into_owned()),
                 "session" => query.session = is_on(&value),
                 "connection" => query.connection = Some(value.into_owned()),

@@ -22,7 +22,7 @@ use super::response::{self, Refusal};
 use super::stream::Stream;
 use super::upgrade::{Handshake, Protocols};
 use super::websocket::{Kind, WebSocket};
-use super::{Shared, files, library, long_poll, publish, pusher};
+use super::{Shared, files, history, library, long_poll, publish, pusher};
 use crate::limits::{self, Held, Pace};
 use crate::message::{ConnectionInfo, Transport};
 use crate::node::Node;
@@ -98,8 +98,10 @@ async fn route(
     verdict: &Verdict,
 ) -> Result<Response<Body>, Refusal> {
     let path = parts.uri.path();
-    let speaks = matches!(path, "/ws" | "/sse" | "/stream" | "/poll" | "/publish")
-        || path.starts_with("/raw/");
+    let speaks = matches!(
+        path,
+        "/ws" | "/sse" | "/stream" | "/poll" | "/publish" | "/history" | "/presence"
+    ) || path.starts_with("/raw/");
     if speaks && *verdict == Verdict::Foreign {
         let message = "pages of this origin are not allowed: see realtime.allowed_origins";
         return Err(Refusal::new(StatusCode::FORBIDDEN, "bad_origin", message));
@@ -127,6 +129,8 @@ async fn route(
         "/sse" => sse(requests, parts).await,
         "/stream" => stream(requests, parts).await,
         "/poll" => long_poll::answer(requests, parts).await,
+        "/history" => history::answer(requests, parts).await,
+        "/presence" => history::presence(requests, parts).await,
         "/realtime.js" => Ok(files::client(parts, &library::SERVED)),
         "/pusher-resume.js" => Ok(files::client(parts, &library::RESUME)),
         "/healthz" => Ok(response::json(StatusCode::OK, r#"{"status":"ok"}"#.into())),

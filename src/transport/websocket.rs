@@ -30,6 +30,10 @@ use crate::wire::{Format, websocket};
 
 /// How much is read at once, in bytes. The memory is the shard's and only lent while there is something in it.
 const INPUT: usize = 16 << 10;
+/// After how many messages the shard's other connections have their turn, and how many bytes count as one more. With a
+/// thousand clients that send as fast as they can, nobody waits longer than for a few messages of each.
+const TURN: usize = 32;
+const TURN_BYTES: usize = 512;
 /// How long a client has to answer a close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// How long PHP has to answer what a client sent before it broke the protocol, and how often that is looked at.
@@ -82,6 +86,7 @@ pub async fn run(shared: Rc<Shared>, websocket: WebSocket, socket: Rc<Socket>, r
         pace: Pace::default(),
         rate: shared.node.config().rate(),
         paused: None,
+        turn: 0,
     };
     connection.greet(&kind);
     connection.serve(&kind).await;
@@ -109,6 +114,8 @@ struct Connection {
     rate: Rate,
     /// Until when nothing more is read: it has outrun its pace.
     paused: Option<Pin<Box<Sleep>>>,
+    /// What it has had of its turn.
+    turn: usize,
 }
 
 enum Next {
@@ -150,9 +157,15 @@ impl Connection {
 
     async fn serve(&mut self, kind: &Kind) {
         loop {
+            if self.turn >= TURN {
+                self.turn = 0;
+                self.session.hub().borrow_mut().flush_dirty();
+                tokio::task::yield_now().await;
+            }
             let next = std::future::poll_fn(|cx| self.poll_next(cx)).await;
-            if matches!(next, Next::Event(_)) {
+            if let Next::Event(event) = &next {
                 let unpacked = self.reader.take_unpacked();
+                self.turn += 1 + (event.length() + unpacked) / TURN_BYTES;
                 self.spend(1, unpacked);
             }
             match next {
@@ -248,6 +261,7 @@ impl Connection {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Next::Ended),
                 Poll::Pending => {
+                    self.turn = 0;
                     hub.borrow_mut().flush_dirty();
                     return Poll::Pending;
                 }

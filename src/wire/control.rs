@@ -125,6 +125,7 @@ pub enum Request<'a> {
         channel: String,
         limit: usize,
         since: Option<String>,
+        before: Option<String>,
     },
     Stats,
     Disconnect {
@@ -163,6 +164,7 @@ pub enum Response {
         entries: Vec<WireEntry>,
         recovered: bool,
         oldest: Option<String>,
+        more: bool,
     },
     Stats(WireStats),
     Failed(WireFailure),
@@ -366,10 +368,16 @@ pub fn frame(value: &impl Serialize) -> Vec<u8> {
 /// Puts `value` into a frame in place of what `bytes` holds, whose room is used again.
 pub fn frame_into(bytes: &mut Vec<u8>, value: &impl Serialize) {
     bytes.clear();
+    add_frame(bytes, value);
+}
+
+/// Puts `value` into a frame behind what `bytes` holds.
+pub fn add_frame(bytes: &mut Vec<u8>, value: &impl Serialize) {
+    let start = bytes.len();
     bytes.extend_from_slice(&[0; 4]);
-    let written = postcard::to_extend(value, std::mem::take(bytes))
+    *bytes = postcard::to_extend(value, std::mem::take(bytes))
         .expect("the control frames hold nothing that postcard cannot write");
-    *bytes = with_length(written);
+    set_length(&mut bytes[start..]);
 }
 
 /// The first frame's content, and the bytes after it. `None` when it is not whole yet.
@@ -388,7 +396,8 @@ pub fn announced(bytes: &[u8]) -> Option<usize> {
 pub fn json_frame(value: &impl Serialize) -> Vec<u8> {
     let mut bytes = vec![0u8; 4];
     serde_json::to_writer(&mut bytes, value).expect("a Vec takes what is written to it");
-    with_length(bytes)
+    set_length(&mut bytes);
+    bytes
 }
 
 /// Reads a frame's content.
@@ -399,10 +408,9 @@ pub fn read<'a, T: Deserialize<'a>>(content: &'a [u8]) -> Result<T, postcard::Er
     }
 }
 
-fn with_length(mut bytes: Vec<u8>) -> Vec<u8> {
-    let length = u32::try_from(bytes.len() - 4).expect("messages are limited to 1 GiB");
-    bytes[..4].copy_from_slice(&length.to_le_bytes());
-    bytes
+fn set_length(frame: &mut [u8]) {
+    let length = u32::try_from(frame.len() - 4).expect("messages are limited to 1 GiB");
+    frame[..4].copy_from_slice(&length.to_le_bytes());
 }
 
 #[cfg(test)]

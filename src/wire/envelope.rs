@@ -83,9 +83,12 @@ pub struct Attendee<'a> {
     pub info: Option<&'a RawValue>,
 }
 
-/// The JSON of a server frame.
+/// The JSON of a server frame, on one line: what a token says of its user may be pretty-printed.
 pub fn server_frame(frame: &ServerFrame<'_>) -> Vec<u8> {
-    serde_json::to_vec(frame).expect("strings, numbers and ready-made JSON always serialize")
+    let json = serde_json::to_vec(frame);
+    let mut line = json.expect("strings, numbers and ready-made JSON always serialize");
+    straighten(&mut line);
+    line
 }
 
 /// The JSON of a `message`; or of a `join` or `leave`, whose payload is an [`Attendee`].
@@ -129,11 +132,7 @@ pub fn message(message: &Outgoing<'_>) -> Vec<u8> {
 /// The JSON of a `message` on one line: pretty-printed data has line ends, though never inside a string.
 pub fn message_line(outgoing: &Outgoing<'_>) -> Vec<u8> {
     let mut line = message(outgoing);
-    for byte in &mut line {
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
-        }
-    }
+    straighten(&mut line);
     line
 }
 
@@ -162,6 +161,15 @@ fn data(payload: &Payload, out: &mut Vec<u8>) {
         Payload::Binary(bytes) => {
             out.extend_from_slice(b",\"encoding\":\"base64\",\"data\":");
             base64_json(bytes, out);
+        }
+    }
+}
+
+/// Puts JSON on one line.
+fn straighten(json: &mut [u8]) {
+    for byte in json {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
         }
     }
 }
@@ -236,6 +244,19 @@ mod tests {
         assert_eq!(
             json,
             br#"{"type":"error","code":"bad_json","message":"no"}"#
+        );
+        let info = RawValue::from_string("{\r\n\"a\": 1\n}".to_owned()).unwrap();
+        let json = server_frame(&ServerFrame::Presence {
+            channel: "presence-a",
+            reference: None,
+            members: &[Attendee {
+                user: "ada",
+                info: Some(&info),
+            }],
+        });
+        assert_eq!(
+            String::from_utf8(json).unwrap(),
+            r#"{"type":"presence","channel":"presence-a","members":[{"user":"ada","info":{  "a": 1 }}]}"#
         );
     }
 }

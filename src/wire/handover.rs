@@ -37,6 +37,18 @@ pub struct Estate {
     /// Which events its attached PHP processes handle, as in [`super::events::Outcomes::interest`].
     #[serde(default)]
     pub attached: u8,
+    /// The PHP masters that it lives for.
+    #[serde(default)]
+    pub masters: Vec<Master>,
+}
+
+/// A PHP master: number and start name one process for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Master {
+    /// Its process number.
+    pub pid: u32,
+    /// When it was started, in the kernel's clock ticks.
+    pub started: u64,
 }
 
 /// How far the hand-over is.

@@ -349,11 +349,12 @@ impl Client {
             }
         }
         say(&format!(
-            "DONE {} {} {} {}",
+            "DONE {} {} {} {} {}",
             cpu::now() - started,
             latency.quantile(0.5),
             latency.quantile(0.99),
-            self.bytes
+            self.bytes,
+            latency.quantile(1.0)
         ));
         Ok(())
     }

@@ -252,6 +252,14 @@ return [
         $server->stop();
     },
 
+    'php/docs/api.md#push php 2' => function (Block $block, Lab $lab) use ($serve): void {
+        $server = $serve($block, $lab);
+        foreach ([1, 2] as $_) {
+            equal('{"home":1,"guests":0}', (new Socket($lab->port, '/raw/cache-score'))->receive());
+        }
+        $server->stop();
+    },
+
     'php/docs/presence.md#who-somebody-is php' => function (Block $block, Lab $lab) use ($secret): void {
         $token = json_decode($lab->php($block->code, 'token.php', '-d', $secret)->ends(), true)['token'];
         $server = $lab->php('<?php rt_run();', 'block.php', '-d', $secret, '-d', "realtime.listen=127.0.0.1:$lab->port");

@@ -83,7 +83,20 @@ impl Client {
 
     /// With a receive buffer of so many bytes, for clients that shall be slow.
     pub fn with_receive_buffer(address: &str, size: Option<usize>) -> Self {
-        let socket = socket(address, size);
+        Self::over(socket(address, size))
+    }
+
+    /// One for which the kernel keeps some 100 KiB and not megabytes, on its own side and on the server's.
+    pub fn narrow(address: &str) -> Self {
+        let prepare = |socket: &Socket| {
+            socket.set_recv_buffer_size(16 << 10).unwrap();
+            // The server's send buffer is sized by it.
+            socket.set_tcp_mss(1400).unwrap();
+        };
+        Self::over(prepared(address, prepare))
+    }
+
+    fn over(socket: Socket) -> Self {
         match authority::of_all() {
             Some(authority) => Self::secure_on(socket, &authority.clients()),
             None => Self::on(Stream::Plain(socket)),
@@ -120,6 +133,20 @@ impl Client {
             stream,
             buffer: Vec::new(),
         }
+    }
+
+    /// The next bytes, whatever they are; `None` at the end of the connection.
+    pub fn some(&mut self) -> Option<Vec<u8>> {
+        if self.buffer.is_empty() {
+            let mut more = [0; 16384];
+            match self.stream.read(&mut more) {
+                Ok(0) => return None,
+                Ok(count) => self.buffer.extend_from_slice(&more[..count]),
+                Err(error) if is_cut(&error) => return None,
+                Err(error) => panic!("nothing comes: {error}"),
+            }
+        }
+        Some(std::mem::take(&mut self.buffer))
     }
 
     /// What is known of its TLS.
@@ -435,14 +462,20 @@ fn is_cut(error: &std::io::Error) -> bool {
 }
 
 fn socket(address: &str, receive_buffer: Option<usize>) -> Socket {
+    prepared(address, |socket| {
+        if let Some(size) = receive_buffer {
+            socket.set_recv_buffer_size(size).unwrap();
+        }
+    })
+}
+
+fn prepared(address: &str, prepare: impl FnOnce(&Socket)) -> Socket {
     let (domain, at) = match address.strip_prefix("unix:") {
         Some(path) => (Domain::UNIX, SockAddr::unix(path).unwrap()),
         None => (Domain::IPV4, address.parse::<SocketAddr>().unwrap().into()),
     };
     let socket = Socket::new(domain, Type::STREAM, None).unwrap();
-    if let Some(size) = receive_buffer {
-        socket.set_recv_buffer_size(size).unwrap();
-    }
+    prepare(&socket);
     socket.connect(&at).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.set_write_timeout(Some(PATIENCE)).unwrap();

@@ -196,6 +196,10 @@ fn whoever_speaks_plain_http_is_told() {
     let mut websocket = Client::plain(site.address());
     websocket.send(handshake("/ws", "").as_bytes());
     assert_eq!(websocket.response(true).status, 400);
+    // The answer arrives although not all was read that it is the answer to.
+    let mut large = Client::plain(site.address());
+    large.send(format!("POST /publish HTTP/1.1\r\n\r\n{}", " ".repeat(100_000)).as_bytes());
+    assert_eq!(large.response(true).status, 400);
     for garbage in [
         &b"\0\0\0"[..],
         b"\x16\x03\x01\xff\xff",
@@ -214,7 +218,7 @@ fn whoever_speaks_plain_http_is_told() {
 #[test]
 fn a_handshake_has_its_time() {
     let site = Secured::with(&[
-        ("realtime.handshake_timeout", "1"),
+        ("realtime.handshake_timeout", "4"),
         ("realtime.threads", "1"),
     ]);
     let before = Instant::now();
@@ -231,7 +235,7 @@ fn a_handshake_has_its_time() {
     for mut client in stalled {
         assert!(client.rest().is_empty());
     }
-    assert!(before.elapsed() >= Duration::from_secs(1), "not at once");
+    assert!(before.elapsed() >= Duration::from_secs(4), "not at once");
 }
 
 #[test]
@@ -483,10 +487,10 @@ fn a_full_server_says_so_in_an_alert() {
     ]);
     let first = site.raw("a");
     let error = site.client().try_handshake().unwrap_err();
-    assert!(
-        error.to_string().contains("InternalError") || error.kind() == ErrorKind::ConnectionReset,
-        "{error}"
-    );
+    // The alert may be lost: nobody waits until it has been read.
+    let lost = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+    let told = error.to_string().contains("InternalError");
+    assert!(told || lost.contains(&error.kind()), "{error}");
     drop(first);
     eventually("a free place", || site.client().try_handshake().is_ok());
 }
