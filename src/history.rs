@@ -44,6 +44,21 @@ pub struct History {
     ids: usize,
     /// The newest number that was ever pushed out of a channel of which nothing is left.
     forgotten: u64,
+    /// What was pushed out since somebody asked; none when nobody does.
+    changes: Option<Vec<Change>>,
+}
+
+/// What `store` has to know beside the messages themselves.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Nothing is left of the message with that number.
+    Gone(u64),
+    /// Only its publisher's id is left of this message.
+    Faded(Arc<Publication>),
+    /// The newest number that was pushed out of that channel.
+    Mark(Channel, u64),
+    /// Nothing is left of that channel.
+    Closed(Channel),
 }
 
 #[derive(Debug, Default)]
@@ -102,6 +117,33 @@ impl History {
             messages: 0,
             ids: 0,
             forgotten: epoch_start,
+            changes: None,
+        }
+    }
+
+    /// From here on it notes what it pushes out, or no longer does.
+    pub fn watch(&mut self, on: bool) {
+        self.changes = on.then(Vec::new);
+    }
+
+    /// What was pushed out since it began to note that; whoever reads it empties it.
+    pub fn changes(&mut self) -> Option<&mut Vec<Change>> {
+        self.changes.as_mut()
+    }
+
+    /// The newest number that was pushed out of a channel of which nothing is left.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// What was published up to `seq` may be incomplete, in every channel.
+    pub fn doubt(&mut self, seq: u64) {
+        self.forgotten = self.forgotten.max(seq);
+        for (channel, log) in &mut self.channels {
+            log.forgotten = log.forgotten.max(seq);
+            note(&mut self.changes, || {
+                Change::Mark(channel.clone(), log.forgotten)
+            });
         }
     }
 
@@ -167,8 +209,10 @@ impl History {
         let empty = |log: &Log| log.entries.is_empty() && log.ids_order.is_empty();
         let forgotten = &mut self.forgotten;
         let bytes = &mut self.bytes;
+        let changes = &mut self.changes;
         self.channels.retain(|channel, log| {
             if empty(log) {
+                note(changes, || Change::Closed(channel.clone()));
                 *forgotten = (*forgotten).max(log.forgotten);
                 *bytes -= channel_cost(channel);
             }
@@ -200,6 +244,9 @@ impl History {
             self.forgotten = seq;
             if let Some(log) = self.channels.get_mut(&publication.channel) {
                 log.forgotten = seq;
+                note(&mut self.changes, || {
+                    Change::Mark(publication.channel.clone(), seq)
+                });
             }
         }
         if !keep && publication.id.is_none() {
@@ -207,11 +254,15 @@ impl History {
         }
         // A channel that comes back may have been here before: what was forgotten then is still missing.
         let forgotten = self.forgotten;
+        let changes = &mut self.changes;
         let log = self
             .channels
             .entry(publication.channel.clone())
             .or_insert_with(|| {
                 self.bytes += channel_cost(&publication.channel);
+                note(changes, || {
+                    Change::Mark(publication.channel.clone(), forgotten)
+                });
                 Log {
                     forgotten,
                     ..Log::default()
@@ -220,7 +271,7 @@ impl History {
         let mut freed = 0;
         if let Some(id) = &publication.id {
             if log.ids_order.len() >= self.limits.count.max(100) {
-                freed += log.forget_oldest_id();
+                freed += log.forget_oldest_id(changes);
                 self.ids -= 1;
             }
             log.ids.insert(id.clone(), seq);
@@ -230,7 +281,7 @@ impl History {
         }
         if keep {
             if log.entries.len() >= self.limits.count {
-                freed += log.forget_oldest();
+                freed += log.forget_oldest(changes);
                 self.messages -= 1;
             }
             log.entries.push_back(publication.clone());
@@ -308,17 +359,18 @@ impl History {
             return true;
         };
         while log.entries.front().is_some_and(|e| e.position.seq <= seq) {
-            self.bytes -= log.forget_oldest();
+            self.bytes -= log.forget_oldest(&mut self.changes);
             self.messages -= 1;
         }
         while log.ids_order.front().is_some_and(|(of, _)| *of <= seq) {
-            self.bytes -= log.forget_oldest_id();
+            self.bytes -= log.forget_oldest_id(&mut self.changes);
             self.ids -= 1;
         }
         if log.entries.is_empty() && log.ids_order.is_empty() {
             self.forgotten = self.forgotten.max(log.forgotten);
             self.channels.remove(channel.as_str());
             self.bytes -= channel_cost(&channel);
+            note(&mut self.changes, || Change::Closed(channel));
         }
         true
     }
@@ -337,18 +389,41 @@ impl History {
 
 impl Log {
     /// Returns the bytes that became free.
-    fn forget_oldest(&mut self) -> usize {
+    fn forget_oldest(&mut self, changes: &mut Option<Vec<Change>>) -> usize {
         self.entries.pop_front().map_or(0, |oldest| {
-            self.forgotten = oldest.position.seq;
+            let seq = oldest.position.seq;
+            self.forgotten = self.forgotten.max(seq);
+            let is_known = |id: &str| self.ids.get(id) == Some(&seq);
+            let faded = oldest.id.as_deref().is_some_and(is_known);
+            note(changes, || Change::Mark(oldest.channel.clone(), seq));
+            note(changes, || match faded {
+                true => Change::Faded(oldest.clone()),
+                false => Change::Gone(seq),
+            });
             cost(&oldest)
         })
     }
 
-    fn forget_oldest_id(&mut self) -> usize {
-        self.ids_order.pop_front().map_or(0, |(_, id)| {
+    fn forget_oldest_id(&mut self, changes: &mut Option<Vec<Change>>) -> usize {
+        self.ids_order.pop_front().map_or(0, |(seq, id)| {
             self.ids.remove(&id);
+            // What is pushed out is older than what is left.
+            if self
+                .entries
+                .front()
+                .is_none_or(|oldest| seq < oldest.position.seq)
+            {
+                note(changes, || Change::Gone(seq));
+            }
             id_cost(&id)
         })
+    }
+}
+
+/// Notes a change if anybody wants to know.
+fn note(changes: &mut Option<Vec<Change>>, change: impl FnOnce() -> Change) {
+    if let Some(changes) = changes {
+        changes.push(change());
     }
 }
 

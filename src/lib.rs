@@ -1,7 +1,7 @@
 //! `realtime`: a PHP extension that pushes to browsers, with the server embedded.
 //!
 //! The modules import each other from top to bottom only:
-//! `ids`, `config`, `auth`, `limits`, `message`, `procfs` -> `wire` -> `outbox` -> `hub`, `history` -> `broker` -> `backend`,
+//! `ids`, `config`, `auth`, `limits`, `message`, `procfs`, `threads` -> `wire` -> `outbox` -> `hub`, `history` -> `store` -> `broker` -> `backend`,
 //! `predecessor` -> `node` ->
 //! `session` -> `transport`, `control` -> `server` -> `php` (the only one that names PHP, behind the feature
 //! of that name).
@@ -32,5 +32,7 @@ pub mod procfs;
 pub mod server;
 pub mod session;
 pub mod socket;
+pub mod store;
+pub mod threads;
 pub mod transport;
 pub mod wire;

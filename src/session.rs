@@ -49,6 +49,9 @@ pub enum Denied {
     /// Over `realtime.max_message_size` as JSON.
     #[error("the message is over realtime.max_message_size")]
     TooLarge,
+    /// The disk of `realtime.data_dir` does not take it.
+    #[error("the message could not be stored, try again later")]
+    NotStored,
 }
 
 impl Denied {
@@ -63,6 +66,7 @@ impl Denied {
             Self::Gone => "gone",
             Self::TooManySubscriptions => "too_many_subscriptions",
             Self::TooLarge => "too_large",
+            Self::NotStored => "not_stored",
         }
     }
 }

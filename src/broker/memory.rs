@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::follow::{self, Feed, Follower};
-use super::{Broker, BrokerEvents, BrokerStats, CatchUp};
+use super::{Broker, BrokerEvents, BrokerStats, CatchUp, Published};
+use crate::auth::Lists;
 use crate::history::{self, History, Limits, Missed, Note, Past};
 use crate::ids::{Channel, InvalidId, Position};
 use crate::message::{Publication, Publish};
+use crate::store::{Journal, Opened, Receipt, Store, StoreError, Watchers, Whole};
 use crate::wire::handover::WireNote;
 
 /// A broker in this process's memory.
@@ -29,6 +31,10 @@ struct State {
     followers: Vec<Follower>,
     /// Whether another broker gives the numbers, and this one is told: then it may be behind what clients know.
     following: bool,
+    /// Where it is kept on disk, too.
+    journal: Option<Journal>,
+    /// Whether the history is another broker's.
+    inherited: bool,
 }
 
 /// Everything at one moment, and what comes after it.
@@ -57,6 +63,8 @@ impl<E: BrokerEvents> Memory<E> {
             history: History::new(limits, 0),
             followers: Vec::new(),
             following: false,
+            journal: None,
+            inherited: false,
         };
         Self {
             state: Mutex::new(state),
@@ -69,7 +77,67 @@ impl<E: BrokerEvents> Memory<E> {
         let mut state = self.lock();
         state.epoch = past.epoch;
         state.seq = past.seq;
+        state.inherited = true;
         state.history.restore(past)
+    }
+
+    /// Whether there is a history here that did not come from the disk, or will be in a moment.
+    pub fn has_history(&self) -> bool {
+        let state = self.lock();
+        state.inherited || state.seq > 0
+    }
+
+    /// Keeps everything in `opened` from here on. Goes on with what is there, unless it has a history already.
+    pub fn keep(&self, opened: Opened, watchers: Watchers) -> Result<Store, StoreError> {
+        let mut state = self.lock();
+        let mut opened = opened;
+        state.history.watch(true);
+        let found = !state.inherited && state.seq == 0;
+        if let Some(contents) = opened.contents.take()
+            && found
+        {
+            state.epoch = contents.past.epoch;
+            state.seq = contents.past.seq;
+            // What cannot be is not in it: it was looked at when it was read.
+            if let Err(error) = state.history.restore(contents.past) {
+                tracing::error!(%error, "a part of the history cannot be read back: a bug in realtime");
+            }
+            if contents.doubtful {
+                let seq = state.seq;
+                state.history.doubt(seq);
+            }
+        }
+        let numbers = (state.epoch, state.seq, state.history.forgotten());
+        let whole = || {
+            let (_, marks, notes) = state.history.notes();
+            Whole { marks, notes }
+        };
+        let (store, journal) = opened.start(numbers, whole, found, watchers)?;
+        state.journal = Some(journal);
+        state.tell_journal();
+        Ok(store)
+    }
+
+    /// Keeps nothing on disk any more. What is published from here on is in memory alone.
+    pub fn keep_no_more(&self) {
+        let mut state = self.lock();
+        state.journal = None;
+        state.history.watch(false);
+        // What is here by now is more than what is there.
+        state.inherited = true;
+    }
+
+    /// Keeps what was revoked. What is to come true then; `Err` with the lists when there is no room.
+    pub fn keep_revoked(&self, revoked: Lists) -> Result<Option<Receipt>, Lists> {
+        let mut state = self.lock();
+        let Some(journal) = &state.journal else {
+            return Ok(None);
+        };
+        if !journal.revoke(revoked.clone()) {
+            return Err(revoked);
+        }
+        state.tell_journal();
+        Ok(state.journal.as_ref().and_then(Journal::receipt))
     }
 
     /// Takes a snapshot and has the feed begin in the same moment. More than `limit` bytes should not wait in it.
@@ -106,6 +174,7 @@ impl<E: BrokerEvents> Memory<E> {
         let store = note.store;
         let publication = Arc::new(history::publication(note, state.epoch, Instant::now())?);
         state.history.add(&publication, store);
+        state.tell_journal();
         state.pass_on(&publication, store);
         self.events.publication(publication);
         Ok(())
@@ -138,6 +207,13 @@ impl State {
         })
     }
 
+    /// Tells the journal, if there is one, how the history stands.
+    fn tell_journal(&mut self) {
+        if let Some(journal) = &self.journal {
+            journal.pass_on(self.seq, self.history.forgotten(), self.history.changes());
+        }
+    }
+
     /// Tells the followers.
     fn pass_on(&mut self, publication: &Arc<Publication>, store: bool) {
         self.followers.retain(|follower| {
@@ -148,19 +224,23 @@ impl State {
 }
 
 impl<E: BrokerEvents> Broker for Memory<E> {
-    fn publish(&self, publish: Publish) -> String {
+    fn publish(&self, mut publish: Publish) -> Published {
         let at = Instant::now();
-        let Publish {
-            channels,
-            payload,
-            event,
-            except,
-            id,
-            store,
-        } = publish;
         let mut state = self.lock();
+        let is_kept = publish.store || publish.id.is_some();
+        let refuses = state.journal.as_ref().and_then(Journal::refuses);
+        if let Some(why) = refuses.filter(|_| is_kept) {
+            return Published::Refused(why);
+        }
         let mut last = None;
-        for channel in channels {
+        for index in 0..publish.channels.len() {
+            let journal = state.journal.as_ref().filter(|_| is_kept);
+            if journal.is_some_and(|journal| !journal.has_room(&publish)) {
+                publish.channels.drain(..index);
+                return Published::NoRoom(publish);
+            }
+            let channel = &publish.channels[index];
+            let id = &publish.id;
             if id
                 .as_ref()
                 .is_some_and(|id| state.history.knows(channel.as_str(), id))
@@ -168,29 +248,38 @@ impl<E: BrokerEvents> Broker for Memory<E> {
                 continue;
             }
             state.seq += 1;
+            let interned = state.history.interned(channel.as_str());
             let publication = Arc::new(Publication {
-                channel: state.history.interned(channel.as_str()).unwrap_or(channel),
+                channel: interned.unwrap_or_else(|| channel.clone()),
                 position: Position {
                     epoch: state.epoch,
                     seq: state.seq,
                 },
                 id: id.clone(),
-                event: event.clone(),
-                payload: payload.clone(),
-                except,
+                event: publish.event.clone(),
+                payload: publish.payload.clone(),
+                except: publish.except,
                 at,
             });
-            state.history.add(&publication, store);
-            state.pass_on(&publication, store);
+            state.history.add(&publication, publish.store);
+            if let Some(journal) = state.journal.as_ref().filter(|_| is_kept) {
+                journal.keep(&publication, publish.store);
+            }
+            // Before anybody gets it: a number that was seen is never given again.
+            state.tell_journal();
+            state.pass_on(&publication, publish.store);
             last = Some(publication.position);
             self.events.publication(publication);
         }
+        let journal = state.journal.as_ref().filter(|_| is_kept);
+        let receipt = journal.and_then(Journal::receipt);
         drop(state);
-        match (id, last) {
+        let id = match (publish.id, last) {
             (Some(id), _) => id.into(),
             (None, Some(position)) => position.text(),
             (None, None) => String::new(),
-        }
+        };
+        Published::Done { id, receipt }
     }
 
     fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp {
@@ -237,7 +326,15 @@ impl<E: BrokerEvents> Broker for Memory<E> {
     }
 
     fn expire(&self) {
-        self.lock().history.expire(Instant::now());
+        let mut state = self.lock();
+        state.history.expire(Instant::now());
+        if state
+            .history
+            .changes()
+            .is_some_and(|changes| !changes.is_empty())
+        {
+            state.tell_journal();
+        }
     }
 
     fn stats(&self) -> BrokerStats {
@@ -291,19 +388,28 @@ mod tests {
         }
     }
 
+    impl Memory<Seen> {
+        fn id_of(&self, publish: Publish) -> String {
+            match self.publish(publish) {
+                Published::Done { id, receipt: None } => id,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     #[test]
     fn an_id_is_accepted_once_a_channel() {
         let broker = broker();
-        assert_eq!(broker.publish(publish(&["a"], Some("x"))), "x");
-        assert_eq!(broker.publish(publish(&["a"], Some("x"))), "x");
-        assert_eq!(broker.publish(publish(&["a", "b"], Some("x"))), "x");
+        assert_eq!(broker.id_of(publish(&["a"], Some("x"))), "x");
+        assert_eq!(broker.id_of(publish(&["a"], Some("x"))), "x");
+        assert_eq!(broker.id_of(publish(&["a", "b"], Some("x"))), "x");
         assert_eq!(*broker.events.0.lock().unwrap(), [1, 2]);
     }
 
     #[test]
     fn an_own_id_of_several_channels_skips_none() {
         let broker = broker();
-        broker.publish(publish(&["a", "b"], Some("x")));
+        broker.id_of(publish(&["a", "b"], Some("x")));
         let channels = ["b", "a"].map(|name| Channel::parse(name).unwrap());
         let caught = broker.catch_up(&channels, Some("x"));
         let missed = caught.missed.iter().map(|m| m.publications.len());
@@ -314,8 +420,8 @@ mod tests {
     fn since_takes_positions_and_own_ids() {
         let broker = broker();
         let a = [Channel::parse("a").unwrap()];
-        assert_eq!(broker.publish(publish(&["a"], Some("x"))), "x");
-        assert_eq!(broker.publish(publish(&["a"], None)), "00000007-2");
+        assert_eq!(broker.id_of(publish(&["a"], Some("x"))), "x");
+        assert_eq!(broker.id_of(publish(&["a"], None)), "00000007-2");
         for since in ["x", "00000007-1"] {
             let caught = broker.catch_up(&a, Some(since));
             assert_eq!(caught.missed[0].publications.len(), 1, "{since}");

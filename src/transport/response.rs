@@ -57,6 +57,7 @@ impl From<Denied> for Refusal {
             Denied::Busy => StatusCode::TOO_MANY_REQUESTS,
             Denied::TooManySubscriptions => StatusCode::BAD_REQUEST,
             Denied::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Denied::NotStored => StatusCode::INSUFFICIENT_STORAGE,
         };
         Self::new(status, denied.code(), denied.to_string())
     }

@@ -403,7 +403,7 @@ impl Connection {
         let sent = Box::pin(self.publish(channel.clone(), EventName::Message, data, None));
         let Err(denied) = sent.await else { return };
         let code = match denied {
-            Denied::Busy | Denied::TimedOut | Denied::HandlerFailed => 1013,
+            Denied::Busy | Denied::TimedOut | Denied::HandlerFailed | Denied::NotStored => 1013,
             Denied::Gone => 1001,
             Denied::NoHandler | Denied::Forbidden | Denied::TooManySubscriptions => 1008,
             Denied::TooLarge => 1009,
