@@ -121,6 +121,7 @@ impl<E: BrokerEvents> Memory<E> {
     /// Keeps nothing on disk any more. What is published from here on is in memory alone.
     pub fn keep_no_more(&self) {
         let mut state = self.lock();
+        state.tell_journal();
         state.journal = None;
         state.history.watch(false);
         // What is here by now is more than what is there.
