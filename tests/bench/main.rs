@@ -11,6 +11,7 @@ mod client;
 mod control;
 mod cpu;
 mod deflate;
+mod disk;
 mod echo;
 mod epoll;
 mod fanout;
@@ -42,7 +43,7 @@ use wire::Kind;
 pub type Outcome<T> = Result<T, String>;
 
 const USAGE: &str = "usage: cargo bench --bench fanout -- --extension PATH [--php PATH] [--quick] \
-    [--connections N[,N]] [FILTER]\n  FILTER is part of a section's name: fanout, deflate, memory, calls, control, echo, handler, slow, syscalls";
+    [--connections N[,N]] [FILTER]\n  FILTER is part of a section's name: fanout, deflate, memory, calls, control, disk, echo, handler, slow, syscalls";
 
 /// How much to measure.
 #[derive(Clone, Debug)]
@@ -184,12 +185,13 @@ fn measure(setup: &Setup, plan: &Plan, quick: bool, filter: &str) -> Outcome<()>
         .apply()
         .map_err(|e| format!("sched_setaffinity: {e}"))?;
     type Section = fn(&Setup, &Plan, &mut Report) -> Outcome<()>;
-    let sections: [(&str, Section); 9] = [
+    let sections: [(&str, Section); 10] = [
         ("fanout", fanout::run),
         ("deflate", deflate::run),
         ("memory", memory::run),
         ("calls", calls::run),
         ("control", control::run),
+        ("disk", disk::run),
         ("echo", echo::run),
         ("handler", handler::run),
         ("slow", slow::run),
