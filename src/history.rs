@@ -45,20 +45,35 @@ pub struct History {
     /// The newest number that was ever pushed out of a channel of which nothing is left.
     forgotten: u64,
     /// What was pushed out since somebody asked; none when nobody does.
-    changes: Option<Vec<Change>>,
+    changes: Option<Changes>,
 }
 
 /// What `store` has to know beside the messages themselves.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// What has become of messages, in this order.
+    pub fates: Vec<Fate>,
+    /// Channels of which something was pushed out, or that came or went.
+    touched: Vec<Channel>,
+}
+
+/// What has become of a message.
 #[derive(Clone, Debug)]
-pub enum Change {
+pub enum Fate {
     /// Nothing is left of the message with that number.
     Gone(u64),
     /// Only its publisher's id is left of this message.
     Faded(Arc<Publication>),
-    /// The newest number that was pushed out of that channel.
-    Mark(Channel, u64),
-    /// Nothing is left of that channel.
-    Closed(Channel),
+}
+
+impl Fate {
+    /// The message's number.
+    pub fn seq(&self) -> u64 {
+        match self {
+            Self::Gone(seq) => *seq,
+            Self::Faded(publication) => publication.position.seq,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +84,8 @@ struct Log {
     /// The publishers' own ids, for as long as a message would be kept.
     ids: HashMap<Box<str>, u64>,
     ids_order: VecDeque<(u64, Box<str>)>,
+    /// Whether it is among those that were touched.
+    touched: bool,
 }
 
 /// A message, and whether history keeps it.
@@ -123,12 +140,33 @@ impl History {
 
     /// From here on it notes what it pushes out, or no longer does.
     pub fn watch(&mut self, on: bool) {
-        self.changes = on.then(Vec::new);
+        self.changes = on.then(Changes::default);
+        for log in self.channels.values_mut() {
+            log.touched = false;
+        }
     }
 
-    /// What was pushed out since it began to note that; whoever reads it empties it.
-    pub fn changes(&mut self) -> Option<&mut Vec<Change>> {
-        self.changes.as_mut()
+    /// Puts into `fates` and `marks` what has changed since the last call: what has become of messages, and the newest number that
+    /// was pushed out of each channel (none when nothing is left of it).
+    pub fn take_changes(&mut self, fates: &mut Vec<Fate>, marks: &mut Vec<(Channel, Option<u64>)>) {
+        let Some(changes) = &mut self.changes else {
+            return;
+        };
+        fates.append(&mut changes.fates);
+        for channel in changes.touched.drain(..) {
+            let log = self.channels.get_mut(channel.as_str());
+            let mark = log.map(|log| {
+                log.touched = false;
+                log.forgotten
+            });
+            marks.push((channel, mark));
+        }
+    }
+
+    /// Whether anything has changed since then.
+    pub fn has_changed(&self) -> bool {
+        let changes = self.changes.as_ref();
+        changes.is_some_and(|it| !it.fates.is_empty() || !it.touched.is_empty())
     }
 
     /// The newest number that was pushed out of a channel of which nothing is left.
@@ -141,9 +179,7 @@ impl History {
         self.forgotten = self.forgotten.max(seq);
         for (channel, log) in &mut self.channels {
             log.forgotten = log.forgotten.max(seq);
-            note(&mut self.changes, || {
-                Change::Mark(channel.clone(), log.forgotten)
-            });
+            log.touch(&mut self.changes, channel);
         }
     }
 
@@ -212,7 +248,7 @@ impl History {
         let changes = &mut self.changes;
         self.channels.retain(|channel, log| {
             if empty(log) {
-                note(changes, || Change::Closed(channel.clone()));
+                log.touch(changes, channel);
                 *forgotten = (*forgotten).max(log.forgotten);
                 *bytes -= channel_cost(channel);
             }
@@ -244,9 +280,7 @@ impl History {
             self.forgotten = seq;
             if let Some(log) = self.channels.get_mut(&publication.channel) {
                 log.forgotten = seq;
-                note(&mut self.changes, || {
-                    Change::Mark(publication.channel.clone(), seq)
-                });
+                log.touch(&mut self.changes, &publication.channel);
             }
         }
         if !keep && publication.id.is_none() {
@@ -260,13 +294,12 @@ impl History {
             .entry(publication.channel.clone())
             .or_insert_with(|| {
                 self.bytes += channel_cost(&publication.channel);
-                note(changes, || {
-                    Change::Mark(publication.channel.clone(), forgotten)
-                });
-                Log {
+                let mut log = Log {
                     forgotten,
                     ..Log::default()
-                }
+                };
+                log.touch(changes, &publication.channel);
+                log
             });
         let mut freed = 0;
         if let Some(id) = &publication.id {
@@ -368,9 +401,9 @@ impl History {
         }
         if log.entries.is_empty() && log.ids_order.is_empty() {
             self.forgotten = self.forgotten.max(log.forgotten);
+            log.touch(&mut self.changes, &channel);
             self.channels.remove(channel.as_str());
             self.bytes -= channel_cost(&channel);
-            note(&mut self.changes, || Change::Closed(channel));
         }
         true
     }
@@ -388,42 +421,46 @@ impl History {
 }
 
 impl Log {
+    /// Has it looked at when changes are asked for.
+    fn touch(&mut self, changes: &mut Option<Changes>, channel: &Channel) {
+        if let Some(changes) = changes
+            && !self.touched
+        {
+            self.touched = true;
+            changes.touched.push(channel.clone());
+        }
+    }
+
     /// Returns the bytes that became free.
-    fn forget_oldest(&mut self, changes: &mut Option<Vec<Change>>) -> usize {
+    fn forget_oldest(&mut self, changes: &mut Option<Changes>) -> usize {
         self.entries.pop_front().map_or(0, |oldest| {
             let seq = oldest.position.seq;
             self.forgotten = self.forgotten.max(seq);
             let is_known = |id: &str| self.ids.get(id) == Some(&seq);
             let faded = oldest.id.as_deref().is_some_and(is_known);
-            note(changes, || Change::Mark(oldest.channel.clone(), seq));
-            note(changes, || match faded {
-                true => Change::Faded(oldest.clone()),
-                false => Change::Gone(seq),
-            });
+            self.touch(changes, &oldest.channel);
+            if let Some(changes) = changes {
+                changes.fates.push(match faded {
+                    true => Fate::Faded(oldest.clone()),
+                    false => Fate::Gone(seq),
+                });
+            }
             cost(&oldest)
         })
     }
 
-    fn forget_oldest_id(&mut self, changes: &mut Option<Vec<Change>>) -> usize {
+    fn forget_oldest_id(&mut self, changes: &mut Option<Changes>) -> usize {
         self.ids_order.pop_front().map_or(0, |(seq, id)| {
             self.ids.remove(&id);
             // What is pushed out is older than what is left.
-            if self
-                .entries
-                .front()
-                .is_none_or(|oldest| seq < oldest.position.seq)
+            let front = self.entries.front();
+            if let Some(changes) = changes
+                && front.is_none_or(|oldest| seq < oldest.position.seq)
             {
-                note(changes, || Change::Gone(seq));
+                changes.fates.push(Fate::Gone(seq));
             }
             id_cost(&id)
         })
-    }
-}
-
-/// Notes a change if anybody wants to know.
-fn note(changes: &mut Option<Vec<Change>>, change: impl FnOnce() -> Change) {
-    if let Some(changes) = changes {
-        changes.push(change());
     }
 }
 

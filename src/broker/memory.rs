@@ -11,7 +11,7 @@ use crate::auth::Lists;
 use crate::history::{self, History, Limits, Missed, Note, Past};
 use crate::ids::{Channel, InvalidId, Position};
 use crate::message::{Publication, Publish};
-use crate::store::{Journal, Opened, Receipt, Store, StoreError, Watchers, Whole};
+use crate::store::{Journal, Opened, Receipt, Source, Store, StoreError, Watchers, Whole};
 use crate::wire::handover::WireNote;
 
 /// A broker in this process's memory.
@@ -19,7 +19,8 @@ pub struct Memory<E> {
     // One lock for all channels, and not one a channel: numbers are one sequence over all channels, and the
     // hand-over must happen in that sequence, or a cursor over several channels could skip a message. It is
     // held for some hundred nanoseconds, never over I/O or PHP.
-    state: Mutex<State>,
+    // Shared with the keeper of `store`, which asks what is new.
+    state: Arc<Mutex<State>>,
     events: E,
 }
 
@@ -67,7 +68,7 @@ impl<E: BrokerEvents> Memory<E> {
             inherited: false,
         };
         Self {
-            state: Mutex::new(state),
+            state: Arc::new(Mutex::new(state)),
             events,
         }
     }
@@ -107,12 +108,12 @@ impl<E: BrokerEvents> Memory<E> {
                 state.history.doubt(seq);
             }
         }
-        let numbers = (state.epoch, state.seq, state.history.forgotten());
+        let newest = state.seq;
         let whole = || {
             let (_, marks, notes) = state.history.notes();
             Whole { marks, notes }
         };
-        let (store, journal) = opened.start(numbers, whole, found, watchers)?;
+        let (store, journal) = opened.start(newest, whole, found, (self.source(), watchers))?;
         state.journal = Some(journal);
         state.tell_journal();
         Ok(store)
@@ -121,7 +122,6 @@ impl<E: BrokerEvents> Memory<E> {
     /// Keeps nothing on disk any more. What is published from here on is in memory alone.
     pub fn keep_no_more(&self) {
         let mut state = self.lock();
-        state.tell_journal();
         state.journal = None;
         state.history.watch(false);
         // What is here by now is more than what is there.
@@ -130,7 +130,7 @@ impl<E: BrokerEvents> Memory<E> {
 
     /// Keeps what was revoked. What is to come true then; `Err` with the lists when there is no room.
     pub fn keep_revoked(&self, revoked: Lists) -> Result<Option<Receipt>, Lists> {
-        let mut state = self.lock();
+        let state = self.lock();
         let Some(journal) = &state.journal else {
             return Ok(None);
         };
@@ -186,6 +186,23 @@ impl<E: BrokerEvents> Memory<E> {
         self.lock().following = false;
     }
 
+    /// What tells the keeper what is new.
+    fn source(&self) -> Source {
+        let state = self.state.clone();
+        Box::new(move |news| {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(journal) = &mut state.journal else {
+                // Not yet, or no longer: the keeper is told to close.
+                return;
+            };
+            news.head = journal.head();
+            news.epoch = state.epoch;
+            news.newest = state.seq;
+            news.forgotten = state.history.forgotten();
+            state.history.take_changes(&mut news.fates, &mut news.marks);
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic under this lock is a bug of ours that leaves counters at worst: serving on is better than
         // taking every publisher down with it.
@@ -209,9 +226,9 @@ impl State {
     }
 
     /// Tells the journal, if there is one, how the history stands.
-    fn tell_journal(&mut self) {
+    fn tell_journal(&self) {
         if let Some(journal) = &self.journal {
-            journal.pass_on(self.seq, self.history.forgotten(), self.history.changes());
+            journal.pass_on(self.seq);
         }
     }
 
@@ -329,11 +346,7 @@ impl<E: BrokerEvents> Broker for Memory<E> {
     fn expire(&self) {
         let mut state = self.lock();
         state.history.expire(Instant::now());
-        if state
-            .history
-            .changes()
-            .is_some_and(|changes| !changes.is_empty())
-        {
+        if state.history.has_changed() {
             state.tell_journal();
         }
     }

@@ -64,8 +64,9 @@ impl Node {
         let mut store = self.storage.store();
         if let Some(store) = store.take() {
             self.storage.closed.store(true, Ordering::Release);
-            self.broker.keep_no_more();
+            // It asks the broker what is new until it ends.
             store.close();
+            self.broker.keep_no_more();
         }
     }
 

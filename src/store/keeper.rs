@@ -2,7 +2,6 @@
 //!
 //! When the disk is full or fails, it tries again until there is room; meanwhile publishers are refused.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,11 +9,10 @@ use std::time::{Duration, Instant};
 use super::database::{Batch, Database, DatabaseError, State};
 use super::directory::Directory;
 use super::receipt::NotStored;
-use super::record::{Message, Record, age, unix_time};
-use super::{Queue, Shared, Whole, encode};
+use super::record::{Message, Record, unix_time, unix_time_of};
+use super::{News, Shared, Source, Whole, encode};
 use crate::config::Fsync;
-use crate::history::Change;
-use crate::ids::Channel;
+use crate::history::Fate;
 use crate::message::Publication;
 use crate::wire::control;
 
@@ -37,30 +35,41 @@ pub struct Keeper {
     pub ring: u64,
     /// The newest number that may be in the database.
     pub stored: u64,
+    /// What is new.
+    pub source: Source,
 }
 
-/// What was taken from the queue and is not written yet.
+/// What is not written yet.
 #[derive(Default)]
 struct Work {
-    queue: Queue,
+    news: News,
+    /// Everything, when the database may have something else.
+    whole: Option<Whole>,
+    /// When everything was last safe from a power cut.
     synced: Option<Instant>,
+    /// Whether something was written since.
     dirty: bool,
     purged: Option<Instant>,
 }
 
 impl Keeper {
     /// Works until it is told to close and all is written, or cannot be.
-    pub fn run(mut self) {
-        let mut work = Work::default();
+    pub fn run(mut self, whole: Option<Whole>) {
+        let mut work = Work {
+            whole,
+            ..Work::default()
+        };
         loop {
-            let news = self.take(&mut work);
+            // In this order: what was published before it closed is written.
+            let closing = self.shared.closing.load(Ordering::SeqCst);
+            (self.source)(&mut work.news);
+            let news = self.is_new(&work);
             let due = work.dirty && work.synced.is_none_or(|at| at.elapsed() >= INTERVAL);
-            let closing = work.queue.closing;
             if !news && !due && !(closing && work.dirty) {
                 if closing {
                     break;
                 }
-                self.rest(&work);
+                self.rest(&mut work);
                 continue;
             }
             let sync = match self.shared.fsync {
@@ -88,34 +97,24 @@ impl Keeper {
         self.stop();
     }
 
-    /// Takes what is new. `false` when nothing is to be written.
-    fn take(&self, work: &mut Work) -> bool {
-        let mut queue = self.shared.queue();
-        let new = &mut work.queue;
-        new.changes.append(&mut queue.changes);
-        if let Some(whole) = queue.whole.take() {
-            new.whole = Some(whole);
-        }
-        (new.epoch, new.head, new.newest) = (queue.epoch, queue.head, queue.newest);
-        (new.forgotten, new.closing) = (queue.forgotten, queue.closing);
-        new.head != self.shared.ring.tail() || !new.changes.is_empty() || new.whole.is_some()
+    fn is_new(&self, work: &Work) -> bool {
+        let news = &work.news;
+        news.head != self.shared.ring.tail()
+            || !news.fates.is_empty()
+            || !news.marks.is_empty()
+            || work.whole.is_some()
     }
 
-    fn rest(&self, work: &Work) {
+    fn rest(&self, work: &mut Work) {
         if work.dirty {
             let since = work.synced.map_or(INTERVAL, |at| at.elapsed());
             std::thread::park_timeout(INTERVAL.saturating_sub(since));
             return;
         }
         self.shared.asleep.store(true, Ordering::SeqCst);
-        let queue = self.shared.queue();
-        // Whoever filled it before this has not seen that nobody is awake.
-        let filled = queue.head != self.shared.ring.tail()
-            || !queue.changes.is_empty()
-            || queue.whole.is_some()
-            || queue.closing;
-        drop(queue);
-        if !filled {
+        // Whoever published before this has not seen that nobody is awake.
+        (self.source)(&mut work.news);
+        if !self.is_new(work) && !self.shared.closing.load(Ordering::SeqCst) {
             std::thread::park();
         }
         self.shared.asleep.store(false, Ordering::SeqCst);
@@ -125,19 +124,19 @@ impl Keeper {
         let Self {
             shared, database, ..
         } = self;
-        let queue = &work.queue;
-        let (fates, marks) = sum(&queue.changes);
+        let news = &work.news;
+        let fates = Fates::new(&news.fates);
         let purges = work.purged.is_none_or(|at| at.elapsed() >= PURGE);
         let stored = self.stored;
         let state = State {
-            epoch: queue.epoch,
-            newest: queue.newest,
-            forgotten: queue.forgotten,
+            epoch: news.epoch,
+            newest: news.newest,
+            forgotten: news.forgotten,
             ring: self.ring,
-            position: queue.head,
+            position: news.head,
         };
-        let known = match &queue.whole {
-            Some(_) => database.state()?.filter(|known| known.epoch == queue.epoch),
+        let known = match &work.whole {
+            Some(_) => database.state()?.filter(|known| known.epoch == news.epoch),
             None => None,
         };
         let numbers = match known {
@@ -145,13 +144,13 @@ impl Keeper {
             None => Default::default(),
         };
         database.write(sync, |batch| {
-            if let Some(whole) = &queue.whole {
+            if let Some(whole) = &work.whole {
                 replace(batch, whole, known.is_some().then_some(numbers))?;
             }
-            for (check, body, _) in shared.ring.records(shared.ring.tail(), queue.head) {
+            for (check, body, _) in shared.ring.records(shared.ring.tail(), news.head) {
                 match control::read(body) {
                     Ok(Record::Message(message)) => {
-                        if !fates.contains_key(&message.seq) {
+                        if fates.of(message.seq).is_none() {
                             batch.keep(message.seq, check, body)?;
                         }
                     }
@@ -164,15 +163,17 @@ impl Keeper {
                     Err(_) => {}
                 }
             }
-            for (seq, fate) in &fates {
+            for fate in fates.all() {
                 match fate {
-                    Some(publication) => keep(batch, publication, false)?,
-                    None if *seq <= stored || queue.whole.is_some() => batch.forget(*seq)?,
+                    Fate::Faded(publication) => keep(batch, publication, false)?,
+                    Fate::Gone(seq) if *seq <= stored || work.whole.is_some() => {
+                        batch.forget(*seq)?
+                    }
                     // It came and went since the last batch.
-                    None => {}
+                    Fate::Gone(_) => {}
                 }
             }
-            for (channel, seq) in &marks {
+            for (channel, seq) in &news.marks {
                 batch.mark(channel.as_str(), *seq)?;
             }
             if purges {
@@ -187,14 +188,15 @@ impl Keeper {
     }
 
     fn succeed(&mut self, work: &mut Work, sync: bool) {
-        let head = work.queue.head;
-        work.queue.changes.clear();
-        work.queue.whole = None;
+        let head = work.news.head;
+        work.news.fates.clear();
+        work.news.marks.clear();
+        work.whole = None;
         work.dirty = self.shared.fsync == Fsync::Interval && !sync;
         if sync {
             work.synced = Some(Instant::now());
         }
-        self.stored = work.queue.newest;
+        self.stored = work.news.newest;
         self.shared.ring.free(head);
         let mut progress = self.shared.progress();
         progress.done = head;
@@ -256,25 +258,26 @@ impl Keeper {
     }
 }
 
-/// What becomes of messages (only the id is left, or nothing), and of marks, after all changes.
-type Sum = (
-    HashMap<u64, Option<Arc<Publication>>>,
-    HashMap<Channel, Option<u64>>,
-);
+/// What has become of messages, by number: the last word on each.
+struct Fates<'a>(Vec<&'a Fate>);
 
-fn sum(changes: &[Change]) -> Sum {
-    let (mut fates, mut marks) = Sum::default();
-    for change in changes {
-        match change {
-            Change::Gone(seq) => drop(fates.insert(*seq, None)),
-            Change::Faded(publication) => {
-                fates.insert(publication.position.seq, Some(publication.clone()));
-            }
-            Change::Mark(channel, seq) => drop(marks.insert(channel.clone(), Some(*seq))),
-            Change::Closed(channel) => drop(marks.insert(channel.clone(), None)),
-        }
+impl<'a> Fates<'a> {
+    fn new(fates: &'a [Fate]) -> Self {
+        // Nearly in order as they come; of several about one message the last counts, and comes first here.
+        let mut sorted: Vec<&Fate> = fates.iter().rev().collect();
+        sorted.sort_by_key(|fate| fate.seq());
+        sorted.dedup_by_key(|fate| fate.seq());
+        Self(sorted)
     }
-    (fates, marks)
+
+    fn of(&self, seq: u64) -> Option<&Fate> {
+        let found = self.0.binary_search_by_key(&seq, |fate| fate.seq());
+        found.ok().map(|index| self.0[index])
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Fate> {
+        self.0.iter().copied()
+    }
 }
 
 /// Brings the database, which has these rows, to what there is.
@@ -303,7 +306,7 @@ fn replace(
 }
 
 fn keep(batch: &Batch<'_>, publication: &Publication, store: bool) -> rusqlite::Result<()> {
-    let message = Message::new(publication, store, age(publication.at));
+    let message = Message::new(publication, store, unix_time_of(publication.at));
     let (check, record) = encode(&Record::Message(message));
     batch.keep(publication.position.seq, check, &record)
 }

@@ -18,17 +18,19 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 pub use self::directory::{StoreError, check};
 pub use self::opening::{Contents, Opened, open};
 pub use self::receipt::{NotStored, Receipt};
-use self::record::{Message, Record};
+use self::record::{Message, Record, unix_time};
 use self::ring::Ring;
 use crate::auth::Lists;
 use crate::config::Fsync;
-use crate::history::{Change, Note};
+use crate::history::{Fate, Note};
+use crate::ids::Channel;
 use crate::message::{Publication, Publish};
 use crate::wire::control;
 
@@ -48,13 +50,37 @@ pub struct Store {
 
 /// The broker's end. Its methods are called under the broker's lock, by one thread at a time.
 #[derive(Debug)]
-pub struct Journal(Arc<Shared>);
+pub struct Journal {
+    shared: Arc<Shared>,
+    /// A moment, and its time since 1970: spares a look at the clock for each message.
+    now: (Instant, Duration),
+}
+
+/// How the keeper learns what has happened: fills in all but `closing`, under the broker's lock.
+pub type Source = Box<dyn Fn(&mut News) + Send>;
+
+/// What the keeper is to write.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Whose numbers they are.
+    pub epoch: u32,
+    /// As far as the ring is filled.
+    pub head: u64,
+    /// The newest number.
+    pub newest: u64,
+    /// The newest number that was pushed out of a channel of which nothing is left.
+    pub forgotten: u64,
+    /// What has become of messages; what is new goes behind what is there.
+    pub fates: Vec<Fate>,
+    /// What was pushed out of channels, in the same way.
+    pub marks: Vec<(Channel, Option<u64>)>,
+}
 
 /// Everything that there is, when the database may have something else.
 #[derive(Debug)]
 pub struct Whole {
     /// The newest number that was pushed out of each channel.
-    pub marks: Vec<(crate::ids::Channel, u64)>,
+    pub marks: Vec<(Channel, u64)>,
     /// What is kept.
     pub notes: Vec<Note>,
 }
@@ -64,8 +90,7 @@ struct Shared {
     ring: Ring,
     directory: PathBuf,
     fsync: Fsync,
-    // Taken for a few moves, by publishers and the keeper in turn.
-    queue: Mutex<Queue>,
+    closing: AtomicBool,
     /// Whether the keeper has nothing to do until it is woken.
     asleep: AtomicBool,
     keeper: OnceLock<Thread>,
@@ -76,19 +101,6 @@ struct Shared {
     progressed: Condvar,
     notify: Notify,
     watchers: Watchers,
-}
-
-/// What the keeper has to do.
-#[derive(Debug, Default)]
-struct Queue {
-    epoch: u32,
-    /// As far as the ring is filled.
-    head: u64,
-    newest: u64,
-    forgotten: u64,
-    changes: Vec<Change>,
-    whole: Option<Whole>,
-    closing: bool,
 }
 
 /// How far the keeper is.
@@ -112,7 +124,7 @@ impl Store {
     }
 
     fn end(&mut self) {
-        self.shared.queue().closing = true;
+        self.shared.closing.store(true, Ordering::SeqCst);
         self.shared.wake();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -131,54 +143,56 @@ impl Drop for Store {
 impl Journal {
     /// Why nothing is taken at the moment, if so.
     pub fn refuses(&self) -> Option<NotStored> {
-        let failing = self.0.failing.load(Ordering::Acquire);
-        failing.then(|| self.0.progress().failed.clone()).flatten()
+        let failing = self.shared.failing.load(Ordering::Acquire);
+        failing
+            .then(|| self.shared.progress().failed.clone())
+            .flatten()
     }
 
     /// Whether there is room for the message in one more channel.
     pub fn has_room(&self, publish: &Publish) -> bool {
-        self.0.ring.has_room(publish.payload.len() + NAMES)
+        self.shared.ring.has_room(publish.payload.len() + NAMES)
     }
 
     /// Keeps what the history has just noted.
     pub fn keep(&self, publication: &Publication, store: bool) {
-        let message = Message::new(publication, store, std::time::Duration::ZERO);
+        let (then, time) = self.now;
+        let at = time + publication.at.saturating_duration_since(then);
+        let message = Message::new(publication, store, at);
         let most = message.most();
-        write(&self.0.ring, most, &Record::Message(message));
+        write(&self.shared.ring, most, &Record::Message(message));
     }
 
     /// Keeps what was revoked. `false` when there is no room.
     pub fn revoke(&self, revoked: Lists) -> bool {
         let names = revoked.keys().map(|(key, _)| key.len() + 32);
         let most = 64 + names.sum::<usize>();
-        let fits = self.0.ring.has_room(most);
+        let fits = self.shared.ring.has_room(most);
         if fits {
-            write(&self.0.ring, most, &Record::Revoked(revoked));
+            write(&self.shared.ring, most, &Record::Revoked(revoked));
         }
         fits
     }
 
-    /// Notes how the history stands, and has the keeper take up what was kept: after each publish, before anybody gets it.
-    pub fn pass_on(&self, newest: u64, forgotten: u64, changes: Option<&mut Vec<Change>>) {
-        let shared = &*self.0;
+    /// Notes the newest number, and has the keeper take up what is new: after each publish, before anybody gets it.
+    pub fn pass_on(&self, newest: u64) {
+        let shared = &*self.shared;
         shared.ring.numbered(newest);
-        let mut queue = shared.queue();
-        queue.newest = newest;
-        queue.forgotten = forgotten;
-        queue.head = shared.ring.head();
-        if let Some(changes) = changes {
-            queue.changes.append(changes);
-        }
-        drop(queue);
-        if shared.asleep.load(Ordering::Acquire) || shared.ring.used() > shared.ring.half() {
+        if shared.asleep.load(Ordering::SeqCst) || shared.ring.used() > shared.ring.half() {
             shared.wake();
         }
     }
 
+    /// As far as the ring is filled. By the keeper's [`Source`].
+    pub fn head(&mut self) -> u64 {
+        self.now = (Instant::now(), unix_time());
+        self.shared.ring.head()
+    }
+
     /// What tells when everything that was kept up to now may be acknowledged; none when it may be already.
     pub fn receipt(&self) -> Option<Receipt> {
-        let waits = self.0.fsync == Fsync::Always;
-        waits.then(|| Receipt::new(self.0.clone(), self.0.ring.head()))
+        let waits = self.shared.fsync == Fsync::Always;
+        waits.then(|| Receipt::new(self.shared.clone(), self.shared.ring.head()))
     }
 }
 
@@ -190,13 +204,8 @@ impl Shared {
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        // Its fields are moved one by one; none of them can panic.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn progress(&self) -> MutexGuard<'_, Progress> {
-        // As above.
+        // Its fields are set one by one; nothing can panic in between.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

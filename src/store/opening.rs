@@ -4,6 +4,7 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -12,7 +13,7 @@ use super::directory::{Directory, StoreError};
 use super::keeper::Keeper;
 use super::record::{Message, Record, unix_time};
 use super::ring::Ring;
-use super::{Journal, NAMES, Progress, Queue, Shared, Store, Watchers, Whole};
+use super::{Journal, NAMES, Progress, Shared, Source, Store, Watchers, Whole};
 use crate::auth::Lists;
 use crate::config::{Config, Fsync};
 use crate::history::Past;
@@ -160,13 +161,13 @@ pub fn open(config: &Config, all: bool) -> Result<Opened, StoreError> {
 }
 
 impl Opened {
-    /// Begins to keep what belongs to this epoch. `whole` is all that there is, unless it is what was found here.
+    /// Begins to keep what `source` tells of. `whole` is all that there is, unless it is what was found here.
     pub fn start(
         self,
-        (epoch, newest, forgotten): (u32, u64, u64),
+        newest: u64,
         whole: impl FnOnce() -> Whole,
         found: bool,
-        watchers: Watchers,
+        (source, watchers): (Source, Watchers),
     ) -> Result<(Store, Journal), StoreError> {
         let (id, tail, head, whole) = match self.going_on.filter(|_| found) {
             Some((id, tail, head)) => (id, tail, head, None),
@@ -177,14 +178,7 @@ impl Opened {
             ring: self.ring,
             directory: self.path,
             fsync: self.fsync,
-            queue: Mutex::new(Queue {
-                epoch,
-                head,
-                newest,
-                forgotten,
-                whole,
-                ..Queue::default()
-            }),
+            closing: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
             keeper: OnceLock::new(),
             failing: AtomicBool::new(false),
@@ -200,15 +194,19 @@ impl Opened {
             directory: self.directory,
             ring: id,
             stored: self.stored,
+            source,
         };
-        let thread = threads::spawn("rt-store", move || keeper.run());
+        let thread = threads::spawn("rt-store", move || keeper.run(whole));
         let thread = thread.map_err(|error| StoreError::System {
             path: shared.directory.clone(),
             error,
         })?;
         // Nobody has set it before.
         let _ = shared.keeper.set(thread.thread().clone());
-        let journal = Journal(shared.clone());
+        let journal = Journal {
+            shared: shared.clone(),
+            now: (Instant::now(), unix_time()),
+        };
         let store = Store {
             shared,
             thread: Some(thread),

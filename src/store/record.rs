@@ -42,8 +42,8 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Of a publication that was accepted `age` ago.
-    pub fn new(publication: &'a Publication, store: bool, age: Duration) -> Self {
+    /// Of a publication that was accepted at this time since 1970.
+    pub fn new(publication: &'a Publication, store: bool, at: Duration) -> Self {
         let content = match (&publication.payload, store) {
             (Payload::Json(bytes), true) => PayloadRef::Json(bytes),
             (Payload::Binary(bytes), true) => PayloadRef::Binary(bytes),
@@ -59,7 +59,7 @@ impl<'a> Message<'a> {
             },
             payload: content,
             except: publication.except.map(ConnectionId::to_bits),
-            at: (unix_time().saturating_sub(age)).as_millis() as u64,
+            at: at.as_millis() as u64,
             store,
         }
     }
@@ -103,7 +103,7 @@ pub fn unix_time() -> Duration {
         .unwrap_or_default()
 }
 
-/// How long ago `at` was.
-pub fn age(at: Instant) -> Duration {
-    Instant::now().saturating_duration_since(at)
+/// The time since 1970 at which `at` was.
+pub fn unix_time_of(at: Instant) -> Duration {
+    unix_time().saturating_sub(Instant::now().saturating_duration_since(at))
 }
