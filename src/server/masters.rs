@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::process;
 use crate::procfs::Process;
+use crate::wire::handover::Master;
 
 /// Masters at a time: more than run on any machine.
 const MASTERS_MAX: usize = 64;
@@ -26,13 +27,13 @@ const END: Duration = Duration::from_secs(15);
 /// The masters of this hub.
 #[derive(Debug)]
 pub struct Masters {
-    list: Mutex<Vec<Master>>,
+    list: Mutex<Vec<Known>>,
     /// An eventfd: readable when the list has grown.
     grown: OwnedFd,
 }
 
 #[derive(Debug)]
-struct Master {
+struct Known {
     pid: u32,
     /// None where /proc hides other users' processes.
     process: Option<Process>,
@@ -75,12 +76,25 @@ impl Masters {
         if end.is_none() && process.is_none() {
             return;
         }
-        list.push(Master { pid, process, end });
+        list.push(Known { pid, process, end });
         drop(list);
         tracing::info!("serving the PHP master {pid}");
         let one = 1u64;
         // SAFETY: writes 8 bytes from a local of 8 bytes; the descriptor is ours.
         unsafe { libc::write(self.grown.as_raw_fd(), (&raw const one).cast(), 8) };
+    }
+
+    /// Those that live, for a hub that takes over. Without those of which /proc tells nothing: they cannot be known again.
+    pub fn living(&self) -> Vec<Master> {
+        let list = self.lock();
+        let living = list.iter().filter(|m| m.is_alive());
+        let names = living.filter_map(|m| {
+            m.process.as_ref().map(|process| Master {
+                pid: m.pid,
+                started: process.started,
+            })
+        });
+        names.collect()
     }
 
     /// Blocks until the hub is to end, because of a signal or because all masters have ended `linger` ago, then has `stop`
@@ -145,17 +159,17 @@ impl Masters {
     /// Forgets the masters that have ended; returns one of them.
     fn bury(&self) -> Option<Process> {
         let mut list = self.lock();
-        let (alive, mut dead): (Vec<_>, Vec<_>) = list.drain(..).partition(Master::is_alive);
+        let (alive, mut dead): (Vec<_>, Vec<_>) = list.drain(..).partition(Known::is_alive);
         *list = alive;
         dead.pop().and_then(|master| master.process)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Master>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Known>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Master {
+impl Known {
     fn is_alive(&self) -> bool {
         match &self.end {
             Some(end) => !poll(&[end.as_raw_fd()], Duration::ZERO),
@@ -223,7 +237,7 @@ fn drain(eventfd: &OwnedFd) {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Child, Command};
+    use std::process::{Child, Command, Stdio};
     use std::sync::Arc;
 
     use super::*;
@@ -234,8 +248,38 @@ mod tests {
         unsafe { OwnedFd::from_raw_fd(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)) }
     }
 
-    fn sleeper(seconds: &str) -> Child {
-        Command::new("sleep").arg(seconds).spawn().unwrap()
+    /// A process that does nothing, for as long as this lives.
+    struct Sleeper(Child);
+
+    impl Sleeper {
+        fn id(&self) -> u32 {
+            self.0.id()
+        }
+
+        /// Ends it, and leaves a zombie.
+        fn kill(&mut self) {
+            self.0.kill().unwrap();
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn sleeper(seconds: &str) -> Sleeper {
+        let mut command = Command::new("sleep");
+        // Not the test's own: who reads its output waits for everybody who has it.
+        let command = command.arg(seconds).stdin(Stdio::null());
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let sleeper = Sleeper(child.unwrap());
+        // Until it has become `sleep` its title is this test's.
+        while Process::look(sleeper.id()).is_none_or(|p| !p.title.starts_with(b"sleep\0")) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        sleeper
     }
 
     fn waiting(
@@ -253,49 +297,39 @@ mod tests {
     #[test]
     fn ends_after_the_last_master() {
         let masters = Arc::new(Masters::new().unwrap());
-        let (mut one, mut two) = (sleeper("1000.11"), sleeper("1000.12"));
+        let (one, mut two) = (sleeper("1000.11"), sleeper("1000.12"));
         masters.adopt(one.id());
         masters.adopt(one.id());
         assert_eq!(masters.lock().len(), 1);
         let end = waiting(&masters, Duration::from_millis(300));
         masters.adopt(two.id());
-        one.kill().unwrap();
-        one.wait().unwrap();
+        drop(one);
         assert!(end.recv_timeout(Duration::from_millis(800)).is_err());
-        two.kill().unwrap();
-        let begun = Instant::now();
         // A zombie counts as ended.
+        two.kill();
+        let begun = Instant::now();
         assert_eq!(
             end.recv_timeout(Duration::from_secs(5)),
             Ok("PHP has ended")
         );
         assert!(begun.elapsed() >= Duration::from_millis(290));
-        two.wait().unwrap();
     }
 
     #[test]
     fn follows_a_master_that_was_started_anew() {
         let masters = Arc::new(Masters::new().unwrap());
-        let mut old = sleeper("1000.21");
+        let old = sleeper("1000.21");
         masters.adopt(old.id());
         let end = waiting(&masters, Duration::ZERO);
-        let mut new = sleeper("1000.21");
-        let mut other = sleeper("1000.22");
-        // The title is the shell's until it has become `sleep`.
-        while Process::look(new.id()).is_none_or(|p| !p.title.starts_with(b"sleep\0")) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        old.kill().unwrap();
-        old.wait().unwrap();
+        let new = sleeper("1000.21");
+        let _other = sleeper("1000.22");
+        drop(old);
         assert!(end.recv_timeout(Duration::from_millis(500)).is_err());
-        new.kill().unwrap();
-        new.wait().unwrap();
+        drop(new);
         assert_eq!(
             end.recv_timeout(Duration::from_secs(5)),
             Ok("PHP has ended")
         );
-        other.kill().unwrap();
-        other.wait().unwrap();
     }
 
     #[test]
@@ -303,11 +337,10 @@ mod tests {
         let masters = Arc::new(Masters::new().unwrap());
         let end = waiting(&masters, Duration::from_secs(2));
         std::thread::sleep(Duration::from_millis(300));
-        let mut late = sleeper("1000.31");
+        let late = sleeper("1000.31");
         masters.adopt(late.id());
         assert!(end.recv_timeout(Duration::from_millis(2500)).is_err());
-        late.kill().unwrap();
-        late.wait().unwrap();
+        drop(late);
         assert!(end.recv_timeout(Duration::from_secs(5)).is_ok());
     }
 }

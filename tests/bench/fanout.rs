@@ -10,6 +10,7 @@ use crate::fpm::Pool;
 use crate::process::{self, Process, Publisher, Server, Setup};
 use crate::report::{Figure, Report};
 use crate::stats::median;
+use crate::tls;
 use crate::wire::Kind;
 use crate::{MESSAGE, Outcome, Plan};
 
@@ -121,14 +122,12 @@ impl Contestant {
         all.extend(settings);
         // A name that no other server of this run had.
         let socket = format!("{}-{}.sock", kind.name(), crate::cpu::now());
-        let server = Server::php(
-            setup,
-            &setup.cores.server,
-            "publish.php",
-            &socket,
-            true,
-            &all,
-        )?;
+        let files = tls::settings(setup);
+        if kind.is_secure() {
+            all.extend(files.iter().map(|(name, path)| (*name, &**path)));
+        }
+        let cores = &setup.cores.server;
+        let server = Server::php(setup, cores, "publish.php", &socket, true, &all)?;
         Ok((server, socket))
     }
 

@@ -62,7 +62,7 @@ describe('Apache', () => {
     assert.deepEqual(lab.hubs().map(({ pid }) => pid), [hub.pid]);
     // Standard error is Apache's log, the last resort of the hub's.
     for (const { fd, is } of descriptors(hub.pid)) assert.doesNotMatch(is, fd === 2 ? /^pipe:/ : /apache\.log|^pipe:/, `descriptor ${fd}`);
-    assert.deepEqual(lab.zombies(), []);
+    await lab.noZombies();
     await lab.apache.stop('SIGTERM');
     assert.ok(await ends(hub.pid, 15000));
     assert.equal((await client.closed).code, 1001);

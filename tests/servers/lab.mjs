@@ -205,10 +205,16 @@ export class Lab {
     return (await until(() => this.hubs().length === 1 && this.hubs(), 'one hub', 8000, () => this.hubs()))[0];
   }
 
-  /** Zombies that this lab's processes have left. When init buries its own is its business. */
-  zombies() {
-    const ours = new Set([...this.pids, ...this.hubs().map((hub) => hub.pid)]);
-    return zombies().filter(({ parent, name }) => ours.has(parent) || (/realtime/.test(name) && parent !== 1));
+  /**
+   * Fails when a process of this lab leaves zombies for good. A server buries its own children when it gets to it, Apache
+   * once a second, so that one may be seen; when init buries is its business.
+   */
+  async noZombies() {
+    const found = () => {
+      const ours = new Set([...this.pids, ...this.hubs().map((hub) => hub.pid)]);
+      return zombies().filter(({ parent, name }) => ours.has(parent) || (/realtime/.test(name) && parent !== 1));
+    };
+    for (const { pid } of found()) await until(() => !found().some((one) => one.pid === pid), 'no zombie', 8000, found);
   }
 
   /** Ends everything and removes the directory. Says what did not end by itself when asked to. */
