@@ -65,7 +65,7 @@ impl Keeper {
             (self.source)(&mut work.news);
             let news = self.is_new(&work);
             let due = work.dirty && work.synced.is_none_or(|at| at.elapsed() >= INTERVAL);
-            if !news && !due && !(closing && work.dirty) {
+            if !(news || due || closing && work.dirty) {
                 if closing {
                     break;
                 }
