@@ -4,8 +4,10 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -77,8 +79,19 @@ pub fn start(
     Ok(Running { sockets, thread })
 }
 
-async fn serve(shared: Rc<Shared>, mut accepted: Receiver<Accepted>, mut shutdown: Shutdown) {
-    let delivery = tokio::task::spawn_local(deliver(shared.hub.clone()));
+/// The shard's first task, which has its turn after every few of the others (61, in tokio): deliveries are its part, and do not
+/// queue behind a thousand clients that have all just said something.
+async fn serve(shared: Rc<Shared>, accepted: Receiver<Accepted>, shutdown: Shutdown) {
+    let mut delivery = std::pin::pin!(deliver(shared.hub.clone()));
+    let mut clients = std::pin::pin!(admit(shared, accepted, shutdown));
+    std::future::poll_fn(|cx| {
+        let _: Poll<()> = delivery.as_mut().poll(cx);
+        clients.as_mut().poll(cx)
+    })
+    .await;
+}
+
+async fn admit(shared: Rc<Shared>, mut accepted: Receiver<Accepted>, mut shutdown: Shutdown) {
     let sweeping = tokio::task::spawn_local(sweep(shared.clone()));
     let shedding =
         tokio::task::spawn_local(drain::shed(shared.hub.clone(), shared.leaving.clone()));
@@ -121,19 +134,24 @@ async fn serve(shared: Rc<Shared>, mut accepted: Receiver<Accepted>, mut shutdow
     // Whoever is still there then sees the connection end without a word.
     let _ = tokio::time::timeout(FAREWELL, farewell).await;
     shedding.abort();
-    delivery.abort();
     sweeping.abort();
 }
 
 /// Delivers for as long as the shard lives: a panic in it is a bug of ours, and no reason to fall silent.
 async fn deliver(hub: SharedHub) {
     loop {
-        match tokio::task::spawn_local(hub::deliver(hub.clone())).await {
-            Err(error) if error.is_panic() => {
-                tracing::error!(%error, "delivery has panicked: a bug in realtime");
+        let mut delivery = std::pin::pin!(hub::deliver(hub.clone()));
+        let panicked = std::future::poll_fn(|cx| {
+            // The hub is whole between two pieces of work; of the one that panicked the rest is lost.
+            match catch_unwind(AssertUnwindSafe(|| delivery.as_mut().poll(cx))) {
+                Ok(poll) => poll.map(|()| false),
+                Err(_) => Poll::Ready(true),
             }
-            _ => return,
+        });
+        if !panicked.await {
+            return;
         }
+        tracing::error!("delivery has panicked: a bug in realtime");
     }
 }
 
