@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub use self::address::ListenAddress;
 pub use self::peers::{Origins, Proxies};
-pub use self::secrets::Secrets;
+pub use self::secrets::{KeySource, Secrets};
 pub use self::settings::{InvalidSetting, LOG_LEVELS, SETTINGS, Setting, check_value, find};
 use self::settings::{parse_bool, parse_bytes, parse_mode};
 
@@ -110,6 +110,16 @@ pub struct Config {
     pub history_ttl: Duration,
     /// Bytes of history over all channels.
     pub history_bytes: usize,
+    /// What proves the tokens of Mercure's publishers; without it nobody publishes by POST.
+    pub mercure_publisher_key: KeySource,
+    /// What proves the tokens of Mercure's subscribers.
+    pub mercure_subscriber_key: KeySource,
+    /// Whether Mercure's subscribers need no token for updates that are not private.
+    pub mercure_anonymous: bool,
+    /// Whether Mercure's subscriptions are told as updates, and listed by its subscription API.
+    pub mercure_subscriptions: bool,
+    /// Different patterns (`*`, URI templates) that the subscribers of one thread may have.
+    pub max_patterns: usize,
     /// Pages and their assets, up to 16 MiB each, served beside the server's own paths; never programs.
     pub docroot: Option<PathBuf>,
     /// The log file; PHP's error_log when none, else standard error.
@@ -185,6 +195,14 @@ impl Config {
             history_size: count("realtime.history_size")?,
             history_ttl: seconds("realtime.history_ttl")?,
             history_bytes: bytes("realtime.history_bytes")?,
+            mercure_publisher_key: KeySource::parse(&raw("realtime.mercure_publisher_key")?)
+                .expect("checked"),
+            mercure_subscriber_key: KeySource::parse(&raw("realtime.mercure_subscriber_key")?)
+                .expect("checked"),
+            mercure_anonymous: parse_bool(&raw("realtime.mercure_anonymous")?).expect("checked"),
+            mercure_subscriptions: parse_bool(&raw("realtime.mercure_subscriptions")?)
+                .expect("checked"),
+            max_patterns: count("realtime.max_patterns")?,
             docroot: path("realtime.docroot")?,
             log: path("realtime.log")?,
             log_level: raw("realtime.log_level")?,
@@ -193,6 +211,11 @@ impl Config {
 }
 
 impl Config {
+    /// Whether clients of the Mercure protocol are served.
+    pub fn has_mercure(&self) -> bool {
+        self.mercure_publisher_key.is_set() || self.mercure_subscriber_key.is_set()
+    }
+
     /// What one connection may send in a second.
     pub fn rate(&self) -> Rate {
         Rate {

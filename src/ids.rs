@@ -10,6 +10,11 @@ use std::sync::Arc;
 
 /// The longest channel name, in bytes.
 pub const CHANNEL_MAX: usize = 200;
+/// How the server's own channels begin, on which it tells of Mercure subscriptions. Their names have other names in them,
+/// percent-encoded, so they may be longer.
+pub const SUBSCRIPTIONS: &str = "/.well-known/mercure/subscriptions/";
+/// The longest of those, in bytes.
+const SUBSCRIPTIONS_MAX: usize = 3 * CHANNEL_MAX + 100;
 /// The longest id that a publisher may give a message, in bytes.
 pub const CUSTOM_ID_MAX: usize = 128;
 /// The longest event name, in bytes.
@@ -69,7 +74,8 @@ impl FromStr for ConnectionId {
     }
 }
 
-/// A channel's name: 1 to 200 bytes of letters, digits and `_ - = @ , . ; : /`.
+/// A channel's name: 1 to 200 bytes of letters, digits and `_ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ]`, so that most URLs
+/// are one.
 ///
 /// Shared, so that a clone costs a counter and no allocation.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,7 +90,11 @@ impl Channel {
 
     /// The check of [`Channel::parse`] alone, for a caller that already has the channel.
     pub fn check(name: &str) -> Result<(), InvalidId> {
-        if name.is_empty() || name.len() > CHANNEL_MAX {
+        let longest = match name.starts_with(SUBSCRIPTIONS) {
+            true => SUBSCRIPTIONS_MAX,
+            false => CHANNEL_MAX,
+        };
+        if name.is_empty() || name.len() > longest {
             return Err(InvalidId::ChannelLength(name.len()));
         }
         match name.chars().find(|&c| !is_channel_char(c)) {
@@ -123,7 +133,7 @@ impl Borrow<str> for Channel {
 }
 
 fn is_channel_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "_-=@,.;:/".contains(c)
+    c.is_ascii_alphanumeric() || "_-=@,.;:/?&#%+~!$()[]".contains(c)
 }
 
 /// A pattern over channel names, in which `*` stands for any run of characters, also an empty one.
@@ -227,7 +237,9 @@ pub enum InvalidId {
     #[error("be a channel name of 1 to 200 bytes, {0} given")]
     ChannelLength(usize),
     /// A character that no channel name has.
-    #[error("be a channel name of letters, digits and _ - = @ , . ; : /, found {0:?}")]
+    #[error(
+        "be a channel name of letters, digits and _ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ], found {0:?}"
+    )]
     ChannelChar(char),
     /// Not 32 hexadecimal digits.
     #[error("be a connection id, which is 32 hexadecimal digits")]

@@ -2,7 +2,7 @@
 //!
 //! Read by `Config::load` and, for php.ini's own table, by `php`. Imports the values' own parsers.
 
-use super::{ListenAddress, Origins, Proxies, Secrets};
+use super::{KeySource, ListenAddress, Origins, Proxies, Secrets};
 
 /// One setting as php.ini knows it.
 #[derive(Debug)]
@@ -33,13 +33,14 @@ enum Kind {
     Path,
     Level,
     Secrets,
+    Keys,
     Text,
 }
 
 impl Setting {
     /// Whether nobody may be shown its value.
     pub fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Secrets)
+        matches!(self.kind, Kind::Secrets | Kind::Keys)
     }
 }
 
@@ -59,6 +60,9 @@ const fn setting(
 
 /// The names of the log levels, quietest first.
 pub const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+const MERCURE_KEY: &str = "a secret of at least 32 bytes of text that does not begin with /, a comma-separated list of \
+     them, or the absolute path of a file with public keys (PEM or a JWK set); or empty";
 
 /// Every setting, in the order that `php --ri realtime` shows.
 pub const SETTINGS: &[Setting] = &[
@@ -294,6 +298,26 @@ pub const SETTINGS: &[Setting] = &[
         "0 to 1024G",
     ),
     setting(
+        "realtime.mercure_publisher_key",
+        "",
+        Kind::Keys,
+        MERCURE_KEY,
+    ),
+    setting(
+        "realtime.mercure_subscriber_key",
+        "",
+        Kind::Keys,
+        MERCURE_KEY,
+    ),
+    setting("realtime.mercure_anonymous", "0", Kind::Bool, "0 or 1"),
+    setting("realtime.mercure_subscriptions", "0", Kind::Bool, "0 or 1"),
+    setting(
+        "realtime.max_patterns",
+        "1000",
+        Kind::Count(0, 1_000_000),
+        "0 to 1000000",
+    ),
+    setting(
         "realtime.docroot",
         "",
         Kind::Directory,
@@ -336,6 +360,7 @@ pub fn check_value(setting: &'static Setting, value: &str) -> Result<(), Invalid
         Kind::Directory | Kind::Path => value.is_empty() || value.starts_with('/'),
         Kind::Level => LOG_LEVELS.contains(&value),
         Kind::Secrets => Secrets::parse(value).is_some(),
+        Kind::Keys => KeySource::parse(value).is_some(),
         Kind::Text => value.len() <= 1000 && !value.chars().any(char::is_control),
     };
     if ok {
