@@ -10,11 +10,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::ids::{Channel, ConnectionId, InvalidId, Position, check_custom_id, check_event};
-use crate::message::{EventName, Payload, Publication};
-use crate::wire::handover::WireNote;
+use crate::message::{EventName, Payload, Publication, Terms};
+use crate::selector::Selector;
+use crate::wire::handover::{WireNote, WireTerms};
 
 /// What a kept message costs beside its content, in bytes.
 const ENTRY_COST: usize = 192;
+
+/// What a publisher's terms cost, in bytes.
+const TERMS_COST: usize = 96;
 
 /// What a channel costs beside its name and its messages, in bytes: its maps and queues.
 const CHANNEL_COST: usize = 320;
@@ -63,6 +67,23 @@ pub struct Note {
     pub publication: Arc<Publication>,
     /// Whether it is kept. If not, at most its publisher's id is remembered.
     pub store: bool,
+}
+
+/// Channels by name and by pattern.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// By name.
+    pub channels: &'a [Channel],
+    /// By pattern.
+    pub patterns: &'a [Selector],
+}
+
+impl Wanted<'_> {
+    /// Whether `channel` is one of them.
+    pub fn has(&self, channel: &str) -> bool {
+        self.channels.iter().any(|its| its.as_str() == channel)
+            || self.patterns.iter().any(|its| its.matches(channel))
+    }
 }
 
 /// What a channel's history has after a position.
@@ -135,6 +156,7 @@ impl History {
                 payload: Payload::Binary(Bytes::new()),
                 except: None,
                 at: *at,
+                terms: None,
             });
             Some(Note {
                 publication,
@@ -276,6 +298,53 @@ impl History {
         }
     }
 
+    /// What came after `since` on all channels that are wanted, oldest first, and the newest number after `since` that is
+    /// missing of them, or 0.
+    pub fn after_all(&self, since: u64, wanted: Wanted<'_>) -> (Vec<Arc<Publication>>, u64) {
+        let mut publications = Vec::new();
+        let mut forgotten = 0;
+        if wanted.patterns.is_empty() {
+            for channel in wanted.channels {
+                let log = self.channels.get(channel.as_str());
+                forgotten = forgotten.max(log.map_or(self.forgotten, |log| log.forgotten));
+                publications.extend(self.after(channel.as_str(), Some(since)).publications);
+            }
+            publications.sort_unstable_by_key(|publication| publication.position.seq);
+        } else {
+            // Clients come back after a moment, and there may be many channels: what came since then is the shorter list.
+            let start = self.order.partition_point(|(seq, ..)| *seq <= since);
+            for (seq, _, channel) in self.order.range(start..) {
+                if let Some(found) = self.entry(channel, *seq)
+                    && wanted.has(channel.as_str())
+                {
+                    publications.push(found.clone());
+                }
+            }
+            let lost = |(channel, log): &(&Channel, &Log)| {
+                log.forgotten > since && wanted.has(channel.as_str())
+            };
+            let lost = self.channels.iter().filter(lost);
+            // A channel that is gone altogether may have been one of them.
+            forgotten = lost
+                .map(|(_, log)| log.forgotten)
+                .fold(self.forgotten, u64::max);
+        }
+        let forgotten = if forgotten > since { forgotten } else { 0 };
+        (publications, forgotten)
+    }
+
+    fn entry(&self, channel: &Channel, seq: u64) -> Option<&Arc<Publication>> {
+        let entries = &self.channels.get(channel)?.entries;
+        let place = |entry: &Arc<Publication>| entry.position.seq;
+        Some(&entries[entries.binary_search_by_key(&seq, place).ok()?])
+    }
+
+    /// The number of the message that has its publisher's `id`, on whatever channel.
+    pub fn find_anywhere(&self, id: &str) -> Option<u64> {
+        let logs = self.channels.values();
+        logs.filter_map(|log| log.ids.get(id)).min().copied()
+    }
+
     /// The newest `limit` messages of a channel, oldest first.
     pub fn newest(&self, channel: &str, limit: usize) -> Vec<Arc<Publication>> {
         self.channels.get(channel).map_or_else(Vec::new, |log| {
@@ -353,7 +422,9 @@ impl Log {
 }
 
 fn cost(publication: &Publication) -> usize {
-    ENTRY_COST + publication.payload.len() + publication.event.as_str().len()
+    // The terms are shared by all copies of an update: each has its own topic's part.
+    let terms = publication.terms.as_ref().map_or(0, |_| TERMS_COST);
+    terms + ENTRY_COST + publication.payload.len() + publication.event.as_str().len()
 }
 
 fn channel_cost(channel: &Channel) -> usize {
@@ -381,7 +452,32 @@ pub fn publication(note: WireNote, epoch: u32, now: Instant) -> Result<Publicati
         payload: note.payload.into(),
         except: note.except.map(ConnectionId::from_bits),
         at: now.checked_sub(note.age).unwrap_or(now),
+        terms: note.terms.map(terms).transpose()?,
     })
+}
+
+fn terms(terms: WireTerms) -> Result<Arc<Terms>, InvalidId> {
+    let topics: Result<_, _> = terms
+        .topics
+        .iter()
+        .map(|name| Channel::parse(name))
+        .collect();
+    Ok(Arc::new(Terms {
+        private: terms.private,
+        retry: terms.retry,
+        topics: topics?,
+        first: terms.first,
+    }))
+}
+
+fn wire_terms(terms: &Terms) -> WireTerms {
+    let topics = terms.topics.iter();
+    WireTerms {
+        private: terms.private,
+        retry: terms.retry,
+        topics: topics.map(|topic| topic.as_str().to_owned()).collect(),
+        first: terms.first,
+    }
 }
 
 /// A message as another hub reads it.
@@ -395,6 +491,7 @@ pub fn wire_note(note: &Note, now: Instant) -> WireNote {
         payload: publication.payload.clone().into(),
         except: publication.except.map(ConnectionId::to_bits),
         age: now.saturating_duration_since(publication.at),
+        terms: publication.terms.as_deref().map(wire_terms),
         store: note.store,
     }
 }
@@ -428,6 +525,7 @@ mod tests {
             payload: Payload::Json(Bytes::from_static(b"1")),
             except: None,
             at,
+            terms: None,
         })
     }
 

@@ -61,6 +61,19 @@ impl EventName {
     }
 }
 
+/// What a publisher may say of a message beside its content: the Mercure protocol has all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Whether only those get it whose token says so.
+    pub private: bool,
+    /// How long EventSource is to wait before it reconnects, in milliseconds.
+    pub retry: Option<u64>,
+    /// All channels that it went to, when they are topics of one update, of which a client gets one copy.
+    pub topics: Box<[Channel]>,
+    /// The number of the first of those copies; the broker sets it.
+    pub first: u64,
+}
+
 /// What a publisher asks for: one message to one or several channels.
 #[derive(Clone, Debug)]
 pub struct Publish {
@@ -76,6 +89,8 @@ pub struct Publish {
     pub id: Option<Box<str>>,
     /// Whether it is kept in history.
     pub store: bool,
+    /// Mostly nothing.
+    pub terms: Option<Box<Terms>>,
 }
 
 /// A message that the broker accepted: it has its place in a channel.
@@ -95,9 +110,34 @@ pub struct Publication {
     pub except: Option<ConnectionId>,
     /// When it was accepted; history forgets by it.
     pub at: Instant,
+    /// Mostly nothing.
+    pub terms: Option<Arc<Terms>>,
 }
 
 impl Publication {
+    /// Whether only those get it whose token says so.
+    pub fn is_private(&self) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.private)
+    }
+
+    /// The topics of the update that this is a copy of, when there are several; its own channel is one of them.
+    pub fn topics(&self) -> &[Channel] {
+        self.terms.as_ref().map_or(&[], |terms| &terms.topics)
+    }
+
+    /// Whether a subscriber of its channel with this token may have it. Who is on a guarded channel was let in by name.
+    pub fn is_open_to(&self, grant: Option<&Grant>) -> bool {
+        !self.is_private() || self.channel.is_guarded() || self.is_granted(grant)
+    }
+
+    /// Whether this token is for its channel, or for another of its update's topics.
+    pub fn is_granted(&self, grant: Option<&Grant>) -> bool {
+        grant.is_some_and(|grant| {
+            let mut topics = self.topics().iter();
+            grant.opens(self.channel.as_str()) || topics.any(|topic| grant.opens(topic.as_str()))
+        })
+    }
+
     /// The id that clients and publishers see.
     pub fn public_id(&self) -> String {
         match &self.id {

@@ -16,12 +16,12 @@ use crate::auth::Auth;
 use crate::backend::workers::Workers;
 use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, Replies, ReplyTo};
 use crate::broker::memory::Memory;
-use crate::broker::{Broker, BrokerEvents, CatchUp};
+use crate::broker::{Broker, BrokerEvents, CatchUp, Resumed};
 use crate::config::Config;
-use crate::history::Limits;
+use crate::history::{Limits, Wanted};
 use crate::hub::Hub;
 use crate::hub::mailbox::{Command, Registered, Shard};
-use crate::ids::{Channel, ConnectionId};
+use crate::ids::{Channel, ConnectionId, Position};
 use crate::limits::Counts;
 use crate::message::{EventName, Payload, Publication, Publish};
 use crate::predecessor::Predecessor;
@@ -411,6 +411,16 @@ impl Node {
     /// See [`Broker::catch_up`].
     pub fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp {
         self.broker.catch_up(channels, since)
+    }
+
+    /// See [`Broker::resume`].
+    pub fn resume(&self, since: &str, wanted: Wanted<'_>) -> Resumed {
+        self.broker.resume(since, wanted)
+    }
+
+    /// See [`Broker::position`].
+    pub fn position(&self) -> Position {
+        self.broker.position()
     }
 
     /// The events for other PHP processes, when they go to such: a server in a process of its own.

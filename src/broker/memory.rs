@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::follow::{self, Feed, Follower};
-use super::{Broker, BrokerEvents, BrokerStats, CatchUp};
-use crate::history::{self, History, Limits, Missed, Note, Past};
+use super::{Broker, BrokerEvents, BrokerStats, CatchUp, Resumed};
+use crate::history::{self, History, Limits, Missed, Note, Past, Wanted};
 use crate::ids::{Channel, InvalidId, Position};
-use crate::message::{Publication, Publish};
+use crate::message::{Publication, Publish, Terms};
 use crate::wire::handover::WireNote;
 
 /// A broker in this process's memory.
@@ -157,8 +157,11 @@ impl<E: BrokerEvents> Broker for Memory<E> {
             except,
             id,
             store,
+            terms,
         } = publish;
         let mut state = self.lock();
+        let first = state.seq + 1;
+        let terms = terms.map(|terms| Arc::new(Terms { first, ..*terms }));
         let mut last = None;
         for channel in channels {
             if id
@@ -179,6 +182,7 @@ impl<E: BrokerEvents> Broker for Memory<E> {
                 payload: payload.clone(),
                 except,
                 at,
+                terms: terms.clone(),
             });
             state.history.add(&publication, store);
             state.pass_on(&publication, store);
@@ -212,6 +216,35 @@ impl<E: BrokerEvents> Broker for Memory<E> {
                 seq,
             },
             missed,
+        }
+    }
+
+    fn resume(&self, since: &str, wanted: Wanted<'_>) -> Resumed {
+        let mut state = self.lock();
+        state.history.expire(Instant::now());
+        let anywhere = || match wanted.patterns {
+            [] => None,
+            _ => state.history.find_anywhere(since),
+        };
+        let found = state.resolve(wanted.channels, since).or_else(anywhere);
+        let (publications, forgotten) = state.history.after_all(found.unwrap_or(0), wanted);
+        Resumed {
+            position: Position {
+                epoch: state.epoch,
+                // As in catch_up().
+                seq: state.seq.max(found.unwrap_or(0)),
+            },
+            publications,
+            since: found,
+            forgotten,
+        }
+    }
+
+    fn position(&self) -> Position {
+        let state = self.lock();
+        Position {
+            epoch: state.epoch,
+            seq: state.seq,
         }
     }
 
@@ -288,6 +321,7 @@ mod tests {
             except: None,
             id: id.map(Into::into),
             store: true,
+            terms: None,
         }
     }
 

@@ -8,7 +8,7 @@ pub mod memory;
 
 use std::sync::Arc;
 
-use crate::history::Missed;
+use crate::history::{Missed, Wanted};
 use crate::ids::{Channel, Position};
 use crate::message::{Publication, Publish};
 
@@ -27,6 +27,19 @@ pub struct CatchUp {
     pub position: Position,
     /// For each channel asked about, in that order; empty when the client asked for no past.
     pub missed: Vec<Missed>,
+}
+
+/// What a client of the Mercure protocol has missed, on all its channels, and on all that fit its patterns.
+#[derive(Debug)]
+pub struct Resumed {
+    /// As in [`CatchUp`].
+    pub position: Position,
+    /// What it missed, oldest first.
+    pub publications: Vec<Arc<Publication>>,
+    /// The number after which that is; none when `since` is unknown, and this is all there is.
+    pub since: Option<u64>,
+    /// The newest number of a message after it that is no longer there; 0 when there is none.
+    pub forgotten: u64,
 }
 
 /// What a broker holds.
@@ -48,6 +61,12 @@ pub trait Broker: Send + Sync + 'static {
 
     /// The position now, and what the channels have after `since` (when given).
     fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp;
+
+    /// What came after `since` on all channels that are wanted.
+    fn resume(&self, since: &str, wanted: Wanted<'_>) -> Resumed;
+
+    /// The position now.
+    fn position(&self) -> Position;
 
     /// The newest `limit` messages of a channel, or the first `limit` after `since`, oldest first.
     fn history(&self, channel: &Channel, limit: usize, since: Option<&str>) -> Missed;

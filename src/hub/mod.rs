@@ -9,6 +9,7 @@ mod expiry;
 mod lane;
 pub mod mailbox;
 pub mod packed;
+mod patterns;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use self::expiry::Expiries;
 pub use self::expiry::{CLOSE_EXPIRED, CLOSE_REVOKED};
 use self::lane::Lane;
 use self::mailbox::Shard;
+use self::patterns::Patterns;
 use crate::ids::Channel;
 use crate::message::{ConnectionInfo, Publication};
 use crate::outbox::{Flushed, GATHER};
@@ -53,6 +55,8 @@ pub struct Hub {
     /// By slot; what the broadcast path looks at.
     lanes: Vec<Lane>,
     channels: HashMap<Channel, Vec<Subscriber>>,
+    /// Subscriptions to whatever fits a pattern.
+    patterns: Patterns,
     /// Connections with something to flush at the end of the batch.
     dirty: Vec<usize>,
     gather: Vec<u8>,
@@ -83,6 +87,7 @@ impl Hub {
             connections: Slab::new(),
             lanes: Vec::new(),
             channels: HashMap::new(),
+            patterns: Patterns::default(),
             dirty: Vec::new(),
             gather: Vec::with_capacity(GATHER),
             input: Vec::new(),
@@ -127,6 +132,9 @@ impl Hub {
         while let Some(subscription) = self.connections[slot].subscriptions.pop() {
             self.leave(&subscription);
         }
+        let patterns = self.patterns.leave(slot);
+        let subscriptions = &self.shard.stats.subscriptions;
+        subscriptions.fetch_sub(patterns, Ordering::Relaxed);
         let connection = self.connections.remove(slot);
         self.shard.deregister(connection.info.id);
         if connection.dirty {
@@ -356,6 +364,12 @@ impl Hub {
 
     /// Gives `slot` what it missed; live messages queue behind it.
     pub fn replay(&mut self, slot: usize, missed: impl IntoIterator<Item = Arc<Publication>>) {
+        let connection = &self.connections[slot];
+        // Who may have it is asked anew: a token may be another than when it was published.
+        let may_have = |publication: &Arc<Publication>| {
+            patterns::may_have(connection, self.patterns.of(slot), publication)
+        };
+        let missed: Vec<_> = missed.into_iter().filter(may_have).collect();
         let connection = &mut self.connections[slot];
         let mut missed = missed.into_iter().peekable();
         if missed.peek().is_none() {

@@ -66,6 +66,7 @@ pub(super) async fn relay(
         except: Some(from.id),
         id: None,
         store: way == Past::Token,
+        terms: None,
     };
     node.publish_async(publish)
         .await

@@ -26,7 +26,7 @@ use crate::limits::{self, Held, Pace};
 use crate::message::{ConnectionInfo, Transport};
 use crate::node::Node;
 use crate::session::{self, Admitted};
-use crate::wire::{self, Format};
+use crate::wire::{self, Flavour, Format};
 
 /// What the requests of one socket share.
 #[derive(Debug)]
@@ -224,7 +224,10 @@ async fn sse(requests: &Requests, parts: &Parts) -> Result<Response<Body>, Refus
     let connected = query.meta;
     let query = query.with_channels(connected)?;
     let format = Format::Sse {
-        meta: query.meta,
+        flavour: match query.meta {
+            true => Flavour::Meta,
+            false => Flavour::Data,
+        },
         body: framing(parts),
     };
     let first = wire::sse::retry(requests.shared.node.config().retry);

@@ -338,6 +338,7 @@ impl TryFrom<WirePublish<'_>> for Publish {
             except: wire.except.map(ConnectionId::from_bits),
             id: wire.id.map(Into::into),
             store: wire.store,
+            terms: None,
         })
     }
 }

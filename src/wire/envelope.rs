@@ -145,6 +145,7 @@ mod tests {
         let payload = Payload::Json(Bytes::from_static(b"{\"a\":1}"));
         let event = EventName::new("it's \"x\"");
         let full = Outgoing {
+            retry: None,
             channel: Some("c"),
             id: Some("00000001-2"),
             cursor: None,
@@ -167,6 +168,7 @@ mod tests {
         );
         let binary = Payload::Binary(Bytes::from_static(&[0, 255]));
         let direct = Outgoing {
+            retry: None,
             channel: None,
             id: None,
             cursor: None,

@@ -15,7 +15,7 @@ use super::control::{self, WirePayload};
 use crate::auth::Lists;
 
 /// The version of [`Part`].
-pub const HANDOVER: u32 = 1;
+pub const HANDOVER: u32 = 2;
 
 /// How many descriptors come with an [`Estate`]: the control socket, its lock, and the clients' socket, in this order.
 pub const DESCRIPTORS: usize = 3;
@@ -101,6 +101,17 @@ pub struct WireNote {
     pub age: Duration,
     /// Whether it is kept. If not, it is only passed on, or only its publisher's id is remembered.
     pub store: bool,
+    pub terms: Option<WireTerms>,
+}
+
+/// What a publisher said beside a message's content.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields of Terms")]
+pub struct WireTerms {
+    pub private: bool,
+    pub retry: Option<u64>,
+    pub topics: Vec<String>,
+    pub first: u64,
 }
 
 impl WireNote {
@@ -108,7 +119,14 @@ impl WireNote {
     pub fn size(&self) -> usize {
         let (WirePayload::Json(content) | WirePayload::Binary(content)) = &self.payload;
         let id = self.id.as_ref().map_or(0, String::len);
-        64 + self.channel.len() + self.event.len() + id + content.len()
+        let terms = self.terms.as_ref().map_or(0, |terms| {
+            32 + terms
+                .topics
+                .iter()
+                .map(|topic| 4 + topic.len())
+                .sum::<usize>()
+        });
+        64 + terms + self.channel.len() + self.event.len() + id + content.len()
     }
 }
 

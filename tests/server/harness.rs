@@ -220,6 +220,7 @@ pub fn message(channel: &str, json: &str) -> Publish {
         except: None,
         id: None,
         store: true,
+        terms: None,
     }
 }
 

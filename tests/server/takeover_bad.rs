@@ -396,6 +396,7 @@ fn a_new_hub_gets_over_whatever_an_old_one_does() {
     let good = control::json_frame(&estate(&clients, true));
     let notes = |channel: &str| {
         let note = handover::WireNote {
+            terms: None,
             channel: channel.into(),
             seq: 1,
             id: None,
