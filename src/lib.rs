@@ -3,7 +3,7 @@
 //! The modules import each other from top to bottom only:
 //! `ids`, `selector`, `config`, `auth`, `limits`, `message`, `procfs` -> `wire` -> `outbox` -> `hub`, `history` -> `broker` -> `backend`,
 //! `predecessor` -> `node` ->
-//! `session` -> `transport`, `control` -> `server` -> `php` (the only one that names PHP, behind the feature
+//! `session` -> `mercure` -> `transport`, `control` -> `server` -> `php` (the only one that names PHP, behind the feature
 //! of that name).
 
 pub mod auth;
@@ -15,6 +15,7 @@ pub mod history;
 pub mod hub;
 pub mod ids;
 pub mod limits;
+pub mod mercure;
 pub mod message;
 pub mod node;
 pub mod outbox;

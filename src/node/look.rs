@@ -69,6 +69,12 @@ impl Node {
         Ok(sums.into_iter().map(summary).collect())
     }
 
+    /// All connections.
+    pub fn everybody(&self) -> Vec<Arc<ConnectionInfo>> {
+        let shards = self.shards.iter();
+        shards.flat_map(|shard| shard.connections()).collect()
+    }
+
     /// All connections, or those subscribed to `channel`.
     pub fn connections(
         &self,

@@ -7,6 +7,7 @@ use crate::backend::ReplyTo;
 use crate::ids::Channel;
 use crate::message::{ConnectionInfo, EventName, Incoming, Payload, Publish};
 use crate::node::{Failure, Node};
+use crate::wire::mercure;
 
 /// How a message goes to the other subscribers without PHP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,10 @@ pub(super) async fn past_php(
     channel: &Channel,
     event: &EventName,
 ) -> Option<Past> {
+    if channel.as_str().starts_with(mercure::PATH) {
+        // What is told there, the server tells.
+        return None;
+    }
     let grant = from.grant();
     if grant.is_some_and(|grant| grant.publishes(channel.as_str())) {
         return Some(Past::Token);

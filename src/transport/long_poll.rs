@@ -24,7 +24,7 @@ use super::routes::{self, Requests};
 use crate::auth;
 use crate::broker::CatchUp;
 use crate::ids::{Channel, ConnectionId, Position};
-use crate::message::Transport;
+use crate::message::{ConnectionInfo, Transport};
 use crate::node::Node;
 use crate::session::Session;
 use crate::wire::deflate::Packer;
@@ -118,7 +118,7 @@ async fn plain(mut session: Session, query: &Query, timeout: Duration) -> Answer
             // Moves the cursor on over what other channels got, so that a quiet channel's cursor does not grow old.
             let caught = node.catch_up(&query.channels, Some(&answer.cursor));
             let (short, oldest) = shortfall(&caught);
-            let (messages, cursor) = merge(&node, caught);
+            let (messages, cursor) = merge(session.info(), &node, caught);
             Answer {
                 messages: objects(messages),
                 cursor: cursor.to_string(),
@@ -243,7 +243,7 @@ fn attach(session: &Session, query: &Query) -> (Vec<Bytes>, Answer, bool) {
     let seq = caught.position.seq;
     let (short, oldest) = shortfall(&caught);
     let recovered = query.since.as_ref().map(|_| !short);
-    let (messages, cursor) = merge(node, caught);
+    let (messages, cursor) = merge(session.info(), node, caught);
     // A past that did not fit into one answer is not followed by what comes live: the next poll gets both.
     let complete = cursor.seq >= seq;
     if complete {
@@ -279,11 +279,13 @@ fn subscribe(session: &Session, channels: &[Channel], after: u64) {
 }
 
 /// What was missed in all channels, in order, as much as fits into `realtime.max_backlog`; and up to where that is.
-fn merge(node: &Node, caught: CatchUp) -> (Vec<Bytes>, Position) {
+fn merge(info: &ConnectionInfo, node: &Node, caught: CatchUp) -> (Vec<Bytes>, Position) {
+    let grant = info.grant();
     let mut past: Vec<_> = caught
         .missed
         .into_iter()
         .flat_map(|m| m.publications)
+        .filter(|publication| publication.is_open_to(grant.as_deref()))
         .collect();
     past.sort_unstable_by_key(|publication| publication.position.seq);
     let mut bytes = 0;

@@ -13,6 +13,7 @@ mod forwarded;
 mod library;
 mod long_poll;
 mod mailslot;
+mod mercure;
 mod origin;
 mod publish;
 mod request;

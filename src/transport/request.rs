@@ -8,7 +8,8 @@ use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
 
 use super::response::Refusal;
-use super::{Shared, forwarded, token};
+use super::{Shared, forwarded};
+use crate::auth::Grant;
 use crate::ids::{Channel, ConnectionId};
 use crate::message::{ConnectionInfo, Transport};
 
@@ -94,14 +95,14 @@ pub fn channel(name: &str) -> Result<Channel, Refusal> {
     })
 }
 
-/// A new connection's identity, proven when it has a token.
+/// A new connection's identity, with what its token grants.
 pub fn identify(
     shared: &Shared,
     transport: Transport,
     ip: &str,
     parts: &Parts,
+    grant: Option<Grant>,
 ) -> Result<Arc<ConnectionInfo>, Refusal> {
-    let grant = token::grant(&shared.node, parts)?;
     let mut random = [0u8; 24];
     getrandom::fill(&mut random).map_err(|error| {
         tracing::error!(%error, "the kernel gives no random numbers");

@@ -18,10 +18,11 @@ use super::http::Takeover;
 use super::origin::{self, Verdict};
 use super::request::{self, Query};
 use super::response::{self, Refusal};
-use super::stream::Stream;
+use super::stream::{Begin, Stream};
 use super::upgrade::{Handshake, Protocols};
 use super::websocket::{Kind, WebSocket};
-use super::{Shared, files, long_poll, publish};
+use super::{Shared, files, long_poll, mercure, publish, token};
+use crate::auth::Grant;
 use crate::limits::{self, Held, Pace};
 use crate::message::{ConnectionInfo, Transport};
 use crate::node::Node;
@@ -43,6 +44,17 @@ pub struct Requests {
     pub asked: Rc<Cell<bool>>,
 }
 
+impl Requests {
+    /// Counts what the client has sent, and waits when that was too much.
+    pub async fn slow_down(&self, messages: usize, bytes: usize) {
+        let rate = self.shared.node.config().rate();
+        let wait = self.pace.borrow_mut().spend(rate, messages, bytes);
+        if let Some(wait) = wait {
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
 /// Answers one request.
 pub async fn answer(
     requests: Rc<Requests>,
@@ -55,9 +67,9 @@ pub async fn answer(
         // Any page may ask, but not in the name of whoever looks at it.
         parts.headers.remove(header::COOKIE);
     }
-    let wait = requests.pace.borrow_mut().spend(config.rate(), 1, 0);
-    if let Some(wait) = wait {
-        tokio::time::sleep(wait).await;
+    if !mercure::is_publish(&requests, &parts) {
+        // A publisher is no client: it counts when its token is not right.
+        requests.slow_down(1, 0).await;
     }
     let mut response = match route(&requests, &parts, body, &verdict).await {
         Ok(response) => response,
@@ -80,7 +92,8 @@ async fn route(
 ) -> Result<Response<Body>, Refusal> {
     let path = parts.uri.path();
     let speaks = matches!(path, "/ws" | "/sse" | "/stream" | "/poll" | "/publish")
-        || path.starts_with("/raw/");
+        || path.starts_with("/raw/")
+        || mercure::is_meant(requests, parts);
     if speaks && *verdict == Verdict::Foreign {
         let message = "pages of this origin are not allowed: see realtime.allowed_origins";
         return Err(Refusal::new(StatusCode::FORBIDDEN, "bad_origin", message));
@@ -90,6 +103,9 @@ async fn route(
         *response.status_mut() = StatusCode::NO_CONTENT;
         origin::add_preflight(response.headers_mut());
         return Ok(response);
+    }
+    if mercure::is_meant(requests, parts) {
+        return mercure::answer(requests, parts, body).await;
     }
     if path == "/publish" {
         allow(parts, &[Method::POST])?;
@@ -120,6 +136,16 @@ pub async fn admit(
     transport: Transport,
     parts: &Parts,
 ) -> Result<Admitted, Refusal> {
+    admit_by(requests, transport, parts, token::grant).await
+}
+
+/// The same for a protocol with tokens of its own, of which `prove` makes a grant.
+pub async fn admit_by(
+    requests: &Requests,
+    transport: Transport,
+    parts: &Parts,
+    prove: impl FnOnce(&Node, &Parts) -> Result<Option<Grant>, Refusal>,
+) -> Result<Admitted, Refusal> {
     let node = &requests.shared.node;
     let limit = node.config().max_connections;
     if node.connection_count() >= limit {
@@ -133,7 +159,8 @@ pub async fn admit(
             message,
         ));
     }
-    let info = request::identify(&requests.shared, transport, &requests.ip, parts)?;
+    let grant = prove(node, parts)?;
+    let info = request::identify(&requests.shared, transport, &requests.ip, parts, grant)?;
     let held = hold(node, &info)?;
     let mut admitted = session::admit(node, info).await?;
     admitted.hold(held);
@@ -266,8 +293,7 @@ async fn endless(
         let stream = Stream {
             admitted,
             format,
-            query,
-            first,
+            begin: Begin::Query { query, first },
         };
         *requests.taken.borrow_mut() = Some(Takeover::Stream(stream));
         Body::Endless(requests.asked.clone())
@@ -276,28 +302,34 @@ async fn endless(
         Transport::Sse => "text/event-stream",
         _ => "application/x-ndjson",
     };
+    Ok(endless_head(body, content_type, "no-cache, no-transform"))
+}
+
+/// The head of an answer that never ends.
+pub fn endless_head(body: Body, content_type: &'static str, cache: &'static str) -> Response<Body> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     // No proxy may keep, compress or collect what should be seen at once; nginx has a header of its own.
-    let cache = HeaderValue::from_static("no-cache, no-transform");
-    headers.insert(header::CACHE_CONTROL, cache);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
-    Ok(response)
+    response
 }
 
-fn framing(parts: &Parts) -> wire::Body {
+/// How the body of an endless answer is framed.
+pub fn framing(parts: &Parts) -> wire::Body {
     match parts.version {
         Version::HTTP_11 => wire::Body::Chunked,
         _ => wire::Body::UntilClose,
     }
 }
 
-fn allow(parts: &Parts, methods: &[Method]) -> Result<(), Refusal> {
+/// Refuses other methods than these.
+pub fn allow(parts: &Parts, methods: &[Method]) -> Result<(), Refusal> {
     if methods.contains(&parts.method) {
         return Ok(());
     }

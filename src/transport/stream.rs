@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Shared;
 use super::http::linger;
 use super::request::Query;
+use crate::mercure::Subscription;
 use crate::session::{Admitted, Session};
 use crate::socket::Socket;
 use crate::wire::envelope::ServerFrame;
@@ -25,15 +26,42 @@ pub struct Stream {
     pub admitted: Admitted,
     /// How messages are written.
     pub format: Format,
-    /// Which channels, from where on.
-    pub query: Query,
-    /// What comes before everything else.
-    pub first: Vec<u8>,
+    /// What it begins with.
+    pub begin: Begin,
+}
+
+/// How a stream begins.
+#[derive(Debug)]
+pub enum Begin {
+    /// `/sse` and `/stream`
+    Query {
+        /// Which channels, from where on.
+        query: Query,
+        /// What comes before everything else.
+        first: Vec<u8>,
+    },
+    /// `/.well-known/mercure`
+    Mercure(Subscription),
 }
 
 /// Serves the stream to its end.
 pub async fn run(shared: Rc<Shared>, stream: Stream, socket: Rc<Socket>) {
-    let mut session = begin(&shared, stream, &socket);
+    let Stream {
+        admitted,
+        format,
+        begin,
+    } = stream;
+    let mut session = Session::new(admitted, &shared.hub, format, Some(socket.clone()));
+    // Tells others of the subscription until it is dropped.
+    let _told = match begin {
+        Begin::Query { query, first } => {
+            subscribe(&shared, &session, format, &query, first);
+            None
+        }
+        Begin::Mercure(subscription) => Some(subscription.begin(&session, format)),
+    };
+    session.opened();
+    shared.hub.borrow_mut().flush_dirty();
     let (hub, slot) = (shared.hub.clone(), session.slot());
     let closing = std::future::poll_fn(|cx| {
         if hub.borrow_mut().poll_task(slot, cx).is_ready() {
@@ -72,14 +100,7 @@ pub async fn run(shared: Rc<Shared>, stream: Stream, socket: Rc<Socket>) {
     }
 }
 
-fn begin(shared: &Shared, stream: Stream, socket: &Rc<Socket>) -> Session {
-    let Stream {
-        admitted,
-        format,
-        query,
-        first,
-    } = stream;
-    let mut session = Session::new(admitted, &shared.hub, format, Some(socket.clone()));
+fn subscribe(shared: &Shared, session: &Session, format: Format, query: &Query, first: Vec<u8>) {
     if let Format::Sse { body, .. } = format {
         let slot = session.slot();
         session.hub().borrow_mut().push(slot, body.frame(first));
@@ -103,7 +124,4 @@ fn begin(shared: &Shared, stream: Stream, socket: &Rc<Socket>) -> Session {
         let cursor = body.frame(sse::cursor(position));
         session.hub().borrow_mut().push(session.slot(), cursor);
     }
-    session.opened();
-    session.hub().borrow_mut().flush_dirty();
-    session
 }

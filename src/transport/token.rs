@@ -61,7 +61,7 @@ fn in_authorization(headers: &HeaderMap) -> Option<Cow<'_, str>> {
 }
 
 /// `Cookie: realtime_token=…`. Never of a page of another site, unless realtime.allowed_origins names it: see `origin`.
-fn in_cookies<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
+pub fn in_cookies<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
     lists(headers, header::COOKIE, ';')
         .filter_map(|pair| pair.split_once('='))
         .find(|(its, value)| *its == name && !value.is_empty())
