@@ -227,7 +227,14 @@ impl<E: BrokerEvents> Broker for Memory<E> {
             _ => state.history.find_anywhere(since),
         };
         let found = state.resolve(wanted.channels, since).or_else(anywhere);
-        let (publications, forgotten) = state.history.after_all(found.unwrap_or(0), wanted);
+        let (mut publications, forgotten) = state.history.after_all(found.unwrap_or(0), wanted);
+        if let Some(found) = found {
+            // Whoever has got one copy of an update has got it.
+            publications.retain(|publication| {
+                let terms = publication.terms.as_ref();
+                terms.is_none_or(|terms| terms.topics.is_empty() || terms.first > found)
+            });
+        }
         Resumed {
             position: Position {
                 epoch: state.epoch,

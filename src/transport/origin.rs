@@ -78,7 +78,7 @@ pub fn add_preflight(headers: &mut HeaderMap) {
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "Content-Type, Last-Event-ID, Authorization",
+            "Content-Type, Last-Event-ID, Authorization, Cache-Control",
         ),
         (header::ACCESS_CONTROL_MAX_AGE, "600"),
     ];

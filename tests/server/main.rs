@@ -17,6 +17,7 @@ mod issuer;
 mod limits;
 mod links;
 mod long_poll;
+mod mercure;
 mod native;
 mod pool;
 mod publish;
