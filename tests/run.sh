@@ -7,9 +7,9 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-ALL=(format licences lint cargo-test build phpt readme browser servers autobahn faults bench)
+ALL=(format licences lint cargo-test build phpt readme browser protocols servers autobahn faults bench)
 # These load the extension: without it they have nothing to say.
-LOADING=(phpt readme browser servers autobahn faults bench)
+LOADING=(phpt readme browser protocols servers autobahn faults bench)
 export PHP=${PHP:-php}
 export REALTIME_SO=$PWD/modules/realtime.so
 export ARTIFACTS=$PWD/build/artifacts
@@ -58,6 +58,8 @@ stage_readme() { "$PHP" -n tests/readme/run.php; }
 
 stage_browser() { npm test --prefix tests/browser; }
 
+stage_protocols() { npm test --prefix tests/protocols; }
+
 stage_servers() { npm test --prefix tests/servers; }
 
 stage_faults() {
@@ -83,7 +85,7 @@ count() {
                  END { print p + 0, f + 0, s + 0 }' "$log" ;;
         readme | faults | autobahn)
             sed -nE 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2 0/p' "$log" | sum ;;
-        browser | servers)
+        browser | protocols | servers)
             # node --test, in its own words and in TAP's.
             awk '/^(#|ℹ) pass / { p += $3 } /^(#|ℹ) (fail|cancelled) / { f += $3 } /^(#|ℹ) skipped / { s += $3 }
                  END { print p + 0, f + 0, s + 0 }' "$log" ;;

@@ -196,11 +196,14 @@ add_rust_components() {
 
 # npm leaves a copy of the lock in node_modules: an older one than ours means that ours has changed.
 install_node_modules() {
-    local lock=tests/browser/package-lock.json copy=tests/browser/node_modules/.package-lock.json
-    [ -f "$lock" ] || return 0
-    [ -f "$copy" ] && [ ! "$lock" -nt "$copy" ] && return
-    say "installing the packages of tests/browser"
-    npm ci --prefix tests/browser --no-audit --no-fund || die "npm ci failed in tests/browser"
+    local directory lock copy
+    for directory in tests/browser tests/protocols; do
+        lock=$directory/package-lock.json copy=$directory/node_modules/.package-lock.json
+        [ -f "$lock" ] || continue
+        [ -f "$copy" ] && [ ! "$lock" -nt "$copy" ] && continue
+        say "installing the packages of $directory"
+        npm ci --prefix "$directory" --no-audit --no-fund || die "npm ci failed in $directory"
+    done
 }
 
 # Debian has pip's own wheels, of which a venv is made, in a package apart.
