@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::ids::{Channel, ConnectionId, InvalidId, Position, check_custom_id, check_event};
+use crate::ids::{Channel, ConnectionId, InvalidId, Position, check_any_event, check_custom_id};
 use crate::message::{EventName, Payload, Publication, Terms};
 use crate::selector::Selector;
 use crate::wire::handover::{WireNote, WireTerms};
@@ -86,7 +86,7 @@ impl Wanted<'_> {
     }
 }
 
-/// What a channel's history has after a position.
+/// What a channel's history has after a position, or before one.
 #[derive(Debug, Default)]
 pub struct Missed {
     /// The messages, oldest first.
@@ -95,6 +95,8 @@ pub struct Missed {
     pub recovered: bool,
     /// The oldest that is left.
     pub oldest: Option<Arc<Publication>>,
+    /// Whether there are more that way.
+    pub more: bool,
 }
 
 /// A history on its way from one hub to the next.
@@ -110,6 +112,8 @@ pub struct Past {
     pub marks: Vec<(String, u64)>,
     /// What there is, in the order of numbers.
     pub notes: Vec<WireNote>,
+    /// What there is only as the newest of a cache channel.
+    pub cached: Vec<WireNote>,
 }
 
 impl History {
@@ -170,7 +174,7 @@ impl History {
     pub fn restore(&mut self, past: Past) -> Result<(), InvalidId> {
         self.forgotten = past.forgotten;
         for (name, forgotten) in past.marks {
-            let channel = Channel::parse(&name)?;
+            let channel = Channel::from_hub(&name)?;
             let log = Log {
                 forgotten,
                 ..Log::default()
@@ -181,7 +185,13 @@ impl History {
             }
         }
         let now = Instant::now();
+        let mut newest = 0;
         for note in past.notes {
+            // Everything here relies on the order of numbers: what has lost its place is lost.
+            if note.seq <= newest {
+                continue;
+            }
+            newest = note.seq;
             let store = note.store;
             self.add(&Arc::new(publication(note, past.epoch, now)?), store);
         }
@@ -280,6 +290,11 @@ impl History {
 
     /// What `channel` has after `since`, a number of this history; `None` for a position that is not of it.
     pub fn after(&self, channel: &str, since: Option<u64>) -> Missed {
+        self.first_after(channel, since, usize::MAX)
+    }
+
+    /// The first `limit` of those.
+    pub fn first_after(&self, channel: &str, since: Option<u64>, limit: usize) -> Missed {
         let Some(log) = self.channels.get(channel) else {
             let recovered = since.is_some_and(|since| since >= self.forgotten);
             return Missed {
@@ -291,10 +306,12 @@ impl History {
         let start = since.map_or(0, |since| {
             log.entries.partition_point(|e| e.position.seq <= since)
         });
+        let end = start.saturating_add(limit).min(log.entries.len());
         Missed {
-            publications: log.entries.range(start..).cloned().collect(),
+            publications: log.entries.range(start..end).cloned().collect(),
             recovered,
             oldest: log.entries.front().cloned(),
+            more: end < log.entries.len(),
         }
     }
 
@@ -345,12 +362,28 @@ impl History {
         logs.filter_map(|log| log.ids.get(id)).min().copied()
     }
 
-    /// The newest `limit` messages of a channel, oldest first.
-    pub fn newest(&self, channel: &str, limit: usize) -> Vec<Arc<Publication>> {
-        self.channels.get(channel).map_or_else(Vec::new, |log| {
-            let start = log.entries.len().saturating_sub(limit);
-            log.entries.range(start..).cloned().collect()
-        })
+    /// The last `limit` messages of a channel before the number `before`, oldest first. What is missing there was pushed out,
+    /// as all before it was.
+    pub fn last_before(&self, channel: &str, before: u64, limit: usize) -> Missed {
+        let Some(log) = self.channels.get(channel) else {
+            return Missed {
+                recovered: true,
+                ..Missed::default()
+            };
+        };
+        let end = log.entries.partition_point(|e| e.position.seq < before);
+        let start = end.saturating_sub(limit);
+        Missed {
+            publications: log.entries.range(start..end).cloned().collect(),
+            recovered: true,
+            oldest: log.entries.front().cloned(),
+            more: start > 0,
+        }
+    }
+
+    /// The newest message of a channel.
+    pub fn newest(&self, channel: &str) -> Option<&Arc<Publication>> {
+        self.channels.get(channel)?.entries.back()
     }
 
     /// The number of the message in `channel` that has its publisher's `id`.
@@ -440,9 +473,9 @@ pub fn publication(note: WireNote, epoch: u32, now: Instant) -> Result<Publicati
     if let Some(id) = &note.id {
         check_custom_id(id)?;
     }
-    check_event(&note.event)?;
+    check_any_event(&note.event)?;
     Ok(Publication {
-        channel: Channel::parse(&note.channel)?,
+        channel: Channel::from_hub(&note.channel)?,
         position: Position {
             epoch,
             seq: note.seq,
@@ -629,6 +662,7 @@ mod tests {
                 .map(|(channel, seq)| (channel.to_string(), seq))
                 .collect(),
             notes: notes.iter().map(|note| wire_note(note, now)).collect(),
+            cached: Vec::new(),
         };
         into.restore(past).unwrap();
         into

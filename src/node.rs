@@ -3,6 +3,7 @@
 //!
 //! All methods may be called from any thread. Imports `config`, `broker`, `hub`'s mailbox and `backend`.
 
+mod attendance;
 mod look;
 mod succession;
 mod users;
@@ -11,12 +12,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use self::attendance::Attendance;
+pub use self::attendance::{Attending, MemberSummary};
 pub use self::look::{ChannelSummary, HistoryEntry, HistoryPage, Stats};
 use crate::auth::Auth;
 use crate::backend::workers::Workers;
 use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, Replies, ReplyTo};
 use crate::broker::memory::Memory;
-use crate::broker::{Broker, BrokerEvents, CatchUp, Resumed};
+use crate::broker::{Broker, BrokerEvents, CatchUp, Resumed, Since};
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::history::{Limits, Wanted};
 use crate::hub::Hub;
@@ -26,7 +30,9 @@ use crate::limits::Counts;
 use crate::message::{EventName, Payload, Publication, Publish};
 use crate::predecessor::Predecessor;
 use crate::session;
+use crate::tls::Tls;
 use crate::wire::control::Identity;
+use crate::wire::handover::Master;
 
 /// How often somebody who waits for room looks again.
 const ROOM_PAUSE: Duration = Duration::from_micros(200);
@@ -62,6 +68,9 @@ pub enum Failure {
 /// Takes the process number of a master and its [`Identity::generation`], see [`Node::adopt`].
 pub(crate) type Adopter = Box<dyn Fn(u32, u64) + Send + Sync>;
 
+/// Names the masters that were adopted and still live.
+pub(crate) type Masters = Box<dyn Fn() -> Vec<Master> + Send + Sync>;
+
 /// A server's coordinator.
 pub struct Node {
     config: Arc<Config>,
@@ -72,13 +81,16 @@ pub struct Node {
     address: OnceLock<String>,
     identity: OnceLock<Identity>,
     adopter: OnceLock<Adopter>,
+    masters: OnceLock<Masters>,
     numbers: AtomicU64,
     auth: Auth,
+    tls: Option<Tls>,
     addresses: Arc<Counts>,
     users: Arc<Counts>,
     predecessor: OnceLock<Predecessor>,
     /// Whether another hub has taken over.
     resigned: AtomicBool,
+    present: Attendance,
 }
 
 /// The hand-over of publications to the shards of this process.
@@ -119,10 +131,13 @@ impl Node {
             age: config.history_ttl,
             bytes: config.history_bytes,
         };
+        let cache = Cache::new(config.cache_channels.clone(), config.cache_bytes);
         let events = Shards(shards.clone());
+        let present = Attendance::new(&config);
         let auth = Auth::new(&config).map_err(std::io::Error::other)?;
+        let tls = Tls::new(&config).map_err(std::io::Error::other)?;
         Ok(Self {
-            broker: Memory::new(limits, u32::from_ne_bytes(epoch), events),
+            broker: Memory::new(limits, cache, u32::from_ne_bytes(epoch), events),
             config,
             shards,
             backend,
@@ -130,12 +145,15 @@ impl Node {
             address: OnceLock::new(),
             identity: OnceLock::new(),
             adopter: OnceLock::new(),
+            masters: OnceLock::new(),
             numbers: AtomicU64::new(0),
             auth,
+            tls,
             addresses: Arc::default(),
             users: Arc::default(),
             predecessor: OnceLock::new(),
             resigned: AtomicBool::new(false),
+            present,
         })
     }
 
@@ -175,6 +193,11 @@ impl Node {
         &self.auth
     }
 
+    /// How clients are spoken to in secret; none when they are not.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
     /// The connections of each address.
     pub fn addresses(&self) -> &Arc<Counts> {
         &self.addresses
@@ -191,6 +214,18 @@ impl Node {
         if let Some(adopter) = self.adopter.get() {
             adopter(master, generation);
         }
+    }
+
+    /// The PHP masters that it lives for.
+    pub fn masters(&self) -> Vec<Master> {
+        self.masters
+            .get()
+            .map_or_else(Vec::new, |masters| masters())
+    }
+
+    pub(crate) fn set_masters(&self, masters: Masters) {
+        // Set once, as the adopter is.
+        let _ = self.masters.set(masters);
     }
 
     pub(crate) fn set_adopter(&self, adopter: Adopter) {
@@ -307,9 +342,14 @@ impl Node {
     }
 
     /// Ends a connection's subscription. `false` when there was none.
-    pub fn unsubscribe(&self, who: ConnectionId, channel: Channel) -> Result<bool, Failure> {
+    pub fn unsubscribe(
+        self: &Arc<Self>,
+        who: ConnectionId,
+        channel: Channel,
+    ) -> Result<bool, Failure> {
+        let node = self.clone();
         self.ask_about(who, move |hub, slot| {
-            session::unsubscribe_for_php(hub, slot, &channel)
+            session::unsubscribe_for_php(&node, hub, slot, &channel)
         })
     }
 
@@ -409,7 +449,7 @@ impl Node {
     }
 
     /// See [`Broker::catch_up`].
-    pub fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp {
+    pub fn catch_up(&self, channels: &[Channel], since: Since<'_>) -> CatchUp {
         self.broker.catch_up(channels, since)
     }
 
@@ -428,10 +468,15 @@ impl Node {
         self.backend.clone().workers()
     }
 
-    /// Lets the broker forget what is too old, and the tokens' keys be read again.
+    /// Lets the broker forget what is too old, give up the members of presence channels that did not come back, and the
+    /// tokens' keys be read again.
     pub fn expire(&self) {
         self.broker.expire();
+        self.attendance().expire();
         self.auth.keep_house();
+        if let Some(tls) = &self.tls {
+            tls.keep_house();
+        }
     }
 
     /// The part of a shard that other threads reach.

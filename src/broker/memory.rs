@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::follow::{self, Feed, Follower};
-use super::{Broker, BrokerEvents, BrokerStats, CatchUp, Resumed};
+use super::{Broker, BrokerEvents, BrokerStats, CatchUp, Resumed, Since, Walk};
+use crate::cache::Cache;
 use crate::history::{self, History, Limits, Missed, Note, Past, Wanted};
 use crate::ids::{Channel, InvalidId, Position};
 use crate::message::{Publication, Publish, Terms};
@@ -25,6 +26,7 @@ struct State {
     epoch: u32,
     seq: u64,
     history: History,
+    cache: Cache,
     /// Nearly always none.
     followers: Vec<Follower>,
     /// Whether another broker gives the numbers, and this one is told: then it may be behind what clients know.
@@ -44,17 +46,20 @@ pub struct Snapshot {
     pub marks: Vec<(Channel, u64)>,
     /// What is kept, in the order of numbers.
     pub notes: Vec<Note>,
+    /// What is kept only as the newest of a cache channel.
+    pub cached: Vec<Note>,
     /// What comes after it.
     pub feed: Feed,
 }
 
 impl<E: BrokerEvents> Memory<E> {
     /// A broker that has seen nothing, with an epoch of its own.
-    pub fn new(limits: Limits, epoch: u32, events: E) -> Self {
+    pub fn new(limits: Limits, cache: Cache, epoch: u32, events: E) -> Self {
         let state = State {
             epoch,
             seq: 0,
             history: History::new(limits, 0),
+            cache,
             followers: Vec::new(),
             following: false,
         };
@@ -65,11 +70,21 @@ impl<E: BrokerEvents> Memory<E> {
     }
 
     /// Goes on with another broker's history, as long as nothing has been published here.
-    pub fn inherit(&self, past: Past) -> Result<(), InvalidId> {
+    pub fn inherit(&self, mut past: Past) -> Result<(), InvalidId> {
         let mut state = self.lock();
+        let now = Instant::now();
         state.epoch = past.epoch;
         state.seq = past.seq;
-        state.history.restore(past)
+        for note in std::mem::take(&mut past.cached) {
+            let publication = history::publication(note, past.epoch, now)?;
+            state.cache.put(&Arc::new(publication));
+        }
+        state.history.restore(past)?;
+        let (_, _, notes) = state.history.notes();
+        for note in notes.iter().filter(|note| note.store) {
+            state.cache.put(&note.publication);
+        }
+        Ok(())
     }
 
     /// Takes a snapshot and has the feed begin in the same moment. More than `limit` bytes should not wait in it.
@@ -78,7 +93,16 @@ impl<E: BrokerEvents> Memory<E> {
         let (follower, feed) = follow::feed(limit);
         state.followers.push(follower);
         let (forgotten, marks, notes) = state.history.notes();
+        let cached = state.cache.all().filter(|publication| {
+            let newest = state.history.newest(publication.channel.as_str());
+            !newest.is_some_and(|its| Arc::ptr_eq(its, publication))
+        });
+        let cached = cached.map(|publication| Note {
+            publication: publication.clone(),
+            store: true,
+        });
         Snapshot {
+            cached: cached.collect(),
             epoch: state.epoch,
             seq: state.seq,
             forgotten,
@@ -105,7 +129,7 @@ impl<E: BrokerEvents> Memory<E> {
         state.seq = note.seq;
         let store = note.store;
         let publication = Arc::new(history::publication(note, state.epoch, Instant::now())?);
-        state.history.add(&publication, store);
+        state.keep(&publication, store);
         state.pass_on(&publication, store);
         self.events.publication(publication);
         Ok(())
@@ -136,6 +160,26 @@ impl State {
             let newest = if self.following { u64::MAX } else { self.seq };
             history::in_epoch(since.parse().ok()?, self.epoch, newest)
         })
+    }
+
+    /// Puts a message where it may be asked for again.
+    fn keep(&mut self, publication: &Arc<Publication>, store: bool) {
+        self.history.add(publication, store);
+        if store {
+            self.cache.put(publication);
+        }
+    }
+
+    /// What a channel has after `since`. Its newest message counts also when history has forgotten it.
+    fn missed(&self, channel: &Channel, since: Option<u64>) -> Missed {
+        let mut missed = self.history.after(channel.as_str(), since);
+        let cached = self.cache.get(channel.as_str());
+        if let Some(cached) = cached.filter(|_| missed.publications.is_empty())
+            && since.is_none_or(|since| cached.position.seq > since)
+        {
+            missed.publications.push(cached.clone());
+        }
+        missed
     }
 
     /// Tells the followers.
@@ -184,7 +228,7 @@ impl<E: BrokerEvents> Broker for Memory<E> {
                 at,
                 terms: terms.clone(),
             });
-            state.history.add(&publication, store);
+            state.keep(&publication, store);
             state.pass_on(&publication, store);
             last = Some(publication.position);
             self.events.publication(publication);
@@ -197,20 +241,30 @@ impl<E: BrokerEvents> Broker for Memory<E> {
         }
     }
 
-    fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp {
+    fn catch_up(&self, channels: &[Channel], since: Since<'_>) -> CatchUp {
         let mut state = self.lock();
         state.history.expire(Instant::now());
         let mut seq = state.seq;
-        let missed = since.map_or_else(Vec::new, |since| {
-            let since = state.resolve(channels, since);
+        let is_new = |channel: &&Channel| since.id.is_none() || since.except.contains(channel);
+        let missed = since.id.map_or_else(Vec::new, |id| {
+            let since = state.resolve(channels, id);
             // What the client has of the broker ahead is on its way here, and not for it.
             seq = seq.max(since.unwrap_or(0));
-            channels
-                .iter()
-                .map(|channel| state.history.after(channel.as_str(), since))
-                .collect()
+            let missed = channels.iter().map(|channel| match is_new(&channel) {
+                true => Missed {
+                    recovered: true,
+                    ..Missed::default()
+                },
+                false => state.missed(channel, since),
+            });
+            missed.collect()
         });
+        let new = channels.iter().filter(is_new);
+        let newest = new.filter_map(|channel| state.cache.get(channel.as_str()));
+        let mut cached: Vec<_> = newest.cloned().collect();
+        cached.sort_unstable_by_key(|publication| publication.position.seq);
         CatchUp {
+            cached,
             position: Position {
                 epoch: state.epoch,
                 seq,
@@ -255,24 +309,21 @@ impl<E: BrokerEvents> Broker for Memory<E> {
         }
     }
 
-    fn history(&self, channel: &Channel, limit: usize, since: Option<&str>) -> Missed {
+    fn history(&self, channel: &Channel, limit: usize, walk: Walk<'_>) -> Missed {
         let mut state = self.lock();
         state.history.expire(Instant::now());
-        match since {
-            None => {
-                let all = state.history.after(channel.as_str(), Some(0));
-                let publications = state.history.newest(channel.as_str(), limit);
-                Missed {
-                    publications,
-                    ..all
-                }
-            }
-            Some(since) => {
-                let since = state.resolve(std::slice::from_ref(channel), since);
-                let mut missed = state.history.after(channel.as_str(), since);
-                missed.publications.truncate(limit);
-                missed
-            }
+        let place = |id| state.resolve(std::slice::from_ref(channel), id);
+        let (history, name) = (&state.history, channel.as_str());
+        match walk {
+            Walk::Newest => history.last_before(name, u64::MAX, limit),
+            Walk::After(id) => history.first_after(name, place(id), limit),
+            Walk::Before(id) => match place(id) {
+                Some(before) => history.last_before(name, before, limit),
+                None => Missed {
+                    oldest: history.after(name, None).oldest,
+                    ..Missed::default()
+                },
+            },
         }
     }
 
@@ -314,7 +365,12 @@ mod tests {
             age: Duration::from_secs(60),
             bytes: 1 << 20,
         };
-        Memory::new(limits, 7, Seen::default())
+        let cache = Cache::new(Vec::new(), 1 << 20);
+        Memory::new(limits, cache, 7, Seen::default())
+    }
+
+    fn from(id: Option<&str>) -> Since<'_> {
+        Since { id, except: &[] }
     }
 
     fn publish(channels: &[&str], id: Option<&str>) -> Publish {
@@ -346,7 +402,7 @@ mod tests {
         let broker = broker();
         broker.publish(publish(&["a", "b"], Some("x")));
         let channels = ["b", "a"].map(|name| Channel::parse(name).unwrap());
-        let caught = broker.catch_up(&channels, Some("x"));
+        let caught = broker.catch_up(&channels, from(Some("x")));
         let missed = caught.missed.iter().map(|m| m.publications.len());
         assert_eq!(missed.collect::<Vec<_>>(), [1, 0]);
     }
@@ -358,12 +414,12 @@ mod tests {
         assert_eq!(broker.publish(publish(&["a"], Some("x"))), "x");
         assert_eq!(broker.publish(publish(&["a"], None)), "00000007-2");
         for since in ["x", "00000007-1"] {
-            let caught = broker.catch_up(&a, Some(since));
+            let caught = broker.catch_up(&a, from(Some(since)));
             assert_eq!(caught.missed[0].publications.len(), 1, "{since}");
             assert!(caught.missed[0].recovered, "{since}");
         }
         for unknown in ["y", "00000008-1", "00000007-9", ""] {
-            let caught = broker.catch_up(&a, Some(unknown));
+            let caught = broker.catch_up(&a, from(Some(unknown)));
             assert!(!caught.missed[0].recovered, "{unknown}");
             assert_eq!(caught.missed[0].publications.len(), 2, "{unknown}");
         }

@@ -27,6 +27,17 @@ pub struct CatchUp {
     pub position: Position,
     /// For each channel asked about, in that order; empty when the client asked for no past.
     pub missed: Vec<Missed>,
+    /// The newest message of each cache channel of which the client has nothing, in the order of numbers.
+    pub cached: Vec<Arc<Publication>>,
+}
+
+/// From where on a client wants what it has missed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Since<'a> {
+    /// The newest id that it has; none when it has nothing yet.
+    pub id: Option<&'a str>,
+    /// The channels of which it has nothing all the same: `id` does not hold for these.
+    pub except: &'a [Channel],
 }
 
 /// What a client of the Mercure protocol has missed, on all its channels, and on all that fit its patterns.
@@ -53,14 +64,31 @@ pub struct BrokerStats {
     pub history_bytes: usize,
 }
 
+/// Which part of a channel's history.
+#[derive(Clone, Copy, Debug)]
+pub enum Walk<'a> {
+    /// The newest messages.
+    Newest,
+    /// The first after that with this id.
+    After(&'a str),
+    /// The last before it.
+    Before(&'a str),
+}
+
+impl<'a> From<Option<&'a str>> for Walk<'a> {
+    fn from(since: Option<&'a str>) -> Self {
+        since.map_or(Self::Newest, Self::After)
+    }
+}
+
 /// A place for publications.
 pub trait Broker: Send + Sync + 'static {
     /// Gives the message its place in each of its channels, keeps it, and hands it to every node. Returns the
     /// id of the last.
     fn publish(&self, publish: Publish) -> String;
 
-    /// The position now, and what the channels have after `since` (when given).
-    fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp;
+    /// The position now, and what the channels have after `since`.
+    fn catch_up(&self, channels: &[Channel], since: Since<'_>) -> CatchUp;
 
     /// What came after `since` on all channels that are wanted.
     fn resume(&self, since: &str, wanted: Wanted<'_>) -> Resumed;
@@ -68,8 +96,8 @@ pub trait Broker: Send + Sync + 'static {
     /// The position now.
     fn position(&self) -> Position;
 
-    /// The newest `limit` messages of a channel, or the first `limit` after `since`, oldest first.
-    fn history(&self, channel: &Channel, limit: usize, since: Option<&str>) -> Missed;
+    /// At most `limit` messages of a channel, oldest first.
+    fn history(&self, channel: &Channel, limit: usize, walk: Walk<'_>) -> Missed;
 
     /// Forgets what is too old. Called about once a second.
     fn expire(&self);

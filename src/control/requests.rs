@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
+use crate::broker::Walk;
 use crate::ids::{Channel, ConnectionId, InvalidId, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish};
 use crate::node::{Failure, Node};
-use crate::wire::control::{Request, Response, WireConnection, WireEntry, WireFailure};
+use crate::wire::control::{Request, Response, WireConnection, WireEntry, WireFailure, WireMember};
 
 /// What becomes of a request on a thread that must not wait.
 #[derive(Debug)]
@@ -103,19 +104,34 @@ pub fn ask(node: &Arc<Node>, request: Request<'_>) -> Response {
             channel,
             limit,
             since,
+            before,
         } => match Channel::parse(&channel) {
-            Ok(channel) => node.history(&channel, limit, since.as_deref()).map(|page| {
-                let entry = |e: crate::node::HistoryEntry| WireEntry {
-                    id: e.id,
-                    event: e.event.as_str().to_owned(),
-                    payload: e.payload.into(),
-                    age: e.age,
+            Ok(channel) => node
+                .history(&channel, limit, walk(since.as_deref(), before.as_deref()))
+                .map(|page| {
+                    let entry = |e: crate::node::HistoryEntry| WireEntry {
+                        id: e.id,
+                        event: e.event.as_str().to_owned(),
+                        payload: e.payload.into(),
+                        age: e.age,
+                    };
+                    Response::History {
+                        entries: page.entries.into_iter().map(entry).collect(),
+                        recovered: page.recovered,
+                        oldest: page.oldest,
+                        more: page.more,
+                    }
+                }),
+            Err(invalid) => return bad(invalid),
+        },
+        Request::Members { channel } => match Channel::parse(&channel) {
+            Ok(channel) => node.members(&channel).map(|list| {
+                let member = |m: crate::node::MemberSummary| WireMember {
+                    user: m.user.to_string(),
+                    info: m.info.map(|info| info.get().to_owned()),
+                    connections: m.connections,
                 };
-                Response::History {
-                    entries: page.entries.into_iter().map(entry).collect(),
-                    recovered: page.recovered,
-                    oldest: page.oldest,
-                }
+                Response::Members(list.into_iter().map(member).collect())
             }),
             Err(invalid) => return bad(invalid),
         },
@@ -134,6 +150,10 @@ pub fn ask(node: &Arc<Node>, request: Request<'_>) -> Response {
         }
     };
     finish(asked)
+}
+
+fn walk<'a>(since: Option<&'a str>, before: Option<&'a str>) -> Walk<'a> {
+    before.map_or(since.into(), Walk::Before)
 }
 
 fn wire_connection(info: &ConnectionInfo) -> WireConnection {

@@ -138,7 +138,7 @@ pub fn list(node: &Node, found: &Found) -> Option<(Vec<u8>, String)> {
         _ => mercure::urn(position),
     };
     let mut subscriptions = Vec::new();
-    for info in node.everybody() {
+    for info in node.all_connections() {
         for topic in topics_of(&info) {
             if found.topic.as_ref().is_none_or(|its| *its == topic) {
                 let document = document(&info, &topic);

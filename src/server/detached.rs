@@ -174,7 +174,11 @@ fn inherit(birth: &Birth) -> Result<Listeners, i32> {
     {
         return Err(0);
     }
-    let error = match takeover::take_if(&birth.config, |hub| is_outdated(hub, &birth.worker)) {
+    // With settings that cannot be used nobody is to be disturbed.
+    let taken = super::check_files(&birth.config)
+        .map_err(TakeoverError::from)
+        .and_then(|()| takeover::take_if(&birth.config, |hub| is_outdated(hub, &birth.worker)));
+    let error = match taken {
         Ok(listeners) => return Ok(listeners),
         // Another worker was faster.
         Err(TakeoverError::Underway(_) | TakeoverError::Needless(_)) => return Err(0),
@@ -182,7 +186,7 @@ fn inherit(birth: &Birth) -> Result<Listeners, i32> {
         Err(TakeoverError::Absent(_)) => return Err(0),
         Err(error) => error,
     };
-    tracing::error!("{error}; it serves on as it is");
+    tracing::error!("{error}; the server that runs serves on as it is");
     if let Some(tried) = tried(&birth.config) {
         let mut record = Record::read(&tried);
         record.started(&birth.name());
@@ -217,6 +221,8 @@ fn serve(birth: &Birth, listeners: Listeners, address: &str) -> io::Result<()> {
     let masters = Arc::new(Masters::new()?);
     masters.adopt(birth.worker.master);
     let adopting = masters.clone();
+    let living = masters.clone();
+    node.set_masters(Box::new(move || living.living()));
     let newest = AtomicU64::new(birth.worker.generation);
     node.set_adopter(Box::new(move |master, generation| {
         adopting.adopt(master);
@@ -230,7 +236,11 @@ fn serve(birth: &Birth, listeners: Listeners, address: &str) -> io::Result<()> {
     let linger = config.linger;
     // Never joined: it ends with the process.
     spawn("rt-masters", move || masters.watch(&signals, linger, &stop))?;
-    tracing::info!("process {} is the server on {address}", std::process::id());
+    let tls = node.tls().map_or("", |_| ", with TLS");
+    tracing::info!(
+        "process {} is the server on {address}{tls}",
+        std::process::id()
+    );
     run(listeners, node, shutdown)
 }
 

@@ -13,6 +13,7 @@ use crate::auth::KeysError;
 use crate::config::ListenAddress;
 use crate::control::election::NotElected;
 use crate::procfs::Process;
+use crate::tls::TlsError;
 
 /// Connections that the kernel completes before they are accepted. It takes at most net.core.somaxconn.
 const BACKLOG: i32 = 4096;
@@ -56,6 +57,9 @@ pub enum StartError {
     /// The keys of tokens cannot be read.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// The certificate or its key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Anything else about the address.
     #[error("cannot listen on {address} (realtime.listen): {error}")]
     Listen {

@@ -8,6 +8,7 @@ pub mod detached;
 mod doors;
 mod drain;
 mod executors;
+mod heap;
 mod listen;
 mod logfile;
 mod logging;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 
 use self::accept::Accepted;
 use self::doors::Doors;
+use self::heap::Heap;
 pub use self::listen::{Listener, StartError};
 pub use self::logging::PhpLog;
 pub use self::process::is_patient;
@@ -45,12 +47,16 @@ use crate::hub::mailbox::Shard;
 use crate::hub::packed::Packed;
 use crate::node::Node;
 use crate::predecessor::Predecessor;
+use crate::pusher::{self, Pusher};
+use crate::tls::Tls;
 use crate::transport::Polls;
 use crate::wire::control::Identity;
 use crate::wire::handover::Estate;
 
 /// How often the history is looked through for what is too old.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// After how many of those the heap is looked at, which walks over all that is free in it.
+const HEAP_LOOKS: usize = 5;
 
 /// Within what time clients are closed to whom nothing can be delivered any more, by a hub that another has taken over
 /// from.
@@ -91,6 +97,7 @@ pub type Shutdown = watch::Receiver<bool>;
 pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Result<()> {
     let config = node.config().clone();
     let polls = Arc::new(Polls::default());
+    let (pusher, webhooks) = Pusher::new(&config);
     let (stop, stopping) = watch::channel(false);
     let (leave, leaving) = watch::channel(None);
     let mut shards = Vec::new();
@@ -98,7 +105,7 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
         shards.push(shard::start(
             index,
             node.clone(),
-            polls.clone(),
+            (polls.clone(), pusher.clone()),
             stopping.clone(),
             leaving.clone(),
         )?);
@@ -123,12 +130,13 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
     let control = Rc::new(control);
     let serving = serve(
         (clients, control.clone(), legacy),
-        node,
+        node.clone(),
         senders,
         links.clone(),
         shutdown,
         leave,
     );
+    local.spawn_local(pusher::run(pusher, node, webhooks));
     let result = local.block_on(&runtime, serving);
     // Also when it never served: the shards wait for it.
     let _ = stop.send(true);
@@ -150,6 +158,7 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
 fn check_files(config: &Config) -> Result<(), StartError> {
     // Read once more with the node.
     Auth::new(config)?;
+    Tls::new(config)?;
     let Some(directory) = &config.docroot else {
         return Ok(());
     };
@@ -176,7 +185,7 @@ async fn serve(
         let (predecessor, asks) = Predecessor::new();
         node.succeed(link.is_some().then_some(predecessor));
         if let Some(link) = link {
-            tokio::task::spawn_local(relay::run(link, node.feed(), asks));
+            tokio::task::spawn_local(relay::run(link, node.clone(), node.feed(), asks));
         }
     }
     let (takers, mut taking) = mpsc::channel(1);
@@ -212,8 +221,22 @@ async fn serve(
 /// Hands over to the first who wants to take over and can.
 async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io::Result<Successor> {
     let config = doors.node.config().clone();
+    let mut look = tokio::time::interval(HOUSEKEEPING);
+    // Whatever is wrong with the socket is told once.
+    let mut told = None;
     loop {
-        let Some(taker) = takers.recv().await else {
+        let taker = tokio::select! {
+            taker = takers.recv() => taker,
+            _ = look.tick() => {
+                let wrong = doors.look_after().err().map(|error| error.to_string());
+                if let Some(error) = wrong.as_ref().filter(|_| wrong != told) {
+                    tracing::error!("nobody finds this server any more: {error}");
+                }
+                told = wrong;
+                continue;
+            }
+        };
+        let Some(taker) = taker else {
             // Its sender is in `doors`.
             return std::future::pending().await;
         };
@@ -226,6 +249,7 @@ async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io:
                 .node
                 .workers()
                 .map_or(0, |workers| workers.attached_interest().to_bits()),
+            masters: doors.node.masters(),
         };
         let same_version = taker.same_version;
         let (node, control, clients) = (
@@ -297,9 +321,13 @@ async fn part(successor: Successor, doors: &Doors, leave: &watch::Sender<Option<
 
 async fn keep_house(node: Arc<Node>) {
     let mut interval = tokio::time::interval(HOUSEKEEPING);
-    loop {
+    let mut heap = Heap::default();
+    for tick in 1_usize.. {
         interval.tick().await;
         node.expire();
+        if tick.is_multiple_of(HEAP_LOOKS) {
+            heap.look();
+        }
     }
 }
 

@@ -64,6 +64,17 @@ pub(super) async fn relay(
             Payload::Json(json.into())
         }
     };
+    let event = match event {
+        // Others there know the client by a name.
+        EventName::Other(name) if channel.is_presence() && way == Past::ClientEvent => {
+            let by = from.user().map(Into::into);
+            by.map_or(EventName::Other(name.clone()), |by| EventName::Said {
+                name,
+                by,
+            })
+        }
+        event => event,
+    };
     let publish = Publish {
         channels: vec![channel],
         payload,

@@ -13,6 +13,7 @@ pub mod handover;
 pub mod mercure;
 pub mod native;
 pub mod output;
+pub mod pusher;
 pub mod sse;
 pub mod websocket;
 
@@ -30,6 +31,8 @@ pub enum Format {
     Native(Packing),
     /// A WebSocket frame that is the payload (`/raw`).
     Raw(Packing),
+    /// A WebSocket text frame with an event of the Pusher protocol (`/app/{key}`).
+    Pusher(Packing),
     /// Server-Sent Events.
     Sse {
         /// What an event's data is.
@@ -68,7 +71,7 @@ pub enum Body {
 
 impl Format {
     /// How many different formats there are.
-    pub const COUNT: usize = 9 + 2 * Packing::COUNT;
+    pub const COUNT: usize = 9 + 3 * Packing::COUNT;
 
     /// A number below [`Format::COUNT`] of its own.
     pub fn index(self) -> usize {
@@ -78,15 +81,23 @@ impl Format {
             Self::Stream { body } => 7 + body.index(),
             Self::Native(packing) => 9 + packing.index(),
             Self::Raw(packing) => 9 + Packing::COUNT + packing.index(),
+            Self::Pusher(packing) => 9 + 2 * Packing::COUNT + packing.index(),
         }
     }
 
     /// How messages are compressed in it.
     pub fn packing(self) -> Packing {
         match self {
-            Self::Native(packing) | Self::Raw(packing) => packing,
+            Self::Native(packing) | Self::Raw(packing) | Self::Pusher(packing) => packing,
             Self::Sse { .. } | Self::Stream { .. } | Self::Object => Packing::Plain,
         }
+    }
+}
+
+impl Format {
+    /// Whether it is spoken over a WebSocket, whose client answers a heartbeat.
+    pub fn is_websocket(self) -> bool {
+        matches!(self, Self::Native(_) | Self::Raw(_) | Self::Pusher(_))
     }
 }
 
@@ -168,6 +179,7 @@ pub fn encode(message: &Outgoing<'_>, format: Format, packer: &mut Packer) -> By
     match format {
         Format::Native(packing) => websocket::text(&envelope::message(message), packing, packer),
         Format::Raw(packing) => websocket::raw(message.payload, packing, packer),
+        Format::Pusher(packing) => websocket::text(&pusher::message(message), packing, packer),
         Format::Object => envelope::message(message).into(),
         Format::Sse { flavour, body } => body.frame(match flavour {
             Flavour::Data => sse::message(message, false),
@@ -188,6 +200,7 @@ pub fn encode_server_frame(frame: &envelope::ServerFrame<'_>, format: Format) ->
     match format {
         Format::Native(_) => Some(websocket::plain_text(&json())),
         Format::Raw(_) | Format::Object => None,
+        Format::Pusher(_) => pusher::server_frame(frame).map(|json| websocket::plain_text(&json)),
         Format::Sse { flavour, body } => match flavour {
             Flavour::Data => sse::server_frame(frame, false).map(|text| body.frame(text)),
             Flavour::Meta => sse::server_frame(frame, true).map(|text| body.frame(text)),
@@ -205,8 +218,19 @@ pub fn encode_server_frame(frame: &envelope::ServerFrame<'_>, format: Format) ->
 pub fn heartbeat(format: Format) -> Bytes {
     match format {
         Format::Native(_) | Format::Raw(_) => Bytes::from_static(websocket::PING),
+        Format::Pusher(_) => websocket::plain_text(&pusher::ping()),
         Format::Sse { body, .. } => body.frame(b":\n\n".to_vec()),
         Format::Stream { body } => body.frame(b"\n".to_vec()),
+        Format::Object => Bytes::new(),
+    }
+}
+
+/// The last that a connection with `format` gets.
+pub fn farewell(format: Format, code: u16, reason: &str) -> Bytes {
+    match format {
+        Format::Native(_) | Format::Raw(_) => websocket::close(code, reason),
+        Format::Pusher(_) => pusher::farewell(code, reason),
+        Format::Sse { body, .. } | Format::Stream { body } => Bytes::from_static(body.end()),
         Format::Object => Bytes::new(),
     }
 }

@@ -51,7 +51,9 @@ pub fn server_frame(frame: &ServerFrame<'_>, meta: bool) -> Option<Vec<u8>> {
         ServerFrame::Subscribed { .. } => b"realtime.subscribed",
         ServerFrame::Unsubscribed { .. } => b"realtime.unsubscribed",
         ServerFrame::Error { .. } => b"realtime.error",
-        ServerFrame::Token { .. } | ServerFrame::Pong { .. } => return None,
+        ServerFrame::Presence { .. } | ServerFrame::Token { .. } | ServerFrame::Pong { .. } => {
+            return None;
+        }
     };
     let mut out = Vec::new();
     if meta {

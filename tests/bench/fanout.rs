@@ -10,6 +10,7 @@ use crate::fpm::Pool;
 use crate::process::{self, Process, Publisher, Server, Setup};
 use crate::report::{Figure, Report};
 use crate::stats::median;
+use crate::tls;
 use crate::wire::Kind;
 use crate::{MESSAGE, Outcome, Plan};
 
@@ -108,15 +109,14 @@ impl Contestant {
     fn server(setup: &Setup, kind: Kind) -> Outcome<(Server, String)> {
         // A name that no other server of this run had.
         let socket = format!("{}-{}.sock", kind.name(), crate::cpu::now());
-        let server = Server::php(
-            setup,
-            &setup.cores.server,
-            "publish.php",
-            &socket,
-            true,
-            // Thousands that opened together would be pinged together, in the middle of one taking or another.
-            &[("ping_interval", "3600")],
-        )?;
+        // Thousands that opened together would be pinged together, in the middle of one taking or another.
+        let mut settings = vec![("ping_interval", "3600")];
+        let files = tls::settings(setup);
+        if kind.is_secure() {
+            settings.extend(files.iter().map(|(name, path)| (*name, &**path)));
+        }
+        let cores = &setup.cores.server;
+        let server = Server::php(setup, cores, "publish.php", &socket, true, &settings)?;
         Ok((server, socket))
     }
 

@@ -445,6 +445,34 @@ fn a_newer_build_takes_over() {
 }
 
 #[test]
+fn a_new_hub_lives_for_all_masters_of_the_old_one() {
+    let directory = directory();
+    let mut old = Worker::start(&directory, &[]);
+    let hub = Hub::of(&directory);
+    let socket = directory.path().join("hub.sock");
+    // This test's own parent is a second one, and says no more from here on.
+    let me = Introduction {
+        master: std::process::id(),
+        generation: 1,
+        fingerprint: "a".into(),
+    };
+    drop(Link::connect_as(&socket, PATIENCE, Some(me)).unwrap());
+    let mut new = Worker::send("take", &directory, (2, "b"), &[]);
+    assert_eq!(new.answer, "ok");
+    hub.await_end();
+    let next = Hub::of(&directory);
+    assert_eq!(next.link.identity().generation, 2);
+    for worker in [&mut old, &mut new] {
+        worker.kill();
+    }
+    // Longer than realtime.linger.
+    std::thread::sleep(Duration::from_millis(2500));
+    assert!(next.is_alive());
+    next.signal(libc::SIGTERM);
+    next.await_end();
+}
+
+#[test]
 fn of_many_workers_of_a_new_build_one_takes_over() {
     let directory = directory();
     let _old = Worker::start(&directory, &[]);
