@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::ids::{Channel, ConnectionId, InvalidId, Position, check_any_event, check_custom_id};
+use crate::ids::{Channel, ConnectionId, InvalidId, Position, check_custom_id, check_event};
 use crate::message::{EventName, Payload, Publication};
 use crate::wire::handover::WireNote;
 
@@ -44,36 +44,6 @@ pub struct History {
     ids: usize,
     /// The newest number that was ever pushed out of a channel of which nothing is left.
     forgotten: u64,
-    /// What was pushed out since somebody asked; none when nobody does.
-    changes: Option<Changes>,
-}
-
-/// What `store` has to know beside the messages themselves.
-#[derive(Debug, Default)]
-pub struct Changes {
-    /// What has become of messages, in this order.
-    pub fates: Vec<Fate>,
-    /// Channels of which something was pushed out, or that came or went.
-    touched: Vec<Channel>,
-}
-
-/// What has become of a message.
-#[derive(Clone, Debug)]
-pub enum Fate {
-    /// Nothing is left of the message with that number.
-    Gone(u64),
-    /// Only its publisher's id is left of this message.
-    Faded(Arc<Publication>),
-}
-
-impl Fate {
-    /// The message's number.
-    pub fn seq(&self) -> u64 {
-        match self {
-            Self::Gone(seq) => *seq,
-            Self::Faded(publication) => publication.position.seq,
-        }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -84,8 +54,6 @@ struct Log {
     /// The publishers' own ids, for as long as a message would be kept.
     ids: HashMap<Box<str>, u64>,
     ids_order: VecDeque<(u64, Box<str>)>,
-    /// Whether it is among those that were touched.
-    touched: bool,
 }
 
 /// A message, and whether history keeps it.
@@ -97,7 +65,7 @@ pub struct Note {
     pub store: bool,
 }
 
-/// What a channel's history has after a position, or before one.
+/// What a channel's history has after a position.
 #[derive(Debug, Default)]
 pub struct Missed {
     /// The messages, oldest first.
@@ -106,8 +74,6 @@ pub struct Missed {
     pub recovered: bool,
     /// The oldest that is left.
     pub oldest: Option<Arc<Publication>>,
-    /// Whether there are more that way.
-    pub more: bool,
 }
 
 /// A history on its way from one hub to the next.
@@ -123,8 +89,6 @@ pub struct Past {
     pub marks: Vec<(String, u64)>,
     /// What there is, in the order of numbers.
     pub notes: Vec<WireNote>,
-    /// What there is only as the newest of a cache channel.
-    pub cached: Vec<WireNote>,
 }
 
 impl History {
@@ -138,52 +102,6 @@ impl History {
             messages: 0,
             ids: 0,
             forgotten: epoch_start,
-            changes: None,
-        }
-    }
-
-    /// From here on it notes what it pushes out, or no longer does.
-    pub fn watch(&mut self, on: bool) {
-        self.changes = on.then(Changes::default);
-        for log in self.channels.values_mut() {
-            log.touched = false;
-        }
-    }
-
-    /// Puts into `fates` and `marks` what has changed since the last call: what has become of messages, and the newest number that
-    /// was pushed out of each channel (none when nothing is left of it).
-    pub fn take_changes(&mut self, fates: &mut Vec<Fate>, marks: &mut Vec<(Channel, Option<u64>)>) {
-        let Some(changes) = &mut self.changes else {
-            return;
-        };
-        fates.append(&mut changes.fates);
-        for channel in changes.touched.drain(..) {
-            let log = self.channels.get_mut(channel.as_str());
-            let mark = log.map(|log| {
-                log.touched = false;
-                log.forgotten
-            });
-            marks.push((channel, mark));
-        }
-    }
-
-    /// Whether anything has changed since then.
-    pub fn has_changed(&self) -> bool {
-        let changes = self.changes.as_ref();
-        changes.is_some_and(|it| !it.fates.is_empty() || !it.touched.is_empty())
-    }
-
-    /// The newest number that was pushed out of a channel of which nothing is left.
-    pub fn forgotten(&self) -> u64 {
-        self.forgotten
-    }
-
-    /// What was published up to `seq` may be incomplete, in every channel.
-    pub fn doubt(&mut self, seq: u64) {
-        self.forgotten = self.forgotten.max(seq);
-        for (channel, log) in &mut self.channels {
-            log.forgotten = log.forgotten.max(seq);
-            log.touch(&mut self.changes, channel);
         }
     }
 
@@ -230,7 +148,7 @@ impl History {
     pub fn restore(&mut self, past: Past) -> Result<(), InvalidId> {
         self.forgotten = past.forgotten;
         for (name, forgotten) in past.marks {
-            let channel = Channel::from_hub(&name)?;
+            let channel = Channel::parse(&name)?;
             let log = Log {
                 forgotten,
                 ..Log::default()
@@ -241,13 +159,7 @@ impl History {
             }
         }
         let now = Instant::now();
-        let mut newest = 0;
         for note in past.notes {
-            // Everything here relies on the order of numbers: what has lost its place is lost.
-            if note.seq <= newest {
-                continue;
-            }
-            newest = note.seq;
             let store = note.store;
             self.add(&Arc::new(publication(note, past.epoch, now)?), store);
         }
@@ -255,10 +167,8 @@ impl History {
         let empty = |log: &Log| log.entries.is_empty() && log.ids_order.is_empty();
         let forgotten = &mut self.forgotten;
         let bytes = &mut self.bytes;
-        let changes = &mut self.changes;
         self.channels.retain(|channel, log| {
             if empty(log) {
-                log.touch(changes, channel);
                 *forgotten = (*forgotten).max(log.forgotten);
                 *bytes -= channel_cost(channel);
             }
@@ -290,7 +200,6 @@ impl History {
             self.forgotten = seq;
             if let Some(log) = self.channels.get_mut(&publication.channel) {
                 log.forgotten = seq;
-                log.touch(&mut self.changes, &publication.channel);
             }
         }
         if !keep && publication.id.is_none() {
@@ -298,23 +207,20 @@ impl History {
         }
         // A channel that comes back may have been here before: what was forgotten then is still missing.
         let forgotten = self.forgotten;
-        let changes = &mut self.changes;
         let log = self
             .channels
             .entry(publication.channel.clone())
             .or_insert_with(|| {
                 self.bytes += channel_cost(&publication.channel);
-                let mut log = Log {
+                Log {
                     forgotten,
                     ..Log::default()
-                };
-                log.touch(changes, &publication.channel);
-                log
+                }
             });
         let mut freed = 0;
         if let Some(id) = &publication.id {
             if log.ids_order.len() >= self.limits.count.max(100) {
-                freed += log.forget_oldest_id(changes);
+                freed += log.forget_oldest_id();
                 self.ids -= 1;
             }
             log.ids.insert(id.clone(), seq);
@@ -324,7 +230,7 @@ impl History {
         }
         if keep {
             if log.entries.len() >= self.limits.count {
-                freed += log.forget_oldest(changes);
+                freed += log.forget_oldest();
                 self.messages -= 1;
             }
             log.entries.push_back(publication.clone());
@@ -352,11 +258,6 @@ impl History {
 
     /// What `channel` has after `since`, a number of this history; `None` for a position that is not of it.
     pub fn after(&self, channel: &str, since: Option<u64>) -> Missed {
-        self.first_after(channel, since, usize::MAX)
-    }
-
-    /// The first `limit` of those.
-    pub fn first_after(&self, channel: &str, since: Option<u64>, limit: usize) -> Missed {
         let Some(log) = self.channels.get(channel) else {
             let recovered = since.is_some_and(|since| since >= self.forgotten);
             return Missed {
@@ -368,37 +269,19 @@ impl History {
         let start = since.map_or(0, |since| {
             log.entries.partition_point(|e| e.position.seq <= since)
         });
-        let end = start.saturating_add(limit).min(log.entries.len());
         Missed {
-            publications: log.entries.range(start..end).cloned().collect(),
+            publications: log.entries.range(start..).cloned().collect(),
             recovered,
             oldest: log.entries.front().cloned(),
-            more: end < log.entries.len(),
         }
     }
 
-    /// The last `limit` messages of a channel before the number `before`, oldest first. What is missing there was pushed out,
-    /// as all before it was.
-    pub fn last_before(&self, channel: &str, before: u64, limit: usize) -> Missed {
-        let Some(log) = self.channels.get(channel) else {
-            return Missed {
-                recovered: true,
-                ..Missed::default()
-            };
-        };
-        let end = log.entries.partition_point(|e| e.position.seq < before);
-        let start = end.saturating_sub(limit);
-        Missed {
-            publications: log.entries.range(start..end).cloned().collect(),
-            recovered: true,
-            oldest: log.entries.front().cloned(),
-            more: start > 0,
-        }
-    }
-
-    /// The newest message of a channel.
-    pub fn newest(&self, channel: &str) -> Option<&Arc<Publication>> {
-        self.channels.get(channel)?.entries.back()
+    /// The newest `limit` messages of a channel, oldest first.
+    pub fn newest(&self, channel: &str, limit: usize) -> Vec<Arc<Publication>> {
+        self.channels.get(channel).map_or_else(Vec::new, |log| {
+            let start = log.entries.len().saturating_sub(limit);
+            log.entries.range(start..).cloned().collect()
+        })
     }
 
     /// The number of the message in `channel` that has its publisher's `id`.
@@ -425,16 +308,15 @@ impl History {
             return true;
         };
         while log.entries.front().is_some_and(|e| e.position.seq <= seq) {
-            self.bytes -= log.forget_oldest(&mut self.changes);
+            self.bytes -= log.forget_oldest();
             self.messages -= 1;
         }
         while log.ids_order.front().is_some_and(|(of, _)| *of <= seq) {
-            self.bytes -= log.forget_oldest_id(&mut self.changes);
+            self.bytes -= log.forget_oldest_id();
             self.ids -= 1;
         }
         if log.entries.is_empty() && log.ids_order.is_empty() {
             self.forgotten = self.forgotten.max(log.forgotten);
-            log.touch(&mut self.changes, &channel);
             self.channels.remove(channel.as_str());
             self.bytes -= channel_cost(&channel);
         }
@@ -454,44 +336,17 @@ impl History {
 }
 
 impl Log {
-    /// Has it looked at when changes are asked for.
-    fn touch(&mut self, changes: &mut Option<Changes>, channel: &Channel) {
-        if let Some(changes) = changes
-            && !self.touched
-        {
-            self.touched = true;
-            changes.touched.push(channel.clone());
-        }
-    }
-
     /// Returns the bytes that became free.
-    fn forget_oldest(&mut self, changes: &mut Option<Changes>) -> usize {
+    fn forget_oldest(&mut self) -> usize {
         self.entries.pop_front().map_or(0, |oldest| {
-            let seq = oldest.position.seq;
-            self.forgotten = self.forgotten.max(seq);
-            let is_known = |id: &str| self.ids.get(id) == Some(&seq);
-            let faded = oldest.id.as_deref().is_some_and(is_known);
-            self.touch(changes, &oldest.channel);
-            if let Some(changes) = changes {
-                changes.fates.push(match faded {
-                    true => Fate::Faded(oldest.clone()),
-                    false => Fate::Gone(seq),
-                });
-            }
+            self.forgotten = oldest.position.seq;
             cost(&oldest)
         })
     }
 
-    fn forget_oldest_id(&mut self, changes: &mut Option<Changes>) -> usize {
-        self.ids_order.pop_front().map_or(0, |(seq, id)| {
+    fn forget_oldest_id(&mut self) -> usize {
+        self.ids_order.pop_front().map_or(0, |(_, id)| {
             self.ids.remove(&id);
-            // What is pushed out is older than what is left.
-            let front = self.entries.front();
-            if let Some(changes) = changes
-                && front.is_none_or(|oldest| seq < oldest.position.seq)
-            {
-                changes.fates.push(Fate::Gone(seq));
-            }
             id_cost(&id)
         })
     }
@@ -514,9 +369,9 @@ pub fn publication(note: WireNote, epoch: u32, now: Instant) -> Result<Publicati
     if let Some(id) = &note.id {
         check_custom_id(id)?;
     }
-    check_any_event(&note.event)?;
+    check_event(&note.event)?;
     Ok(Publication {
-        channel: Channel::from_hub(&note.channel)?,
+        channel: Channel::parse(&note.channel)?,
         position: Position {
             epoch,
             seq: note.seq,
@@ -676,7 +531,6 @@ mod tests {
                 .map(|(channel, seq)| (channel.to_string(), seq))
                 .collect(),
             notes: notes.iter().map(|note| wire_note(note, now)).collect(),
-            cached: Vec::new(),
         };
         into.restore(past).unwrap();
         into

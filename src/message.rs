@@ -3,7 +3,7 @@
 //! Built by `php` or `control` (outbound) and by the transports (inbound), carried through `node`, and
 //! read by `wire`, which turns them into bytes. Imports `ids` and `auth`.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -39,28 +39,15 @@ impl Payload {
 pub enum EventName {
     /// `message`, the default.
     Message,
-    /// Somebody has come to a presence channel: the server's own.
-    Join,
-    /// Somebody has left one: the server's own.
-    Leave,
     /// Any other.
     Other(Arc<str>),
-    /// A client event (`client-…`) of somebody that others on the channel know.
-    Said {
-        /// The event.
-        name: Arc<str>,
-        /// As whom.
-        by: Arc<str>,
-    },
 }
 
 impl EventName {
-    /// Takes a name that [`crate::ids::check_event`] has accepted, or one of the server's own.
+    /// Takes a name that [`crate::ids::check_event`] has accepted.
     pub fn new(name: &str) -> Self {
         match name {
             "message" => Self::Message,
-            "realtime.join" => Self::Join,
-            "realtime.leave" => Self::Leave,
             other => Self::Other(other.into()),
         }
     }
@@ -69,23 +56,8 @@ impl EventName {
     pub fn as_str(&self) -> &str {
         match self {
             Self::Message => "message",
-            Self::Join => "realtime.join",
-            Self::Leave => "realtime.leave",
-            Self::Other(name) | Self::Said { name, .. } => name,
+            Self::Other(name) => name,
         }
-    }
-
-    /// As whom a client said it, if others know it by a name.
-    pub fn by(&self) -> Option<&str> {
-        match self {
-            Self::Said { by, .. } => Some(by),
-            _ => None,
-        }
-    }
-
-    /// Whether it tells who is on a channel, and is no message.
-    pub fn is_presence(&self) -> bool {
-        matches!(self, Self::Join | Self::Leave)
     }
 }
 
@@ -150,20 +122,17 @@ pub enum Transport {
     Poll,
     /// `POST /publish` of a client that has no other connection.
     Http,
-    /// `/app/{key}`: the Pusher protocol over WebSocket.
-    Pusher,
 }
 
 impl Transport {
     /// All of them, in the order of [`Transport::index`].
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 6] = [
         Self::WebSocket,
         Self::Raw,
         Self::Sse,
         Self::Stream,
         Self::Poll,
         Self::Http,
-        Self::Pusher,
     ];
 
     /// Its place in [`Transport::ALL`].
@@ -180,7 +149,6 @@ impl Transport {
             Self::Stream => "stream",
             Self::Poll => "poll",
             Self::Http => "http",
-            Self::Pusher => "pusher",
         }
     }
 }
@@ -207,8 +175,8 @@ pub struct ConnectionInfo {
     // A lock because shards, the control thread and PHP's own thread hold the same connection; taken only when an
     // event is handed out or its outcome comes back.
     state: Mutex<Option<Box<str>>>,
-    /// Who it is: the `sub` of its token, or as whom it has signed in since.
-    user: OnceLock<Box<str>>,
+    /// Who it is: the `sub` of its token.
+    user: Option<Box<str>>,
     /// What its token allows; none without a token. Another when the client has refreshed it, of the same user.
     // A lock because `rt_revoke()` looks from other threads; taken for a clone of the pointer.
     grant: Mutex<Option<Arc<Grant>>>,
@@ -251,7 +219,7 @@ impl ConnectionInfo {
             key,
             head: head.into_boxed_str(),
             state: Mutex::default(),
-            user: OnceLock::new(),
+            user: None,
             grant: Mutex::default(),
         }
     }
@@ -259,7 +227,7 @@ impl ConnectionInfo {
     /// With what its token says.
     pub fn with_grant(self, grant: Option<Grant>) -> Self {
         Self {
-            user: known(grant.as_ref().and_then(|grant| grant.user.clone())),
+            user: grant.as_ref().and_then(|grant| grant.user.clone()),
             grant: Mutex::new(grant.map(Arc::new)),
             ..self
         }
@@ -267,10 +235,7 @@ impl ConnectionInfo {
 
     /// As [`ConnectionInfo::user`] of the same connection elsewhere.
     pub fn with_user(self, user: Option<Box<str>>) -> Self {
-        Self {
-            user: known(user),
-            ..self
-        }
+        Self { user, ..self }
     }
 
     /// The same connection rebuilt from [`ConnectionInfo::head`], as the control socket carries it.
@@ -283,7 +248,7 @@ impl ConnectionInfo {
             key: 0,
             head: head.into(),
             state: Mutex::default(),
-            user: OnceLock::new(),
+            user: None,
             grant: Mutex::default(),
         }
     }
@@ -293,14 +258,9 @@ impl ConnectionInfo {
         auth::is_same(&self.key.to_ne_bytes(), &key.to_ne_bytes())
     }
 
-    /// Who it is, if its token said so or it has signed in.
+    /// Who it is, if its token said so.
     pub fn user(&self) -> Option<&str> {
-        self.user.get().map(|user| &**user)
-    }
-
-    /// Notes as whom it has signed in. `false` when it is somebody else already.
-    pub fn sign_in(&self, user: &str) -> bool {
-        &**self.user.get_or_init(|| user.into()) == user
+        self.user.as_deref()
     }
 
     /// What its token allows, if it has one.
@@ -352,21 +312,13 @@ impl ConnectionInfo {
         self.head
             .split('\n')
             .skip(1)
-            // A name has no colon; to look for one byte costs a third of looking for two.
-            .filter_map(|line| {
-                let (name, value) = line.split_once(':')?;
-                Some((name, value.strip_prefix(' ')?))
-            })
+            .filter_map(|line| line.split_once(": "))
     }
 
     /// The path and query of the request, as they were sent.
     pub fn target(&self) -> &str {
         self.head.split('\n').next().unwrap_or_default()
     }
-}
-
-fn known(user: Option<Box<str>>) -> OnceLock<Box<str>> {
-    user.map_or_else(OnceLock::new, OnceLock::from)
 }
 
 /// What a client sent, before PHP decoded it.

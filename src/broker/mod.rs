@@ -1,8 +1,7 @@
 //! Where publications get their place and are kept, and from where they come back to every node.
 //!
 //! Publishing only calls a [`Broker`]; delivery always comes back through [`BrokerEvents`], so that local and remote
-//! messages share one path. [`memory`] is the broker of a single hub, [`follow`] lets another hub know what it does. Imports `ids`,
-//! `message`, `history` and `store`.
+//! messages share one path. [`memory`] is the broker of a single hub, [`follow`] lets another hub know what it does. Imports `ids`, `message` and `history`.
 
 pub mod follow;
 pub mod memory;
@@ -12,7 +11,6 @@ use std::sync::Arc;
 use crate::history::Missed;
 use crate::ids::{Channel, Position};
 use crate::message::{Publication, Publish};
-use crate::store::{NotStored, Receipt};
 
 /// What a broker tells a node.
 pub trait BrokerEvents: Send + Sync + 'static {
@@ -29,33 +27,6 @@ pub struct CatchUp {
     pub position: Position,
     /// For each channel asked about, in that order; empty when the client asked for no past.
     pub missed: Vec<Missed>,
-    /// The newest message of each cache channel of which the client has nothing, in the order of numbers.
-    pub cached: Vec<Arc<Publication>>,
-}
-
-/// From where on a client wants what it has missed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Since<'a> {
-    /// The newest id that it has; none when it has nothing yet.
-    pub id: Option<&'a str>,
-    /// The channels of which it has nothing all the same: `id` does not hold for these.
-    pub except: &'a [Channel],
-}
-
-/// What has become of a message.
-#[derive(Debug)]
-pub enum Published {
-    /// It is on its way.
-    Done {
-        /// The id of the last, where there are several channels.
-        id: String,
-        /// What has to come true before its publisher may be told so.
-        receipt: Option<Receipt>,
-    },
-    /// The disk is behind: these channels are left to be published to as soon as there is room again.
-    NoRoom(Publish),
-    /// The disk does not take anything.
-    Refused(NotStored),
 }
 
 /// What a broker holds.
@@ -69,33 +40,17 @@ pub struct BrokerStats {
     pub history_bytes: usize,
 }
 
-/// Which part of a channel's history.
-#[derive(Clone, Copy, Debug)]
-pub enum Walk<'a> {
-    /// The newest messages.
-    Newest,
-    /// The first after that with this id.
-    After(&'a str),
-    /// The last before it.
-    Before(&'a str),
-}
-
-impl<'a> From<Option<&'a str>> for Walk<'a> {
-    fn from(since: Option<&'a str>) -> Self {
-        since.map_or(Self::Newest, Self::After)
-    }
-}
-
 /// A place for publications.
 pub trait Broker: Send + Sync + 'static {
-    /// Gives the message its place in each of its channels, keeps it, and hands it to every node.
-    fn publish(&self, publish: Publish) -> Published;
+    /// Gives the message its place in each of its channels, keeps it, and hands it to every node. Returns the
+    /// id of the last.
+    fn publish(&self, publish: Publish) -> String;
 
-    /// The position now, and what the channels have after `since`.
-    fn catch_up(&self, channels: &[Channel], since: Since<'_>) -> CatchUp;
+    /// The position now, and what the channels have after `since` (when given).
+    fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp;
 
-    /// At most `limit` messages of a channel, oldest first.
-    fn history(&self, channel: &Channel, limit: usize, walk: Walk<'_>) -> Missed;
+    /// The newest `limit` messages of a channel, or the first `limit` after `since`, oldest first.
+    fn history(&self, channel: &Channel, limit: usize, since: Option<&str>) -> Missed;
 
     /// Forgets what is too old. Called about once a second.
     fn expire(&self);

@@ -79,7 +79,7 @@ impl Hub {
                     if connection.closing.is_some() {
                         connection.wake();
                     } else {
-                        self.lanes[slot].reopen();
+                        self.lanes[slot].open = true;
                     }
                     return Flushed::All;
                 }
@@ -109,8 +109,6 @@ impl Hub {
             .and_then(|except| self.shard.connection(except))
             .map(|registered| registered.slot);
         let seq = publication.position.seq;
-        // A client of /raw would take it for a message.
-        let is_presence = publication.event.is_presence();
         let mut encoded: [Option<Bytes>; Format::COUNT] = Default::default();
         let mut delivered = 0;
         let mut stuck = Vec::new();
@@ -120,9 +118,6 @@ impl Hub {
                 continue;
             }
             let lane = &mut self.lanes[slot];
-            if is_presence && matches!(lane.format, Format::Raw(_)) {
-                continue;
-            }
             let bytes = encoded[lane.format.index()].get_or_insert_with(|| {
                 let packed = &self.shard.packed;
                 packed.encode(publication, lane.format, &mut self.packer)

@@ -29,8 +29,8 @@ use crate::ids::Channel;
 use crate::message::{ConnectionInfo, Publication};
 use crate::outbox::{Flushed, GATHER};
 use crate::socket::Socket;
-use crate::wire::Format;
 use crate::wire::deflate::{Inflater, Packer};
+use crate::wire::{Format, websocket};
 
 /// A hub that the tasks of one thread share. Borrowed for one call at a time, never across an await.
 pub type SharedHub = Rc<RefCell<Hub>>;
@@ -41,20 +41,6 @@ pub const CLOSE_SLOW: u16 = 4008;
 pub const CLOSE_MOVED: u16 = 1012;
 /// Did not answer a ping.
 pub const CLOSE_SILENT: u16 = 4009;
-
-/// Whether a connection that the hub closes with `code` is closed because PHP wants it gone.
-pub fn is_of_php(code: u16) -> bool {
-    match code {
-        CLOSE_SLOW | CLOSE_SILENT | CLOSE_EXPIRED => false,
-        code => code == 1000 || code >= 3000,
-    }
-}
-
-/// For how much work the room is kept in which it waits.
-const BATCH_KEPT: usize = 4096;
-
-/// For how many channels more than there are room is kept.
-const CHANNELS_KEPT: usize = 4096;
 
 /// How much is encoded ahead for a connection that catches up, in bytes.
 const REPLAY_AHEAD: usize = GATHER;
@@ -218,11 +204,6 @@ impl Hub {
             .collect()
     }
 
-    /// How many connections are subscribed to `channel`.
-    pub fn subscriber_count(&self, channel: &str) -> usize {
-        self.channels.get(channel).map_or(0, Vec::len)
-    }
-
     /// What PHP may know of `slot`.
     pub fn info(&self, slot: usize) -> &Arc<ConnectionInfo> {
         &self.connections[slot].info
@@ -285,7 +266,11 @@ impl Hub {
         if connection.closing.is_some() {
             return;
         }
-        let last = crate::wire::farewell(connection.format, code, reason);
+        let last = match connection.format {
+            Format::Native(_) | Format::Raw(_) => websocket::close(code, reason),
+            Format::Sse { body, .. } | Format::Stream { body } => Bytes::from_static(body.end()),
+            Format::Object => Bytes::new(),
+        };
         if !last.is_empty() {
             connection.outbox.push(last);
         }
@@ -340,20 +325,6 @@ impl Hub {
             self.close(slot, code, reason);
         }
         self.flush_dirty();
-    }
-
-    /// Puts `bytes` into the outboxes of a channel's subscribers that speak the Pusher protocol.
-    pub fn push_to_pusher(&mut self, channel: &str, bytes: &Bytes) {
-        let subscribers = self.channels.get(channel).map_or(&[][..], Vec::as_slice);
-        let speaks = |slot: &usize| matches!(self.lanes[*slot].format, Format::Pusher(_));
-        let slots: Vec<usize> = subscribers
-            .iter()
-            .map(|its| its.slot)
-            .filter(speaks)
-            .collect();
-        for slot in slots {
-            self.push(slot, bytes.clone());
-        }
     }
 
     /// Puts `bytes` into a connection's outbox. They leave with the next flush.
@@ -422,7 +393,7 @@ impl Hub {
     /// Whether all that was put into the outbox has left.
     pub fn is_flushed(&self, slot: usize) -> bool {
         let connection = &self.connections[slot];
-        connection.outbox.is_empty() && connection.replay.is_none() && !connection.blocked
+        connection.outbox.is_empty() && connection.replay.is_none()
     }
 
     /// For long polling: takes what waits, with the newest number in it. `None` while nothing does.
@@ -458,21 +429,18 @@ impl Hub {
             }
         }
         self.flush_dirty();
-        if self.channels.capacity() > 4 * (self.channels.len() + CHANNELS_KEPT) {
-            self.channels.shrink_to_fit();
-        }
     }
 
     fn check_life(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
         let silent = match connection.format {
             // A WebSocket must answer a ping; what is sent to it says nothing about its being there.
-            format if format.is_websocket() => !std::mem::take(&mut connection.heard),
+            Format::Native(_) | Format::Raw(_) => !std::mem::take(&mut connection.heard),
             // A stream only has to see something now and then, and so have the proxies before it.
             Format::Sse { .. } | Format::Stream { .. } => {
                 !std::mem::take(&mut self.lanes[slot].sent)
             }
-            _ => false,
+            Format::Object => false,
         };
         if !silent || connection.closing.is_some() {
             return;
@@ -490,7 +458,7 @@ impl Hub {
             self.close(slot, CLOSE_SILENT, "no answer to a ping");
             return;
         }
-        connection.pinged = connection.format.is_websocket();
+        connection.pinged = matches!(connection.format, Format::Native(_) | Format::Raw(_));
         let heartbeat = crate::wire::heartbeat(connection.format);
         self.push(slot, heartbeat);
     }
@@ -556,8 +524,6 @@ pub async fn deliver(hub: SharedHub) {
             }
             hub.flush_dirty();
         }
-        // A burst's room is not kept for ever.
-        commands.shrink_to(BATCH_KEPT);
         // Reading goes on between two batches, however fast the publishers are.
         tokio::task::yield_now().await;
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{Failure, Node};
-use crate::broker::{Broker, Walk};
+use crate::broker::Broker;
 use crate::ids::{Channel, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload};
 use crate::wire::control::WireStats;
@@ -37,29 +37,17 @@ pub struct HistoryEntry {
 pub struct HistoryPage {
     /// The messages.
     pub entries: Vec<HistoryEntry>,
-    /// Whether nothing is missing between the position asked for and these.
+    /// Whether nothing is missing after the position asked for.
     pub recovered: bool,
     /// The oldest id that is kept.
     pub oldest: Option<String>,
-    /// Whether there are more that way: newer ones after a position, else older ones.
-    pub more: bool,
 }
 
 /// The counters of a server.
 pub type Stats = WireStats;
 
 impl Node {
-    /// How many connections are subscribed to a channel.
-    pub fn subscribers(&self, channel: &Channel) -> Result<usize, Failure> {
-        let mut sum = 0;
-        for shard in self.shards.iter() {
-            let channel = channel.clone();
-            sum += self.ask(shard, move |hub| hub.subscriber_count(channel.as_str()))?;
-        }
-        Ok(sum)
-    }
-
-    /// The channels that have subscribers and fit `pattern`, by name; without those of one user's own.
+    /// The channels that have subscribers and fit `pattern`, by name.
     pub fn channels(&self, pattern: &Pattern) -> Result<Vec<ChannelSummary>, Failure> {
         let mut sums = std::collections::BTreeMap::<Channel, usize>::new();
         for shard in self.shards.iter() {
@@ -67,7 +55,6 @@ impl Node {
             let part = self.ask(shard, move |hub| {
                 hub.channels()
                     .filter(|(channel, _)| pattern.matches(channel.as_str()))
-                    .filter(|(channel, _)| Channel::user_of(channel.as_str()).is_none())
                     .map(|(channel, count)| (channel.clone(), count))
                     .collect::<Vec<_>>()
             })?;
@@ -99,18 +86,17 @@ impl Node {
         Ok(all)
     }
 
-    /// The newest `limit` messages of a channel, the first `limit` after a position, or the last before one.
-    pub fn history<'a>(
+    /// The newest `limit` messages of a channel, or the first `limit` after `since`.
+    pub fn history(
         &self,
         channel: &Channel,
         limit: usize,
-        walk: impl Into<Walk<'a>>,
+        since: Option<&str>,
     ) -> Result<HistoryPage, Failure> {
-        let missed = self.broker.history(channel, limit, walk.into());
+        let missed = self.broker.history(channel, limit, since);
         let now = Instant::now();
         Ok(HistoryPage {
             recovered: missed.recovered,
-            more: missed.more,
             oldest: missed.oldest.map(|publication| publication.public_id()),
             entries: missed
                 .publications

@@ -16,8 +16,6 @@ use super::drain::{self, Leaving};
 use super::{Shutdown, spawn};
 use crate::hub::{self, Hub, SharedHub};
 use crate::node::Node;
-use crate::pusher::Pusher;
-use crate::tls::Desk;
 use crate::transport::{Polls, Shared, http};
 
 /// Accepted sockets that may wait for a shard.
@@ -47,7 +45,7 @@ impl Running {
 pub fn start(
     index: usize,
     node: Arc<Node>,
-    (polls, pusher): (Arc<Polls>, Arc<Pusher>),
+    polls: Arc<Polls>,
     shutdown: Shutdown,
     leaving: Leaving,
 ) -> io::Result<Running> {
@@ -67,9 +65,7 @@ pub fn start(
             hub,
             shard: index as u8,
             polls,
-            pusher,
             leaving,
-            desk: Desk::default(),
         });
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, serve(shared, accepted, shutdown));

@@ -59,17 +59,6 @@ pub(super) async fn relay(
             Payload::Json(json.into())
         }
     };
-    let event = match event {
-        // Others there know the client by a name.
-        EventName::Other(name) if channel.is_presence() && way == Past::ClientEvent => {
-            let by = from.user().map(Into::into);
-            by.map_or(EventName::Other(name.clone()), |by| EventName::Said {
-                name,
-                by,
-            })
-        }
-        event => event,
-    };
     let publish = Publish {
         channels: vec![channel],
         payload,
@@ -83,7 +72,6 @@ pub(super) async fn relay(
         .map_err(|failure| match failure {
             Failure::TooLarge { .. } => Denied::TooLarge,
             Failure::Busy => Denied::Busy,
-            Failure::Unstored(_) => Denied::NotStored,
             Failure::Stopped | Failure::Refused(_) | Failure::Link(_) => Denied::Gone,
         })?;
     node.reply(reply_to, Ok(None));

@@ -47,7 +47,7 @@ pub async fn answer(
         ));
     }
     let node = &requests.shared.node;
-    let body = read(node, body, node.config().max_message_size + OVERHEAD).await?;
+    let body = read(node, body).await?;
     let wait = requests
         .pace
         .borrow_mut()
@@ -116,8 +116,8 @@ async fn send(
     }
 }
 
-/// Reads a body of at most `limit` bytes.
-pub async fn read(node: &Node, body: HttpBody, limit: usize) -> Result<Bytes, Refusal> {
+async fn read(node: &Node, body: HttpBody) -> Result<Bytes, Refusal> {
+    let limit = node.config().max_message_size + OVERHEAD;
     let too_large = || {
         let message = format!("the body may have at most {limit} bytes");
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
 
-use super::forwarded::Peer;
 use super::response::Refusal;
 use super::{Shared, forwarded, token};
 use crate::ids::{Channel, ConnectionId};
@@ -16,23 +15,17 @@ use crate::message::{ConnectionInfo, Transport};
 /// Channels in one request.
 const CHANNELS_MAX: usize = 1000;
 
-/// The query of `/sse`, `/stream`, `/poll`, `/history` and `/presence`.
+/// The query of `/sse`, `/stream` and `/poll`.
 #[derive(Debug, Default)]
 pub struct Query {
-    /// `channel=` and `new=`, once or more; no doubles.
+    /// `channel=`, once or more; no doubles.
     pub channels: Vec<Channel>,
-    /// `new=`: those of them for which `since` does not hold.
-    pub new: Vec<Channel>,
     /// `since=`, or the `Last-Event-ID` header.
     pub since: Option<String>,
     /// `meta=1`
     pub meta: bool,
     /// `timeout=`, as it was written.
     pub timeout: Option<String>,
-    /// `before=`
-    pub before: Option<String>,
-    /// `limit=`, as it was written.
-    pub limit: Option<String>,
     /// `session=1`
     pub session: bool,
     /// `connection=`
@@ -49,14 +42,8 @@ impl Query {
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
             match &*name {
                 "channel" | "channel[]" => query.add_channel(&value)?,
-                "new" => {
-                    query.add_channel(&value)?;
-                    query.new.push(channel(&value)?);
-                }
                 "since" | "lastEventId" => query.since = Some(value.into_owned()),
                 "meta" => query.meta = is_on(&value),
-                "before" => query.before = Some(value.into_owned()).filter(|id| !id.is_empty()),
-                "limit" => query.limit = Some(value.into_owned()),
                 "timeout" => query.timeout = Some(value.into_owned()),
                 "session" => query.session = is_on(&value),
                 "connection" => query.connection = Some(value.into_owned()),
@@ -111,7 +98,7 @@ pub fn channel(name: &str) -> Result<Channel, Refusal> {
 pub fn identify(
     shared: &Shared,
     transport: Transport,
-    peer: Peer<'_>,
+    ip: &str,
     parts: &Parts,
 ) -> Result<Arc<ConnectionInfo>, Refusal> {
     let grant = token::grant(&shared.node, parts)?;
@@ -131,7 +118,7 @@ pub fn identify(
         .uri
         .path_and_query()
         .map_or("/", |target| target.as_str());
-    let client = forwarded::client(&parts.headers, peer, &shared.node.config().trusted_proxies);
+    let client = forwarded::client(&parts.headers, ip, &shared.node.config().trusted_proxies);
     let mut info = ConnectionInfo::new(
         ConnectionId::new(shared.shard, id),
         key,

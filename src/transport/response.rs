@@ -56,9 +56,7 @@ impl From<Denied> for Refusal {
             Denied::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Denied::Busy => StatusCode::TOO_MANY_REQUESTS,
             Denied::TooManySubscriptions => StatusCode::BAD_REQUEST,
-            Denied::TooManyMembers => StatusCode::SERVICE_UNAVAILABLE,
-            Denied::TooLarge | Denied::InfoTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Denied::NotStored => StatusCode::INSUFFICIENT_STORAGE,
+            Denied::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         };
         Self::new(status, denied.code(), denied.to_string())
     }

@@ -14,7 +14,6 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use percent_encoding::percent_decode_str;
 
 use super::body::Body;
-use super::forwarded::Peer;
 use super::http::Takeover;
 use super::origin::{self, Verdict};
 use super::request::{self, Query};
@@ -22,11 +21,11 @@ use super::response::{self, Refusal};
 use super::stream::Stream;
 use super::upgrade::{Handshake, Protocols};
 use super::websocket::{Kind, WebSocket};
-use super::{Shared, files, history, library, long_poll, publish, pusher};
+use super::{Shared, files, long_poll, publish};
 use crate::limits::{self, Held, Pace};
 use crate::message::{ConnectionInfo, Transport};
 use crate::node::Node;
-use crate::session::{self, Admitted, Entry};
+use crate::session::{self, Admitted};
 use crate::wire::{self, Format};
 
 /// What the requests of one socket share.
@@ -36,24 +35,12 @@ pub struct Requests {
     pub shared: Rc<Shared>,
     /// The peer's address.
     pub ip: Box<str>,
-    /// Whether it speaks TLS with this server.
-    pub secure: bool,
     /// How fast its requests may come.
     pub pace: RefCell<Pace>,
     /// Where a route puts what takes the socket over.
     pub taken: Rc<RefCell<Option<Takeover>>>,
     /// Set when the head of an endless answer has been written.
     pub asked: Rc<Cell<bool>>,
-}
-
-impl Requests {
-    /// Whoever has connected.
-    fn peer(&self) -> Peer<'_> {
-        Peer {
-            ip: &self.ip,
-            secure: self.secure,
-        }
-    }
 }
 
 /// Answers one request.
@@ -63,18 +50,12 @@ pub async fn answer(
 ) -> Result<Response<Body>, Infallible> {
     let (mut parts, body) = request.into_parts();
     let config = requests.shared.node.config();
-    let verdict = origin::judge(&parts.headers, &config.allowed_origins, requests.secure);
+    let verdict = origin::judge(&parts.headers, &config.allowed_origins);
     if verdict == Verdict::Any {
         // Any page may ask, but not in the name of whoever looks at it.
         parts.headers.remove(header::COOKIE);
     }
-    let is_api = requests.shared.pusher.is_on() && parts.uri.path().starts_with("/apps/");
-    let wait = if is_api {
-        // As many as an application's servers like: they sign what they ask for.
-        None
-    } else {
-        requests.pace.borrow_mut().spend(config.rate(), 1, 0)
-    };
+    let wait = requests.pace.borrow_mut().spend(config.rate(), 1, 0);
     if let Some(wait) = wait {
         tokio::time::sleep(wait).await;
     }
@@ -98,10 +79,8 @@ async fn route(
     verdict: &Verdict,
 ) -> Result<Response<Body>, Refusal> {
     let path = parts.uri.path();
-    let speaks = matches!(
-        path,
-        "/ws" | "/sse" | "/stream" | "/poll" | "/publish" | "/history" | "/presence"
-    ) || path.starts_with("/raw/");
+    let speaks = matches!(path, "/ws" | "/sse" | "/stream" | "/poll" | "/publish")
+        || path.starts_with("/raw/");
     if speaks && *verdict == Verdict::Foreign {
         let message = "pages of this origin are not allowed: see realtime.allowed_origins";
         return Err(Refusal::new(StatusCode::FORBIDDEN, "bad_origin", message));
@@ -111,9 +90,6 @@ async fn route(
         *response.status_mut() = StatusCode::NO_CONTENT;
         origin::add_preflight(response.headers_mut());
         return Ok(response);
-    }
-    if requests.shared.pusher.is_on() && path.starts_with("/apps/") {
-        return pusher::api(requests, parts, body).await;
     }
     if path == "/publish" {
         allow(parts, &[Method::POST])?;
@@ -129,14 +105,8 @@ async fn route(
         "/sse" => sse(requests, parts).await,
         "/stream" => stream(requests, parts).await,
         "/poll" => long_poll::answer(requests, parts).await,
-        "/history" => history::answer(requests, parts).await,
-        "/presence" => history::presence(requests, parts).await,
-        "/realtime.js" => Ok(files::client(parts, &library::SERVED)),
-        "/pusher-resume.js" => Ok(files::client(parts, &library::RESUME)),
+        "/realtime.js" => Ok(files::client(parts)),
         "/healthz" => Ok(response::json(StatusCode::OK, r#"{"status":"ok"}"#.into())),
-        _ if requests.shared.pusher.is_on() && path.starts_with("/app/") => {
-            pusher::connect(requests, parts, verdict, &path["/app/".len()..]).await
-        }
         _ => match path.strip_prefix("/raw/") {
             Some(name) => raw(requests, parts, name).await,
             None => files::serve(requests.shared.node.config(), parts).await,
@@ -163,7 +133,7 @@ pub async fn admit(
             message,
         ));
     }
-    let info = request::identify(&requests.shared, transport, requests.peer(), parts)?;
+    let info = request::identify(&requests.shared, transport, &requests.ip, parts)?;
     let held = hold(node, &info)?;
     let mut admitted = session::admit(node, info).await?;
     admitted.hold(held);
@@ -198,30 +168,25 @@ fn hold(node: &Node, info: &ConnectionInfo) -> Result<Vec<Held>, Refusal> {
     Ok(held)
 }
 
-/// Asks PHP, for each channel of a query, whether the client may subscribe, and as whom.
+/// Asks PHP, for each channel of a query, whether the client may subscribe.
 pub async fn authorize_all(
     requests: &Requests,
     info: &Arc<ConnectionInfo>,
     query: &Query,
-) -> Result<Vec<Entry>, Refusal> {
+) -> Result<(), Refusal> {
     let node = &requests.shared.node;
     if query.channels.len() > node.config().max_subscriptions {
         return Err(session::Denied::TooManySubscriptions.into());
     }
-    let mut entries = Vec::with_capacity(query.channels.len());
     for channel in &query.channels {
-        let entry = session::authorize(node, info, channel).await;
-        let entry = entry.map_err(|denied| Refusal::from(denied).about(channel.as_str()))?;
-        entries.push(Entry {
-            is_new: query.new.contains(channel),
-            ..entry
-        });
+        session::authorize(node, info, channel)
+            .await
+            .map_err(|denied| Refusal::from(denied).about(channel.as_str()))?;
     }
-    Ok(entries)
+    Ok(())
 }
 
-/// Checks a WebSocket handshake.
-pub fn handshake(
+fn handshake(
     requests: &Requests,
     parts: &Parts,
     protocols: Protocols,
@@ -235,12 +200,11 @@ async fn raw(requests: &Requests, parts: &Parts, name: &str) -> Result<Response<
     let name = percent_decode_str(name).decode_utf8_lossy();
     let channel = request::channel(&name)?;
     let admitted = admit(requests, Transport::Raw, parts).await?;
-    let entry = session::authorize(&requests.shared.node, admitted.info(), &channel).await?;
-    Ok(websocket(requests, handshake, admitted, Kind::Raw(entry)))
+    session::authorize(&requests.shared.node, admitted.info(), &channel).await?;
+    Ok(websocket(requests, handshake, admitted, Kind::Raw(channel)))
 }
 
-/// Answers a handshake, after which the socket is a WebSocket.
-pub fn websocket(
+fn websocket(
     requests: &Requests,
     handshake: Handshake,
     admitted: Admitted,
@@ -295,12 +259,11 @@ async fn endless(
         Body::Full(None)
     } else {
         let admitted = admit(requests, transport, parts).await?;
-        let entries = authorize_all(requests, admitted.info(), &query).await?;
+        authorize_all(requests, admitted.info(), &query).await?;
         let stream = Stream {
             admitted,
             format,
-            entries,
-            since: query.since,
+            query,
             first,
         };
         *requests.taken.borrow_mut() = Some(Takeover::Stream(stream));

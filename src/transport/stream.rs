@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::Shared;
 use super::http::linger;
-use crate::session::{Admitted, Entry, Session};
+use super::request::Query;
+use crate::session::{Admitted, Session};
 use crate::socket::Socket;
 use crate::wire::envelope::ServerFrame;
 use crate::wire::{Format, sse};
@@ -24,10 +25,8 @@ pub struct Stream {
     pub admitted: Admitted,
     /// How messages are written.
     pub format: Format,
-    /// Which channels.
-    pub entries: Vec<Entry>,
-    /// From where on.
-    pub since: Option<String>,
+    /// Which channels, from where on.
+    pub query: Query,
     /// What comes before everything else.
     pub first: Vec<u8>,
 }
@@ -77,12 +76,9 @@ fn begin(shared: &Shared, stream: Stream, socket: &Rc<Socket>) -> Session {
     let Stream {
         admitted,
         format,
-        entries,
-        since,
+        query,
         first,
     } = stream;
-    // Nothing comes back on a stream by which a client could be known to be there, but what its kernel acknowledges.
-    socket.give_up_after(3 * shared.node.config().ping_interval);
     let mut session = Session::new(admitted, &shared.hub, format, Some(socket.clone()));
     if let Format::Sse { body, .. } = format {
         let slot = session.slot();
@@ -99,22 +95,13 @@ fn begin(shared: &Shared, stream: Stream, socket: &Rc<Socket>) -> Session {
             expires: session.expires(),
         });
     }
-    // Allowed before the head was written, and within realtime.max_subscriptions. But a channel's last place may be taken
-    // meanwhile.
-    match session.attach(&entries, since.as_deref(), None) {
-        Ok(position) => {
-            if let (None, Format::Sse { body, .. }) = (&since, format) {
-                // What cache channels have goes first: it is older.
-                session.hub().borrow_mut().flush_dirty();
-                // An EventSource resumes after the newest id it has seen: it needs one before the first message, too.
-                let cursor = body.frame(sse::cursor(position));
-                session.hub().borrow_mut().push(session.slot(), cursor);
-            }
-        }
-        Err(denied) => {
-            let (slot, reason) = (session.slot(), denied.to_string());
-            session.hub().borrow_mut().close(slot, 1013, &reason);
-        }
+    // Allowed before the head was written, and within realtime.max_subscriptions.
+    let attached = session.attach(&query.channels, query.since.as_deref(), None);
+    debug_assert!(attached.is_ok());
+    if let (Ok(position), None, Format::Sse { body, .. }) = (attached, &query.since, format) {
+        // An EventSource resumes after the newest id it has seen: it needs one before the first message, too.
+        let cursor = body.frame(sse::cursor(position));
+        session.hub().borrow_mut().push(session.slot(), cursor);
     }
     session.opened();
     session.hub().borrow_mut().flush_dirty();

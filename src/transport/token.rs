@@ -21,17 +21,13 @@ pub fn grant(node: &Node, parts: &Parts) -> Result<Option<Grant>, Refusal> {
     if !auth.is_on() {
         return Ok(None);
     }
-    let token = find(parts, node.config().token_cookie.as_deref());
-    let grant = token.map(|token| auth.check(&token)).transpose();
-    Ok(grant?)
-}
-
-/// The token as it was sent, wherever it stands.
-pub(super) fn find<'a>(parts: &'a Parts, cookie: Option<&str>) -> Option<Cow<'a, str>> {
-    in_query(parts)
+    let cookie = node.config().token_cookie.as_deref();
+    let token = in_query(parts)
         .or_else(|| in_protocols(&parts.headers))
         .or_else(|| in_authorization(&parts.headers))
-        .or_else(|| in_cookies(&parts.headers, cookie?))
+        .or_else(|| in_cookies(&parts.headers, cookie?));
+    let grant = token.map(|token| auth.check(&token)).transpose();
+    Ok(grant?)
 }
 
 impl From<BadToken> for Refusal {

@@ -34,7 +34,7 @@ pub enum Event {
 
 impl Event {
     /// The bytes of a message.
-    pub fn length(&self) -> usize {
+    fn length(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
             Self::Binary(bytes) => bytes.len(),

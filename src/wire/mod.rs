@@ -12,7 +12,6 @@ pub mod frames;
 pub mod handover;
 pub mod native;
 pub mod output;
-pub mod pusher;
 pub mod sse;
 pub mod websocket;
 
@@ -30,8 +29,6 @@ pub enum Format {
     Native(Packing),
     /// A WebSocket frame that is the payload (`/raw`).
     Raw(Packing),
-    /// A WebSocket text frame with an event of the Pusher protocol (`/app/{key}`).
-    Pusher(Packing),
     /// Server-Sent Events; with `meta` the data is the native envelope.
     Sse {
         /// Whether `meta=1` was asked for.
@@ -59,7 +56,7 @@ pub enum Body {
 
 impl Format {
     /// How many different formats there are.
-    pub const COUNT: usize = 7 + 3 * Packing::COUNT;
+    pub const COUNT: usize = 7 + 2 * Packing::COUNT;
 
     /// A number below [`Format::COUNT`] of its own.
     pub fn index(self) -> usize {
@@ -69,23 +66,15 @@ impl Format {
             Self::Stream { body } => 5 + body.index(),
             Self::Native(packing) => 7 + packing.index(),
             Self::Raw(packing) => 7 + Packing::COUNT + packing.index(),
-            Self::Pusher(packing) => 7 + 2 * Packing::COUNT + packing.index(),
         }
     }
 
     /// How messages are compressed in it.
     pub fn packing(self) -> Packing {
         match self {
-            Self::Native(packing) | Self::Raw(packing) | Self::Pusher(packing) => packing,
+            Self::Native(packing) | Self::Raw(packing) => packing,
             Self::Sse { .. } | Self::Stream { .. } | Self::Object => Packing::Plain,
         }
-    }
-}
-
-impl Format {
-    /// Whether it is spoken over a WebSocket, whose client answers a heartbeat.
-    pub fn is_websocket(self) -> bool {
-        matches!(self, Self::Native(_) | Self::Raw(_) | Self::Pusher(_))
     }
 }
 
@@ -158,7 +147,6 @@ pub fn encode(message: &Outgoing<'_>, format: Format, packer: &mut Packer) -> By
     match format {
         Format::Native(packing) => websocket::text(&envelope::message(message), packing, packer),
         Format::Raw(packing) => websocket::raw(message.payload, packing, packer),
-        Format::Pusher(packing) => websocket::text(&pusher::message(message), packing, packer),
         Format::Object => envelope::message(message).into(),
         Format::Sse { meta, body } => body.frame(sse::message(message, meta)),
         Format::Stream { body } => {
@@ -175,7 +163,6 @@ pub fn encode_server_frame(frame: &envelope::ServerFrame<'_>, format: Format) ->
     match format {
         Format::Native(_) => Some(websocket::plain_text(&json())),
         Format::Raw(_) | Format::Object => None,
-        Format::Pusher(_) => pusher::server_frame(frame).map(|json| websocket::plain_text(&json)),
         Format::Sse { meta, body } => sse::server_frame(frame, meta).map(|text| body.frame(text)),
         Format::Stream { body } => {
             let mut line = json();
@@ -189,19 +176,8 @@ pub fn encode_server_frame(frame: &envelope::ServerFrame<'_>, format: Format) ->
 pub fn heartbeat(format: Format) -> Bytes {
     match format {
         Format::Native(_) | Format::Raw(_) => Bytes::from_static(websocket::PING),
-        Format::Pusher(_) => websocket::plain_text(&pusher::ping()),
         Format::Sse { body, .. } => body.frame(b":\n\n".to_vec()),
         Format::Stream { body } => body.frame(b"\n".to_vec()),
-        Format::Object => Bytes::new(),
-    }
-}
-
-/// The last that a connection with `format` gets.
-pub fn farewell(format: Format, code: u16, reason: &str) -> Bytes {
-    match format {
-        Format::Native(_) | Format::Raw(_) => websocket::close(code, reason),
-        Format::Pusher(_) => pusher::farewell(code, reason),
-        Format::Sse { body, .. } | Format::Stream { body } => Bytes::from_static(body.end()),
         Format::Object => Bytes::new(),
     }
 }

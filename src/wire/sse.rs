@@ -51,9 +51,7 @@ pub fn server_frame(frame: &ServerFrame<'_>, meta: bool) -> Option<Vec<u8>> {
         ServerFrame::Subscribed { .. } => b"realtime.subscribed",
         ServerFrame::Unsubscribed { .. } => b"realtime.unsubscribed",
         ServerFrame::Error { .. } => b"realtime.error",
-        ServerFrame::Presence { .. } | ServerFrame::Token { .. } | ServerFrame::Pong { .. } => {
-            return None;
-        }
+        ServerFrame::Token { .. } | ServerFrame::Pong { .. } => return None,
     };
     let mut out = Vec::new();
     if meta {

@@ -11,7 +11,6 @@ mod client;
 mod control;
 mod cpu;
 mod deflate;
-mod disk;
 mod echo;
 mod epoll;
 mod fanout;
@@ -21,12 +20,10 @@ mod handler;
 mod memory;
 mod process;
 mod report;
-mod resume;
 mod roundtrip;
 mod slow;
 mod stats;
 mod syscalls;
-mod tls;
 mod wire;
 
 use std::ffi::OsString;
@@ -45,7 +42,7 @@ use wire::Kind;
 pub type Outcome<T> = Result<T, String>;
 
 const USAGE: &str = "usage: cargo bench --bench fanout -- --extension PATH [--php PATH] [--quick] \
-    [--connections N[,N]] [FILTER]\n  FILTER is part of a section's name: fanout, deflate, tls, memory, calls, control, disk, echo, handler, slow, resume, syscalls";
+    [--connections N[,N]] [FILTER]\n  FILTER is part of a section's name: fanout, deflate, memory, calls, control, echo, handler, slow, syscalls";
 
 /// How much to measure.
 #[derive(Clone, Debug)]
@@ -187,18 +184,15 @@ fn measure(setup: &Setup, plan: &Plan, quick: bool, filter: &str) -> Outcome<()>
         .apply()
         .map_err(|e| format!("sched_setaffinity: {e}"))?;
     type Section = fn(&Setup, &Plan, &mut Report) -> Outcome<()>;
-    let sections: [(&str, Section); 12] = [
+    let sections: [(&str, Section); 9] = [
         ("fanout", fanout::run),
         ("deflate", deflate::run),
-        ("tls", tls::run),
         ("memory", memory::run),
         ("calls", calls::run),
         ("control", control::run),
-        ("disk", disk::run),
         ("echo", echo::run),
         ("handler", handler::run),
         ("slow", slow::run),
-        ("resume", resume::run),
         ("syscalls", syscalls::run),
     ];
     let mut report = Report::default();

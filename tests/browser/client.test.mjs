@@ -262,8 +262,7 @@ for (const kind of KINDS) {
 
 test('the client is small, and the same as it is served', async () => {
   const served = await (await fetch(`${server.url}realtime.js`)).text();
-  // Presence and cache channels are 1000 of them.
-  assert.ok(served.length < 10700, `${served.length} bytes`);
+  assert.ok(served.length < 10000, `${served.length} bytes`);
   const { Realtime: Served } = await import(`data:text/javascript,${encodeURIComponent(served)}`);
   const rt = new Served(server.url, { WebSocket });
   open.push(rt);

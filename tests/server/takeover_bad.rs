@@ -353,7 +353,6 @@ fn estate(clients: &TcpListener, parts: bool) -> Estate {
         max_message_size: 1024,
         parts,
         attached: 0,
-        masters: Vec::new(),
     }
 }
 
