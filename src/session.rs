@@ -59,6 +59,9 @@ pub enum Denied {
     /// Over `realtime.max_message_size` as JSON.
     #[error("the message is over realtime.max_message_size")]
     TooLarge,
+    /// The disk of `realtime.data_dir` does not take it.
+    #[error("the message could not be stored, try again later")]
+    NotStored,
 }
 
 impl Denied {
@@ -74,6 +77,7 @@ impl Denied {
             Self::TooManySubscriptions => "too_many_subscriptions",
             Self::TooManyMembers => "too_many_members",
             Self::TooLarge | Self::InfoTooLarge => "too_large",
+            Self::NotStored => "not_stored",
         }
     }
 }
