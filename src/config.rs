@@ -28,6 +28,26 @@ pub struct Rate {
     pub bytes: usize,
 }
 
+/// Where the history is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HistoryKind {
+    /// In memory.
+    Memory,
+    /// In memory and in `realtime.data_dir`.
+    Disk,
+}
+
+/// When what is on disk is made safe from a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before it is acknowledged.
+    Always,
+    /// Once a second.
+    Interval,
+    /// When the system does it by itself.
+    Never,
+}
+
 /// The settings, checked. Sizes are bytes.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -117,6 +137,12 @@ pub struct Config {
     pub history_ttl: Duration,
     /// Bytes of history over all channels.
     pub history_bytes: usize,
+    /// Where the history is kept: in memory alone, or in data_dir as well, from where it comes back after a crash.
+    pub history: HistoryKind,
+    /// The directory, of this server alone, in which realtime.history = disk keeps messages and revoked tokens.
+    pub data_dir: Option<PathBuf>,
+    /// When what is kept on disk is made safe from a power cut: before it is acknowledged, once a second, or never.
+    pub fsync: Fsync,
     /// Channels whose newest message each new subscriber gets at once, beside those whose names begin with `cache-`,
     /// `private-cache-` or `presence-cache-`.
     pub cache_channels: Vec<Pattern>,
@@ -180,6 +206,17 @@ impl Config {
                 .map(PathBuf::from))
         };
         let text = |name| Ok(Some(raw(name)?).filter(|text| !text.is_empty()));
+        let data_dir = path("realtime.data_dir")?;
+        let history = match raw("realtime.history")?.as_str() {
+            "disk" => HistoryKind::Disk,
+            _ => HistoryKind::Memory,
+        };
+        if history == HistoryKind::Disk && data_dir.is_none() {
+            return Err(InvalidSetting {
+                setting: find("realtime.data_dir").expect("it is in SETTINGS"),
+                value: String::new(),
+            });
+        }
         Ok(Self {
             listen: ListenAddress::parse(&raw("realtime.listen")?).expect("checked"),
             tls_cert: path("realtime.tls_cert")?,
@@ -227,6 +264,13 @@ impl Config {
             history_size: count("realtime.history_size")?,
             history_ttl: seconds("realtime.history_ttl")?,
             history_bytes: bytes("realtime.history_bytes")?,
+            history,
+            data_dir,
+            fsync: match raw("realtime.fsync")?.as_str() {
+                "always" => Fsync::Always,
+                "never" => Fsync::Never,
+                _ => Fsync::Interval,
+            },
             cache_channels: Pattern::parse_list(&raw("realtime.cache_channels")?).expect("checked"),
             cache_bytes: bytes("realtime.cache_bytes")?,
             presence_members: count("realtime.presence_members")?,

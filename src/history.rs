@@ -48,6 +48,36 @@ pub struct History {
     ids: usize,
     /// The newest number that was ever pushed out of a channel of which nothing is left.
     forgotten: u64,
+    /// What was pushed out since somebody asked; none when nobody does.
+    changes: Option<Changes>,
+}
+
+/// What `store` has to know beside the messages themselves.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// What has become of messages, in this order.
+    pub fates: Vec<Fate>,
+    /// Channels of which something was pushed out, or that came or went.
+    touched: Vec<Channel>,
+}
+
+/// What has become of a message.
+#[derive(Clone, Debug)]
+pub enum Fate {
+    /// Nothing is left of the message with that number.
+    Gone(u64),
+    /// Only its publisher's id is left of this message.
+    Faded(Arc<Publication>),
+}
+
+impl Fate {
+    /// The message's number.
+    pub fn seq(&self) -> u64 {
+        match self {
+            Self::Gone(seq) => *seq,
+            Self::Faded(publication) => publication.position.seq,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +88,8 @@ struct Log {
     /// The publishers' own ids, for as long as a message would be kept.
     ids: HashMap<Box<str>, u64>,
     ids_order: VecDeque<(u64, Box<str>)>,
+    /// Whether it is among those that were touched.
+    touched: bool,
 }
 
 /// A message, and whether history keeps it.
@@ -127,6 +159,52 @@ impl History {
             messages: 0,
             ids: 0,
             forgotten: epoch_start,
+            changes: None,
+        }
+    }
+
+    /// From here on it notes what it pushes out, or no longer does.
+    pub fn watch(&mut self, on: bool) {
+        self.changes = on.then(Changes::default);
+        for log in self.channels.values_mut() {
+            log.touched = false;
+        }
+    }
+
+    /// Puts into `fates` and `marks` what has changed since the last call: what has become of messages, and the newest number that
+    /// was pushed out of each channel (none when nothing is left of it).
+    pub fn take_changes(&mut self, fates: &mut Vec<Fate>, marks: &mut Vec<(Channel, Option<u64>)>) {
+        let Some(changes) = &mut self.changes else {
+            return;
+        };
+        fates.append(&mut changes.fates);
+        for channel in changes.touched.drain(..) {
+            let log = self.channels.get_mut(channel.as_str());
+            let mark = log.map(|log| {
+                log.touched = false;
+                log.forgotten
+            });
+            marks.push((channel, mark));
+        }
+    }
+
+    /// Whether anything has changed since then.
+    pub fn has_changed(&self) -> bool {
+        let changes = self.changes.as_ref();
+        changes.is_some_and(|it| !it.fates.is_empty() || !it.touched.is_empty())
+    }
+
+    /// The newest number that was pushed out of a channel of which nothing is left.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// What was published up to `seq` may be incomplete, in every channel.
+    pub fn doubt(&mut self, seq: u64) {
+        self.forgotten = self.forgotten.max(seq);
+        for (channel, log) in &mut self.channels {
+            log.forgotten = log.forgotten.max(seq);
+            log.touch(&mut self.changes, channel);
         }
     }
 
@@ -199,8 +277,10 @@ impl History {
         let empty = |log: &Log| log.entries.is_empty() && log.ids_order.is_empty();
         let forgotten = &mut self.forgotten;
         let bytes = &mut self.bytes;
+        let changes = &mut self.changes;
         self.channels.retain(|channel, log| {
             if empty(log) {
+                log.touch(changes, channel);
                 *forgotten = (*forgotten).max(log.forgotten);
                 *bytes -= channel_cost(channel);
             }
@@ -232,6 +312,7 @@ impl History {
             self.forgotten = seq;
             if let Some(log) = self.channels.get_mut(&publication.channel) {
                 log.forgotten = seq;
+                log.touch(&mut self.changes, &publication.channel);
             }
         }
         if !keep && publication.id.is_none() {
@@ -239,20 +320,23 @@ impl History {
         }
         // A channel that comes back may have been here before: what was forgotten then is still missing.
         let forgotten = self.forgotten;
+        let changes = &mut self.changes;
         let log = self
             .channels
             .entry(publication.channel.clone())
             .or_insert_with(|| {
                 self.bytes += channel_cost(&publication.channel);
-                Log {
+                let mut log = Log {
                     forgotten,
                     ..Log::default()
-                }
+                };
+                log.touch(changes, &publication.channel);
+                log
             });
         let mut freed = 0;
         if let Some(id) = &publication.id {
             if log.ids_order.len() >= self.limits.count.max(100) {
-                freed += log.forget_oldest_id();
+                freed += log.forget_oldest_id(changes);
                 self.ids -= 1;
             }
             log.ids.insert(id.clone(), seq);
@@ -262,7 +346,7 @@ impl History {
         }
         if keep {
             if log.entries.len() >= self.limits.count {
-                freed += log.forget_oldest();
+                freed += log.forget_oldest(changes);
                 self.messages -= 1;
             }
             log.entries.push_back(publication.clone());
@@ -410,15 +494,16 @@ impl History {
             return true;
         };
         while log.entries.front().is_some_and(|e| e.position.seq <= seq) {
-            self.bytes -= log.forget_oldest();
+            self.bytes -= log.forget_oldest(&mut self.changes);
             self.messages -= 1;
         }
         while log.ids_order.front().is_some_and(|(of, _)| *of <= seq) {
-            self.bytes -= log.forget_oldest_id();
+            self.bytes -= log.forget_oldest_id(&mut self.changes);
             self.ids -= 1;
         }
         if log.entries.is_empty() && log.ids_order.is_empty() {
             self.forgotten = self.forgotten.max(log.forgotten);
+            log.touch(&mut self.changes, &channel);
             self.channels.remove(channel.as_str());
             self.bytes -= channel_cost(&channel);
         }
@@ -438,17 +523,44 @@ impl History {
 }
 
 impl Log {
+    /// Has it looked at when changes are asked for.
+    fn touch(&mut self, changes: &mut Option<Changes>, channel: &Channel) {
+        if let Some(changes) = changes
+            && !self.touched
+        {
+            self.touched = true;
+            changes.touched.push(channel.clone());
+        }
+    }
+
     /// Returns the bytes that became free.
-    fn forget_oldest(&mut self) -> usize {
+    fn forget_oldest(&mut self, changes: &mut Option<Changes>) -> usize {
         self.entries.pop_front().map_or(0, |oldest| {
-            self.forgotten = oldest.position.seq;
+            let seq = oldest.position.seq;
+            self.forgotten = self.forgotten.max(seq);
+            let is_known = |id: &str| self.ids.get(id) == Some(&seq);
+            let faded = oldest.id.as_deref().is_some_and(is_known);
+            self.touch(changes, &oldest.channel);
+            if let Some(changes) = changes {
+                changes.fates.push(match faded {
+                    true => Fate::Faded(oldest.clone()),
+                    false => Fate::Gone(seq),
+                });
+            }
             cost(&oldest)
         })
     }
 
-    fn forget_oldest_id(&mut self) -> usize {
-        self.ids_order.pop_front().map_or(0, |(_, id)| {
+    fn forget_oldest_id(&mut self, changes: &mut Option<Changes>) -> usize {
+        self.ids_order.pop_front().map_or(0, |(seq, id)| {
             self.ids.remove(&id);
+            // What is pushed out is older than what is left.
+            let front = self.entries.front();
+            if let Some(changes) = changes
+                && front.is_none_or(|oldest| seq < oldest.position.seq)
+            {
+                changes.fates.push(Fate::Gone(seq));
+            }
             id_cost(&id)
         })
     }
@@ -503,16 +615,6 @@ fn terms(terms: WireTerms) -> Result<Arc<Terms>, InvalidId> {
     }))
 }
 
-fn wire_terms(terms: &Terms) -> WireTerms {
-    let topics = terms.topics.iter();
-    WireTerms {
-        private: terms.private,
-        retry: terms.retry,
-        topics: topics.map(|topic| topic.as_str().to_owned()).collect(),
-        first: terms.first,
-    }
-}
-
 /// A message as another hub reads it.
 pub fn wire_note(note: &Note, now: Instant) -> WireNote {
     let publication = &note.publication;
@@ -524,7 +626,7 @@ pub fn wire_note(note: &Note, now: Instant) -> WireNote {
         payload: publication.payload.clone().into(),
         except: publication.except.map(ConnectionId::to_bits),
         age: now.saturating_duration_since(publication.at),
-        terms: publication.terms.as_deref().map(wire_terms),
+        terms: publication.terms.as_deref().map(WireTerms::from),
         store: note.store,
     }
 }

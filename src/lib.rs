@@ -1,8 +1,8 @@
 //! `realtime`: a PHP extension that pushes to browsers, with the server embedded.
 //!
 //! The modules import each other from top to bottom only:
-//! `ids`, `selector`, `config`, `auth`, `limits`, `message`, `procfs`, `sync`, `tls` -> `socket`, `wire` -> `outbox` -> `hub`,
-//! `history`, `cache`, `presence` -> `broker` -> `backend`,
+//! `ids`, `selector`, `config`, `auth`, `limits`, `message`, `procfs`, `sync`, `threads`, `tls` -> `socket`, `wire` -> `outbox` ->
+//! `hub`, `history`, `cache`, `presence` -> `store` -> `broker` -> `backend`,
 //! `predecessor` -> `node` ->
 //! `session`, `pusher`, `mercure` -> `transport`, `control` -> `server` -> `php` (the only one that names PHP, behind the feature
 //! of that name).
@@ -38,7 +38,9 @@ pub mod selector;
 pub mod server;
 pub mod session;
 pub mod socket;
+pub mod store;
 mod sync;
+pub mod threads;
 pub mod tls;
 pub mod transport;
 pub mod wire;

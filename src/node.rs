@@ -5,6 +5,7 @@
 
 mod attendance;
 mod look;
+mod storage;
 mod succession;
 mod users;
 
@@ -15,11 +16,13 @@ use std::time::{Duration, Instant};
 use self::attendance::Attendance;
 pub use self::attendance::{Attending, MemberSummary};
 pub use self::look::{ChannelSummary, HistoryEntry, HistoryPage, Stats};
+use self::storage::Storage;
+pub use self::storage::stored_in_time;
 use crate::auth::Auth;
 use crate::backend::workers::Workers;
 use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, Replies, ReplyTo};
 use crate::broker::memory::Memory;
-use crate::broker::{Broker, BrokerEvents, CatchUp, Resumed, Since};
+use crate::broker::{Broker, BrokerEvents, CatchUp, Published, Resumed, Since};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::history::{Limits, Wanted};
@@ -30,6 +33,7 @@ use crate::limits::Counts;
 use crate::message::{EventName, Payload, Publication, Publish};
 use crate::predecessor::Predecessor;
 use crate::session;
+use crate::store::Receipt;
 use crate::tls::Tls;
 use crate::wire::control::Identity;
 use crate::wire::handover::Master;
@@ -60,9 +64,23 @@ pub enum Failure {
     /// The server will not do it; says why.
     #[error("{0}")]
     Refused(String),
+    /// What was published could not be stored; says where and what mends it.
+    #[error("{0}")]
+    Unstored(String),
     /// The link to the server's process failed; says which and how.
     #[error("{0}")]
     Link(String),
+}
+
+/// What has become of a message that was published without waiting.
+#[derive(Debug)]
+pub enum Accepted {
+    /// It is on its way, and kept; this is its id.
+    Done(String),
+    /// It is on its way, and its publisher is to be told so when the receipt comes true.
+    Kept(String, Receipt),
+    /// The disk is behind: this is to be published as soon as there is room again.
+    NoRoom(Publish),
 }
 
 /// Takes the process number of a master and its [`Identity::generation`], see [`Node::adopt`].
@@ -90,6 +108,7 @@ pub struct Node {
     predecessor: OnceLock<Predecessor>,
     /// Whether another hub has taken over.
     resigned: AtomicBool,
+    storage: Storage,
     present: Attendance,
 }
 
@@ -153,6 +172,7 @@ impl Node {
             users: Arc::default(),
             predecessor: OnceLock::new(),
             resigned: AtomicBool::new(false),
+            storage: Storage::default(),
             present,
         })
     }
@@ -233,40 +253,62 @@ impl Node {
         let _ = self.adopter.set(adopter);
     }
 
-    /// Publishes. Blocks at most `realtime.timeout` when the shards are behind. Returns the id of the message, with
+    /// Publishes. Blocks at most `realtime.timeout` when the shards or the disk are behind. Returns the id of the message, with
     /// several channels that of the last.
-    pub fn publish(&self, publish: Publish) -> Result<String, Failure> {
+    pub fn publish(&self, mut publish: Publish) -> Result<String, Failure> {
         self.check(publish.payload.len())?;
-        if !self.has_room() {
-            let deadline = Instant::now() + self.config.timeout;
-            while !self.has_room() {
-                if Instant::now() >= deadline {
-                    return Err(Failure::Busy);
-                }
-                std::thread::sleep(ROOM_PAUSE);
+        let mut deadline = None;
+        loop {
+            if self.has_room() {
+                let accepted = self.accept(publish)?;
+                self.rouse();
+                publish = match accepted {
+                    Accepted::Done(id) => return Ok(id),
+                    Accepted::Kept(id, receipt) => {
+                        let stored = receipt.wait(self.config.timeout);
+                        return stored_in_time(stored).map(|()| id);
+                    }
+                    Accepted::NoRoom(rest) => rest,
+                };
             }
+            let now = Instant::now();
+            if now >= *deadline.get_or_insert(now + self.config.timeout) {
+                return Err(Failure::Busy);
+            }
+            std::thread::sleep(ROOM_PAUSE);
         }
-        Ok(self.accept(publish))
     }
 
     /// Publishes without blocking the thread.
-    pub async fn publish_async(&self, publish: Publish) -> Result<String, Failure> {
+    pub async fn publish_async(&self, mut publish: Publish) -> Result<String, Failure> {
         self.check(publish.payload.len())?;
-        let deadline = tokio::time::Instant::now() + self.config.timeout;
-        while !self.has_room() {
+        let timeout = self.config.timeout;
+        let deadline = tokio::time::Instant::now() + timeout;
+        loop {
+            if self.has_room() {
+                let accepted = self.accept(publish)?;
+                self.rouse();
+                publish = match accepted {
+                    Accepted::Done(id) => return Ok(id),
+                    Accepted::Kept(id, receipt) => {
+                        let stored = tokio::time::timeout(timeout, receipt.arrived()).await;
+                        return stored_in_time(stored.ok()).map(|()| id);
+                    }
+                    Accepted::NoRoom(rest) => rest,
+                };
+            }
             if tokio::time::Instant::now() >= deadline {
                 return Err(Failure::Busy);
             }
             tokio::time::sleep(ROOM_PAUSE * 5).await;
         }
-        Ok(self.accept(publish))
     }
 
     /// Publishes without blocking and without waking a shard. The caller has looked for room ([`Node::has_room`]),
     /// answers its publisher first, and then calls [`Node::rouse`].
-    pub fn publish_now(&self, publish: Publish) -> Result<String, Failure> {
+    pub fn publish_now(&self, publish: Publish) -> Result<Accepted, Failure> {
         self.check(publish.payload.len())?;
-        Ok(self.broker.publish(publish))
+        self.accept(publish)
     }
 
     /// Has the shards take up what [`Node::publish_now`] left to them.
@@ -276,10 +318,16 @@ impl Node {
         }
     }
 
-    fn accept(&self, publish: Publish) -> String {
-        let id = self.broker.publish(publish);
-        self.rouse();
-        id
+    fn accept(&self, publish: Publish) -> Result<Accepted, Failure> {
+        match self.broker.publish(publish) {
+            Published::Done { id, receipt: None } => Ok(Accepted::Done(id)),
+            Published::Done {
+                id,
+                receipt: Some(receipt),
+            } => Ok(Accepted::Kept(id, receipt)),
+            Published::NoRoom(rest) => Ok(Accepted::NoRoom(rest)),
+            Published::Refused(why) => Err(Failure::Unstored(why.to_string())),
+        }
     }
 
     /// Sends to one connection. `false` when it is not there. Blocks as [`Node::publish`] does.
@@ -506,7 +554,7 @@ impl Node {
 
     /// Whether a message of `size` bytes may be published here.
     fn check(&self, size: usize) -> Result<(), Failure> {
-        if self.has_resigned() {
+        if self.has_resigned() || self.storage.is_closed() {
             return Err(Failure::Stopped);
         }
         self.check_size(size)

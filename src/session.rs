@@ -59,6 +59,9 @@ pub enum Denied {
     /// Over `realtime.max_message_size` as JSON.
     #[error("the message is over realtime.max_message_size")]
     TooLarge,
+    /// The disk of `realtime.data_dir` does not take it.
+    #[error("the message could not be stored, try again later")]
+    NotStored,
 }
 
 impl Denied {
@@ -74,6 +77,7 @@ impl Denied {
             Self::TooManySubscriptions => "too_many_subscriptions",
             Self::TooManyMembers => "too_many_members",
             Self::TooLarge | Self::InfoTooLarge => "too_large",
+            Self::NotStored => "not_stored",
         }
     }
 }
@@ -392,6 +396,10 @@ fn attach(
     let id = caught.position.text();
     let mut missed = caught.missed.into_iter();
     let mut past: Vec<Arc<Publication>> = caught.cached;
+    if past.iter().any(|publication| publication.is_private()) {
+        let grant = hub.info(slot).grant();
+        past.retain(|publication| publication.is_open_to(grant.as_deref()));
+    }
     let cached = channels_in(&past);
     for Entry { channel, .. } in entries {
         let its = if new.contains(channel) {

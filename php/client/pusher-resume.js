@@ -1,9 +1,9 @@
 /* Lets pusher-js and Laravel Echo get what they missed while they were away. Part of realtime (MIT). */
 
-// How it works: realtime puts an `id` into every message and every answer to a subscription, at which pusher-js does not look.
-// This notes the newest of each channel. When pusher-js reconnects and subscribes again, the id goes along as `since`, and the
+// How it works: realtime puts an id into every message and every answer to a subscription, at which pusher-js does not look.
+// This notes the newest of each channel. When pusher-js reconnects and subscribes again, the id goes along as since, and the
 // server begins with what came after it. Only the WebSocket that pusher-js gets is changed, not pusher-js: other servers see
-// one more field in `pusher:subscribe`, which they do not look at.
+// one more field in pusher:subscribe, which they do not look at.
 
 /**
  * Takes the Pusher class of pusher-js (window.Pusher), and returns it.

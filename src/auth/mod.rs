@@ -144,8 +144,9 @@ impl Auth {
         self.mercure.publisher(token)
     }
 
-    /// Takes a token back, also one that has expired or was revoked already. `Err` when it is none of ours.
-    pub fn revoke_token(&self, token: &str) -> Result<Result<Grant, Full>, BadToken> {
+    /// Takes a token back, also one that has expired or was revoked already; says what that adds to the lists. `Err` when it
+    /// is none of ours.
+    pub fn revoke_token(&self, token: &str) -> Result<Result<(Grant, Lists), Full>, BadToken> {
         let grant = match self.prove(token, false) {
             Err(bad) => self.mercure.prove(token, false).map_err(|_| bad)?,
             Ok(grant) => grant,
@@ -153,11 +154,11 @@ impl Auth {
         let done = self
             .revocations
             .revoke_token(grant.fingerprint, grant.expires);
-        Ok(done.map(|()| grant))
+        Ok(done.map(|revoked| (grant, revoked)))
     }
 
     /// Takes back all tokens that `user` has got up to now.
-    pub fn revoke_user(&self, user: &str) -> Result<(), Full> {
+    pub fn revoke_user(&self, user: &str) -> Result<Lists, Full> {
         let now = Stamp::now();
         self.revocations
             .revoke_user(user, now, now.after(self.max_ttl + SKEW))

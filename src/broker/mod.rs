@@ -1,7 +1,8 @@
 //! Where publications get their place and are kept, and from where they come back to every node.
 //!
 //! Publishing only calls a [`Broker`]; delivery always comes back through [`BrokerEvents`], so that local and remote
-//! messages share one path. [`memory`] is the broker of a single hub, [`follow`] lets another hub know what it does. Imports `ids`, `message` and `history`.
+//! messages share one path. [`memory`] is the broker of a single hub, [`follow`] lets another hub know what it does. Imports `ids`,
+//! `message`, `history` and `store`.
 
 pub mod follow;
 pub mod memory;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use crate::history::{Missed, Wanted};
 use crate::ids::{Channel, Position};
 use crate::message::{Publication, Publish};
+use crate::store::{NotStored, Receipt};
 
 /// What a broker tells a node.
 pub trait BrokerEvents: Send + Sync + 'static {
@@ -53,6 +55,22 @@ pub struct Resumed {
     pub forgotten: u64,
 }
 
+/// What has become of a message.
+#[derive(Debug)]
+pub enum Published {
+    /// It is on its way.
+    Done {
+        /// The id of the last, where there are several channels; of the first when these are an update's topics.
+        id: String,
+        /// What has to come true before its publisher may be told so.
+        receipt: Option<Receipt>,
+    },
+    /// The disk is behind: these channels are left to be published to as soon as there is room again.
+    NoRoom(Publish),
+    /// The disk does not take anything.
+    Refused(NotStored),
+}
+
 /// What a broker holds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BrokerStats {
@@ -83,9 +101,8 @@ impl<'a> From<Option<&'a str>> for Walk<'a> {
 
 /// A place for publications.
 pub trait Broker: Send + Sync + 'static {
-    /// Gives the message its place in each of its channels, keeps it, and hands it to every node. Returns the
-    /// id of the last.
-    fn publish(&self, publish: Publish) -> String;
+    /// Gives the message its place in each of its channels, keeps it, and hands it to every node.
+    fn publish(&self, publish: Publish) -> Published;
 
     /// The position now, and what the channels have after `since`.
     fn catch_up(&self, channels: &[Channel], since: Since<'_>) -> CatchUp;

@@ -33,7 +33,7 @@ enum Kind {
     Origins,
     Directory,
     Path,
-    Level,
+    OneOf(&'static [&'static str]),
     Secrets,
     Keys,
     Apps,
@@ -318,6 +318,24 @@ pub const SETTINGS: &[Setting] = &[
         "0 to 1024G",
     ),
     setting(
+        "realtime.history",
+        "memory",
+        Kind::OneOf(&["memory", "disk"]),
+        "memory or disk",
+    ),
+    setting(
+        "realtime.data_dir",
+        "",
+        Kind::Path,
+        "the absolute path of a directory, which realtime.history = disk needs, or empty",
+    ),
+    setting(
+        "realtime.fsync",
+        "interval",
+        Kind::OneOf(&["always", "interval", "never"]),
+        "always, interval or never",
+    ),
+    setting(
         "realtime.mercure_publisher_key",
         "",
         Kind::Keys,
@@ -418,7 +436,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "realtime.log_level",
         "warn",
-        Kind::Level,
+        Kind::OneOf(&LOG_LEVELS),
         "off, error, warn, info, debug or trace",
     ),
 ];
@@ -445,7 +463,7 @@ pub fn check_value(setting: &'static Setting, value: &str) -> Result<(), Invalid
         Kind::Seconds(min, max) => value.parse::<f64>().is_ok_and(|n| (min..=max).contains(&n)),
         Kind::Origins => Origins::parse(value).is_some(),
         Kind::Directory | Kind::Path => value.is_empty() || value.starts_with('/'),
-        Kind::Level => LOG_LEVELS.contains(&value),
+        Kind::OneOf(words) => words.contains(&value),
         Kind::Secrets => Secrets::parse(value).is_some(),
         Kind::Keys => KeySource::parse(value).is_some(),
         Kind::Apps => Apps::parse(value).is_some(),

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::broker::Walk;
 use crate::ids::{Channel, ConnectionId, InvalidId, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish};
-use crate::node::{Failure, Node};
+use crate::node::{Accepted, Failure, Node};
+use crate::store::Receipt;
 use crate::wire::control::{Request, Response, WireConnection, WireEntry, WireFailure, WireMember};
 
 /// What becomes of a request on a thread that must not wait.
@@ -15,7 +16,9 @@ use crate::wire::control::{Request, Response, WireConnection, WireEntry, WireFai
 pub enum Now {
     /// Done.
     Done(Response),
-    /// The shards are behind: this is to be published as soon as there is room again.
+    /// Done, and to be answered when the receipt comes true.
+    Kept(Response, Receipt),
+    /// The shards are behind, or the disk is: this is to be published as soon as there is room again.
     NoRoom(Publish),
     /// It may wait for a shard: to be asked on another thread.
     Elsewhere,
@@ -54,9 +57,14 @@ pub fn now(node: &Node, request: Request<'_>) -> Now {
 /// Publishes without waiting.
 pub fn published(node: &Node, publish: Publish) -> Now {
     // Others may pass here at the same time: then a little more waits than should, which harms nobody.
-    match node.has_room() {
-        true => Now::Done(finish(node.publish_now(publish).map(Response::Published))),
-        false => Now::NoRoom(publish),
+    if !node.has_room() {
+        return Now::NoRoom(publish);
+    }
+    match node.publish_now(publish) {
+        Ok(Accepted::Done(id)) => Now::Done(Response::Published(id)),
+        Ok(Accepted::Kept(id, receipt)) => Now::Kept(Response::Published(id), receipt),
+        Ok(Accepted::NoRoom(rest)) => Now::NoRoom(rest),
+        Err(failure) => Now::Done(finish(Err(failure))),
     }
 }
 
@@ -173,7 +181,7 @@ pub fn finish(result: Result<Response, Failure>) -> Response {
             Failure::TooLarge { size, limit } => WireFailure::TooLarge { size, limit },
             Failure::Busy => WireFailure::Busy,
             Failure::Stopped => WireFailure::Stopped,
-            Failure::Refused(reason) => WireFailure::Refused(reason),
+            Failure::Refused(reason) | Failure::Unstored(reason) => WireFailure::Refused(reason),
             Failure::Link(reason) => WireFailure::Bad(reason),
         })
     })

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::{Failure, Node};
 use crate::broker::{Broker, Walk};
+use crate::history::Missed;
 use crate::ids::{Channel, Pattern};
-use crate::message::{ConnectionInfo, EventName, Payload};
+use crate::message::{ConnectionInfo, EventName, Payload, Publication};
 use crate::wire::control::WireStats;
 
 /// A channel with subscribers.
@@ -112,23 +113,22 @@ impl Node {
         limit: usize,
         walk: impl Into<Walk<'a>>,
     ) -> Result<HistoryPage, Failure> {
-        let missed = self.broker.history(channel, limit, walk.into());
-        let now = Instant::now();
-        Ok(HistoryPage {
-            recovered: missed.recovered,
-            more: missed.more,
-            oldest: missed.oldest.map(|publication| publication.public_id()),
-            entries: missed
-                .publications
-                .iter()
-                .map(|publication| HistoryEntry {
-                    id: publication.public_id(),
-                    event: publication.event.clone(),
-                    payload: publication.payload.clone(),
-                    age: now.saturating_duration_since(publication.at),
-                })
-                .collect(),
-        })
+        Ok(page(self.broker.history(channel, limit, walk.into())))
+    }
+
+    /// The same for a client: without what is private and not for it.
+    pub fn history_for(
+        &self,
+        client: &ConnectionInfo,
+        channel: &Channel,
+        limit: usize,
+        walk: Walk<'_>,
+    ) -> HistoryPage {
+        let mut missed = self.broker.history(channel, limit, walk);
+        let grant = client.grant();
+        let mine = |it: &Arc<Publication>| it.is_open_to(grant.as_deref());
+        missed.publications.retain(mine);
+        page(missed)
     }
 
     /// The counters.
@@ -163,5 +163,24 @@ impl Node {
             stats.subscriptions += shard.stats.subscriptions.load(Ordering::Relaxed);
         }
         Ok(stats)
+    }
+}
+
+fn page(missed: Missed) -> HistoryPage {
+    let now = Instant::now();
+    HistoryPage {
+        recovered: missed.recovered,
+        more: missed.more,
+        oldest: missed.oldest.map(|publication| publication.public_id()),
+        entries: missed
+            .publications
+            .iter()
+            .map(|publication| HistoryEntry {
+                id: publication.public_id(),
+                event: publication.event.clone(),
+                payload: publication.payload.clone(),
+                age: now.saturating_duration_since(publication.at),
+            })
+            .collect(),
     }
 }

@@ -468,6 +468,7 @@ fn status(denied: Denied) -> u16 {
         Denied::HandlerFailed => 502,
         Denied::TimedOut => 504,
         Denied::Busy => 429,
+        Denied::NotStored => 507,
         Denied::TooManySubscriptions => 400,
         Denied::TooLarge | Denied::InfoTooLarge => 413,
         Denied::TooManyMembers => 403,

@@ -154,7 +154,6 @@ fn live(birth: &Birth, listeners: Option<Listeners>) -> i32 {
     match serve(birth, listeners, &address) {
         Ok(()) => 0,
         Err(error) => {
-            let error = StartError::Threads(error);
             tracing::error!("{error}");
             // For whoever tries next, unless somebody has just done better.
             if let Ok(claim) = election::claim(&birth.config) {
@@ -196,11 +195,11 @@ fn inherit(birth: &Birth) -> Result<Listeners, i32> {
     Err(1)
 }
 
-fn serve(birth: &Birth, listeners: Listeners, address: &str) -> io::Result<()> {
+fn serve(birth: &Birth, listeners: Listeners, address: &str) -> Result<(), StartError> {
     let config = Arc::new(birth.config.clone());
     let secret = match &listeners.legacy {
         Some(legacy) => legacy.secret.clone(),
-        None => secret()?,
+        None => secret().map_err(StartError::Threads)?,
     };
     let shards: Arc<[Arc<Shard>]> = (0..config.threads)
         .map(|_| Arc::new(Shard::default()))
@@ -210,7 +209,8 @@ fn serve(birth: &Birth, listeners: Listeners, address: &str) -> io::Result<()> {
         birth.pool.clone(),
         secret.clone(),
     ));
-    let node = Arc::new(Node::new(config.clone(), shards, workers.clone())?);
+    let node = Node::new(config.clone(), shards, workers.clone()).map_err(StartError::Threads)?;
+    let node = Arc::new(node);
     node.set_address(address.to_owned());
     node.set_identity(Identity {
         generation: birth.worker.generation,
@@ -218,7 +218,7 @@ fn serve(birth: &Birth, listeners: Listeners, address: &str) -> io::Result<()> {
         detached: true,
         secret,
     });
-    let masters = Arc::new(Masters::new()?);
+    let masters = Arc::new(Masters::new().map_err(StartError::Threads)?);
     masters.adopt(birth.worker.master);
     let adopting = masters.clone();
     let living = masters.clone();
@@ -231,17 +231,21 @@ fn serve(birth: &Birth, listeners: Listeners, address: &str) -> io::Result<()> {
             workers.handler_may_have_changed();
         }
     }));
-    let signals = process::ending_signals()?;
+    let signals = process::ending_signals().map_err(StartError::Threads)?;
     let (stop, shutdown) = watch::channel(false);
     let linger = config.linger;
     // Never joined: it ends with the process.
-    spawn("rt-masters", move || masters.watch(&signals, linger, &stop))?;
+    let watching = spawn("rt-masters", move || masters.watch(&signals, linger, &stop));
+    watching.map_err(StartError::Threads)?;
+    if listeners.legacy.is_none() {
+        node.open_store()?;
+    }
     let tls = node.tls().map_or("", |_| ", with TLS");
     tracing::info!(
         "process {} is the server on {address}{tls}",
         std::process::id()
     );
-    run(listeners, node, shutdown)
+    run(listeners, node, shutdown).map_err(StartError::Threads)
 }
 
 impl Birth {

@@ -13,6 +13,7 @@ use crate::auth::KeysError;
 use crate::config::ListenAddress;
 use crate::control::election::NotElected;
 use crate::procfs::Process;
+use crate::store::StoreError;
 use crate::tls::TlsError;
 
 /// Connections that the kernel completes before they are accepted. It takes at most net.core.somaxconn.
@@ -57,6 +58,9 @@ pub enum StartError {
     /// The keys of tokens cannot be read.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// Nothing can be kept on disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),

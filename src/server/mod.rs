@@ -37,7 +37,7 @@ pub use self::process::is_patient;
 pub use self::takeover::{Legacy, TakeoverError};
 use crate::auth::Auth;
 use crate::backend::Backend;
-use crate::config::Config;
+use crate::config::{Config, HistoryKind};
 use crate::control::election::{self, Elected};
 use crate::control::handover::{self, Link, Taker};
 use crate::control::links::Links;
@@ -48,6 +48,8 @@ use crate::hub::packed::Packed;
 use crate::node::Node;
 use crate::predecessor::Predecessor;
 use crate::pusher::{self, Pusher};
+use crate::store;
+use crate::threads::spawn;
 use crate::tls::Tls;
 use crate::transport::Polls;
 use crate::wire::control::Identity;
@@ -128,6 +130,7 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
         legacy,
     } = listeners;
     let control = Rc::new(control);
+    let hub = node.clone();
     let serving = serve(
         (clients, control.clone(), legacy),
         node.clone(),
@@ -141,6 +144,8 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
     // Also when it never served: the shards wait for it.
     let _ = stop.send(true);
     drop(local);
+    // Also its directory is free for the next hub.
+    hub.close_store();
     // The next hub need not wait until this one's clients have taken leave.
     drop(control);
     // What it has answered reaches the shards before they end.
@@ -158,6 +163,9 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
 fn check_files(config: &Config) -> Result<(), StartError> {
     // Read once more with the node.
     Auth::new(config)?;
+    if let (HistoryKind::Disk, Some(directory)) = (config.history, &config.data_dir) {
+        store::check(directory)?;
+    }
     Tls::new(config)?;
     let Some(directory) = &config.docroot else {
         return Ok(());
@@ -261,6 +269,10 @@ async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io:
         let let_go = async || {
             doors.close().await?;
             node.resign(true);
+            // The new hub opens it next.
+            let closing = node.clone();
+            let closed = tokio::task::spawn_blocking(move || closing.close_store());
+            closed.await.map_err(io::Error::other)?;
             // From here on the new hub may be serving, which this one hears a moment later: if it is stopped in between, the
             // sockets' files must stay.
             control.set_owned(false);
@@ -278,6 +290,11 @@ async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io:
                 tracing::warn!(%error, "another server wanted to take over and did not; this one serves on");
                 control.set_owned(true);
                 clients.set_owned(true);
+                if let Err(error) = node.open_store() {
+                    tracing::error!(
+                        "{error}; nothing is published until this server is started anew"
+                    );
+                }
                 node.resign(false);
                 node.succeed(None);
                 if !doors.is_open() {
@@ -365,7 +382,11 @@ impl Server {
         let node = Arc::new(Node::new(config, shards, backend).map_err(StartError::Threads)?);
         node.set_address(listeners.clients.address().to_owned());
         node.set_identity(identity);
+        if listeners.legacy.is_none() {
+            node.open_store()?;
+        }
         let mut descriptors = vec![listeners.clients.as_raw_fd()];
+        descriptors.extend(node.store_descriptor());
         descriptors.extend(listeners.control.descriptors());
         let (stop, shutdown) = watch::channel(false);
         let hub = node.clone();
@@ -422,21 +443,5 @@ impl Drop for Server {
         {
             tracing::error!("the server's thread has panicked: a bug in realtime");
         }
-    }
-}
-
-/// Starts a thread on which no signal is ever handled: they belong to PHP's own thread.
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    let builder = std::thread::Builder::new().name(name.to_owned());
-    // SAFETY: both sets are locals that nobody else can reach. The mask belongs to the calling thread and is
-    // put back before this returns; the new thread inherits the full one.
-    unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        let mut before: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-        let thread = builder.spawn(work);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
-        thread
     }
 }

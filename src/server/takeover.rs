@@ -204,6 +204,7 @@ pub async fn succeed(
         }
     }
     control.admit(node.config()).map_err(io::Error::other)?;
+    node.open_store().map_err(io::Error::other)?;
     // The word that counts: if it can be said, the old hub hears it and never serves again; if not, it serves on.
     link.step(Step::Serving).await?;
     control.set_owned(true);

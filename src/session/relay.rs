@@ -89,6 +89,7 @@ pub(super) async fn relay(
         .map_err(|failure| match failure {
             Failure::TooLarge { .. } => Denied::TooLarge,
             Failure::Busy => Denied::Busy,
+            Failure::Unstored(_) => Denied::NotStored,
             Failure::Stopped | Failure::Refused(_) | Failure::Link(_) => Denied::Gone,
         })?;
     node.reply(reply_to, Ok(None));

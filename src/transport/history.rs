@@ -2,6 +2,8 @@
 //!
 //! Imports `session` and `node`.
 
+use std::sync::Arc;
+
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 use serde::Serialize;
@@ -13,7 +15,7 @@ use super::response::{self, Refusal};
 use super::routes::{self, Requests};
 use crate::broker::Walk;
 use crate::ids::Channel;
-use crate::message::Transport;
+use crate::message::{ConnectionInfo, Transport};
 use crate::wire::{Outgoing, envelope};
 
 /// Messages in an answer when the request does not say how many, and the most that it may say.
@@ -43,11 +45,9 @@ pub async fn answer(requests: &Requests, parts: &Parts) -> Result<Response<Body>
         (None, Some(before)) => Walk::Before(before),
         (since, None) => since.as_deref().into(),
     };
-    let channel = allowed(requests, parts, &query).await?;
+    let (channel, client) = allowed(requests, parts, &query).await?;
     let node = &requests.shared.node;
-    let page = node
-        .history(&channel, limit, walk)
-        .map_err(|_| Refusal::from(crate::session::Denied::Busy))?;
+    let page = node.history_for(&client, &channel, limit, walk);
     let backwards = !matches!(walk, Walk::After(_));
     let mut bytes = 0;
     let mut more = page.more;
@@ -92,15 +92,19 @@ pub async fn presence(requests: &Requests, parts: &Parts) -> Result<Response<Bod
     }
 
     let query = Query::parse(parts)?;
-    let channel = allowed(requests, parts, &query).await?;
+    let (channel, _) = allowed(requests, parts, &query).await?;
     let attendance = requests.shared.node.attendance();
     json(&Members {
         members: attendance.list(channel.as_str()),
     })
 }
 
-/// The one channel of the query, if the client may subscribe to it.
-async fn allowed(requests: &Requests, parts: &Parts, query: &Query) -> Result<Channel, Refusal> {
+/// The one channel of the query, if the client may subscribe to it, and that client.
+async fn allowed(
+    requests: &Requests,
+    parts: &Parts,
+    query: &Query,
+) -> Result<(Channel, Arc<ConnectionInfo>), Refusal> {
     let [channel] = &query.channels[..] else {
         return Err(Refusal::bad("bad_channel", "name one channel: ?channel=…"));
     };
@@ -108,7 +112,7 @@ async fn allowed(requests: &Requests, parts: &Parts, query: &Query) -> Result<Ch
     let mut admitted = routes::admit(requests, Transport::Http, parts).await?;
     admitted.ends(1000, "");
     routes::authorize_all(requests, admitted.info(), query).await?;
-    Ok(channel.clone())
+    Ok((channel.clone(), admitted.info().clone()))
 }
 
 fn json(answer: &impl Serialize) -> Result<Response<Body>, Refusal> {

@@ -267,7 +267,10 @@ fn attach(
         id: query.since.as_deref(),
         except: &query.new,
     };
-    let caught = node.catch_up(&query.channels, since);
+    let mut caught = node.catch_up(&query.channels, since);
+    let grant = session.info().grant();
+    let mine = |it: &Arc<Publication>| it.is_open_to(grant.as_deref());
+    caught.cached.retain(mine);
     let cached = caught.cached.iter().map(|it| it.channel.to_string());
     let cached = cached.collect();
     let seq = caught.position.seq;

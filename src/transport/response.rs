@@ -58,6 +58,7 @@ impl From<Denied> for Refusal {
             Denied::TooManySubscriptions => StatusCode::BAD_REQUEST,
             Denied::TooManyMembers => StatusCode::SERVICE_UNAVAILABLE,
             Denied::TooLarge | Denied::InfoTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Denied::NotStored => StatusCode::INSUFFICIENT_STORAGE,
         };
         Self::new(status, denied.code(), denied.to_string())
     }

@@ -444,9 +444,11 @@ impl Connection {
     /// `/raw` has no other way to say it.
     fn end_raw(&self, denied: Denied) {
         let code = match denied {
-            Denied::Busy | Denied::TimedOut | Denied::HandlerFailed | Denied::TooManyMembers => {
-                1013
-            }
+            Denied::Busy
+            | Denied::TimedOut
+            | Denied::HandlerFailed
+            | Denied::TooManyMembers
+            | Denied::NotStored => 1013,
             Denied::Gone => 1001,
             Denied::NoHandler
             | Denied::Forbidden

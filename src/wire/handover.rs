@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::control::{self, WirePayload};
 use crate::auth::Lists;
+use crate::message::Terms;
 
 /// The version of [`Part`].
 pub const HANDOVER: u32 = 2;
@@ -153,7 +154,7 @@ pub struct WireNote {
 }
 
 /// What a publisher said beside a message's content.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields of Terms")]
 pub struct WireTerms {
     pub private: bool,
@@ -162,18 +163,32 @@ pub struct WireTerms {
     pub first: u64,
 }
 
+impl WireTerms {
+    /// How many bytes it takes, roughly, but not less.
+    pub fn size(&self) -> usize {
+        let topics = self.topics.iter();
+        32 + topics.map(|topic| 4 + topic.len()).sum::<usize>()
+    }
+}
+
+impl From<&Terms> for WireTerms {
+    fn from(terms: &Terms) -> Self {
+        let topics = terms.topics.iter();
+        Self {
+            private: terms.private,
+            retry: terms.retry,
+            topics: topics.map(|topic| topic.as_str().to_owned()).collect(),
+            first: terms.first,
+        }
+    }
+}
+
 impl WireNote {
     /// About how many bytes it takes in a frame.
     pub fn size(&self) -> usize {
         let (WirePayload::Json(content) | WirePayload::Binary(content)) = &self.payload;
         let id = self.id.as_ref().map_or(0, String::len);
-        let terms = self.terms.as_ref().map_or(0, |terms| {
-            32 + terms
-                .topics
-                .iter()
-                .map(|topic| 4 + topic.len())
-                .sum::<usize>()
-        });
+        let terms = self.terms.as_ref().map_or(0, WireTerms::size);
         64 + terms + self.channel.len() + self.event.len() + id + content.len()
     }
 }

@@ -11,6 +11,7 @@ mod client;
 mod control;
 mod cpu;
 mod deflate;
+mod disk;
 mod echo;
 mod epoll;
 mod fanout;
@@ -44,7 +45,7 @@ use wire::Kind;
 pub type Outcome<T> = Result<T, String>;
 
 const USAGE: &str = "usage: cargo bench --bench fanout -- --extension PATH [--php PATH] [--quick] \
-    [--connections N[,N]] [FILTER]\n  FILTER is part of a section's name: fanout, deflate, tls, memory, calls, control, echo, handler, slow, resume, syscalls";
+    [--connections N[,N]] [FILTER]\n  FILTER is part of a section's name: fanout, deflate, tls, memory, calls, control, disk, echo, handler, slow, resume, syscalls";
 
 /// How much to measure.
 #[derive(Clone, Debug)]
@@ -186,13 +187,14 @@ fn measure(setup: &Setup, plan: &Plan, quick: bool, filter: &str) -> Outcome<()>
         .apply()
         .map_err(|e| format!("sched_setaffinity: {e}"))?;
     type Section = fn(&Setup, &Plan, &mut Report) -> Outcome<()>;
-    let sections: [(&str, Section); 11] = [
+    let sections: [(&str, Section); 12] = [
         ("fanout", fanout::run),
         ("deflate", deflate::run),
         ("tls", tls::run),
         ("memory", memory::run),
         ("calls", calls::run),
         ("control", control::run),
+        ("disk", disk::run),
         ("echo", echo::run),
         ("handler", handler::run),
         ("slow", slow::run),

@@ -6,7 +6,7 @@ import http from 'node:http';
 import { after, afterEach, before, describe, test as run } from 'node:test';
 import { all, APP, authorizer, client, collect, connected, PusherServer, server, sleep, until } from './support.mjs';
 
-const test = (name, body) => run(name, { timeout: 30000 }, body);
+const test = (name, body) => run(name, { timeout: 120000 }, body);
 
 let program;
 let sdk;
@@ -205,7 +205,7 @@ describe('webhooks', () => {
   test('tell what happens, signed, and come again until they are taken', async () => {
     const app = await application((count) => (count === 1 ? 500 : 200));
     const told = await server({
-      'realtime.pusher_app': `"${APP.id}:${APP.key}:${APP.secret}"`, 'realtime.pusher_webhook': app.url, 'realtime.presence_grace': 0,
+      'realtime.pusher_app': `"${APP.id}:${APP.key}:${APP.secret}"`, 'realtime.pusher_webhook': `"${app.url}"`, 'realtime.presence_grace': 0,
       'realtime.pusher_subscription_count': 1,
     });
     try {

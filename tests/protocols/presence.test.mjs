@@ -5,7 +5,7 @@ import { after, afterEach, before, describe, test as run } from 'node:test';
 import WebSocket from 'ws';
 import { all, APP, authorizer, client, collect, Echo, Pusher, server, sleep, until } from './support.mjs';
 
-const test = (name, body) => run(name, { timeout: 30000 }, body);
+const test = (name, body) => run(name, { timeout: 120000 }, body);
 const SECRET = 'a-secret-of-the-tests-that-is-long-enough';
 
 let program;

@@ -5,7 +5,7 @@ import { after, afterEach, before, describe, test as run } from 'node:test';
 import WebSocket from 'ws';
 import { all, APP, authorizer, client, collect, connected, server, sign, sleep, until, Wire } from './support.mjs';
 
-const test = (name, body) => run(name, { timeout: 30000 }, body);
+const test = (name, body) => run(name, { timeout: 120000 }, body);
 
 let program;
 const open = [];

@@ -5,7 +5,7 @@ import { after, afterEach, before, test as run } from 'node:test';
 import { resume } from '../../php/client/pusher-resume.js';
 import { authorizer, client, collect, Pusher, server, sleep, until, Wire } from './support.mjs';
 
-const test = (name, body) => run(name, { timeout: 30000 }, body);
+const test = (name, body) => run(name, { timeout: 120000 }, body);
 const gaps = [];
 resume(Pusher, { onGap: (channel) => gaps.push(channel) });
 

@@ -1,12 +1,13 @@
 //! Cache channels: whoever subscribes gets the newest message at once, however old it is, once, and before what is live.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use realtime::message::Publish;
 use serde_json::{Value, json as value};
 
 use crate::client::Client;
-use crate::harness::{Hub, channel_named, eventually, message};
+use crate::harness::{Hub, Stop, channel_named, eventually, message};
 use crate::issuer::{SETTING, token};
 use crate::takeover::Site;
 
@@ -186,8 +187,10 @@ fn nothing_is_doubled_or_missing_while_publishing_goes_on() {
             while !stop.load(Ordering::SeqCst) {
                 n += 1;
                 hub.publish("cache-n", &n.to_string());
+                std::thread::sleep(Duration::from_micros(50));
             }
         });
+        let _stopping = Stop(&stop);
         for _ in 0..60 {
             let (mut client, _) = Client::native(hub.address());
             client.subscribe("cache-n", None);
@@ -197,7 +200,6 @@ fn nothing_is_doubled_or_missing_while_publishing_goes_on() {
                 assert_eq!(client.json()["data"], expected);
             }
         }
-        stop.store(true, Ordering::SeqCst);
     });
 }
 

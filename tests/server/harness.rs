@@ -18,6 +18,15 @@ use tempfile::TempDir;
 
 use crate::authority::files_of_all;
 
+/// Tells a thread to end when it is dropped, also by a failure: or the test would wait for it for ever.
+pub struct Stop<'a>(pub &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Longer than anything takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 

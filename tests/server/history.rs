@@ -1,6 +1,7 @@
 //! A channel's history page by page, both ways, while others publish and the oldest is forgotten; and who may see it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use realtime::broker::Walk;
 use realtime::control::client::Client as Link;
@@ -9,7 +10,7 @@ use realtime::node::HistoryPage;
 use serde_json::{Value, json as value};
 
 use crate::client::{Client, handshake};
-use crate::harness::{Hub, PATIENCE, channel_named, message};
+use crate::harness::{Hub, PATIENCE, Stop, channel_named, message};
 use crate::issuer::{SETTING, token};
 
 /// The numbers in a page.
@@ -103,8 +104,10 @@ fn a_walk_sees_each_message_once_while_others_publish_and_the_oldest_is_forgotte
                 hub.publish("a", &n.to_string());
                 published.store(n as usize, Ordering::SeqCst);
                 n += 1;
+                std::thread::sleep(Duration::from_micros(50));
             }
         });
+        let _stopping = Stop(&stop);
         for turn in 0..60 {
             let mut link = Link::connect(&hub.socket(), PATIENCE).unwrap();
             let mut page = link.history(&a, 7, Walk::Newest).unwrap();
@@ -120,10 +123,8 @@ fn a_walk_sees_each_message_once_while_others_publish_and_the_oldest_is_forgotte
                 seen.windows(2).all(|pair| pair[0] + 1 == pair[1]),
                 "turn {turn}: {seen:?}"
             );
-            let mut since = link.history(&a, 1, Walk::Newest).unwrap().entries[0]
-                .id
-                .clone();
-            let mut last = numbers(&link.history(&a, 1, Walk::Before(&since)).unwrap())[0] + 1;
+            let newest = link.history(&a, 1, Walk::Newest).unwrap();
+            let (mut since, mut last) = (newest.entries[0].id.clone(), numbers(&newest)[0]);
             for _ in 0..20 {
                 let page = link.history(&a, 7, Walk::After(&since)).unwrap();
                 if !page.recovered {
@@ -140,7 +141,6 @@ fn a_walk_sees_each_message_once_while_others_publish_and_the_oldest_is_forgotte
                 }
             }
         }
-        stop.store(true, Ordering::SeqCst);
     });
     assert!(published.load(Ordering::SeqCst) > 0);
 }

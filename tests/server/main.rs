@@ -11,6 +11,7 @@ mod client;
 mod control;
 mod deflate;
 mod detached;
+mod disk;
 mod frames;
 mod handler;
 mod harness;

@@ -16,7 +16,11 @@ fn app() -> App {
 }
 
 fn hub(more: &[(&str, &str)]) -> Hub {
-    let settings = [&[("realtime.pusher_app", APP), ("realtime.threads", "2")], more].concat();
+    let settings = [
+        &[("realtime.pusher_app", APP), ("realtime.threads", "2")],
+        more,
+    ]
+    .concat();
     Hub::with(&settings)
 }
 
@@ -46,7 +50,10 @@ fn subscribed(hub: &Hub, channel: &str) -> Client {
     let (mut client, _) = connect(hub);
     subscribe(&mut client, &value!({ "channel": channel }));
     let answer = next(&mut client);
-    assert_eq!(answer["event"], "pusher_internal:subscription_succeeded", "{answer}");
+    assert_eq!(
+        answer["event"], "pusher_internal:subscription_succeeded",
+        "{answer}"
+    );
     client
 }
 
@@ -59,9 +66,8 @@ fn a_message_is_an_event_with_its_data_in_a_string() {
         ..message("news", r#"{"a":"ä\n"}"#)
     };
     let id = hub.node().publish(publish).unwrap();
-    let expected = format!(
-        r#"{{"event":"said","channel":"news","data":"{{\"a\":\"ä\\n\"}}","id":"{id}"}}"#
-    );
+    let expected =
+        format!(r#"{{"event":"said","channel":"news","data":"{{\"a\":\"ä\\n\"}}","id":"{id}"}}"#);
     assert_eq!(client.frame().text(), expected);
     assert_eq!(hub.stats().by_transport[Transport::Pusher.index()], 1);
 }
@@ -71,7 +77,10 @@ fn what_is_no_event_is_an_error_and_no_end() {
     let hub = hub(&[]);
     let mut other = subscribed(&hub, "news");
     let (mut client, _) = connect(&hub);
-    let deep = format!(r#"{{"event":"client-x","channel":"a","data":{}"#, "[".repeat(5000));
+    let deep = format!(
+        r#"{{"event":"client-x","channel":"a","data":{}"#,
+        "[".repeat(5000)
+    );
     let nonsense = [
         "",
         "\u{0}",
@@ -90,14 +99,22 @@ fn what_is_no_event_is_an_error_and_no_end() {
     for text in nonsense {
         client.say(text);
         let error = next(&mut client);
-        assert_eq!((&error["event"], &error["data"]["code"]), (&"pusher:error".into(), &Value::Null), "{text}");
+        assert_eq!(
+            (&error["event"], &error["data"]["code"]),
+            (&"pusher:error".into(), &Value::Null),
+            "{text}"
+        );
         hub.publish("news", "1");
         assert_eq!(next(&mut other)["data"], 1);
     }
     // Reserved and impossible names.
     for name in ["", "a b", "#server-to-user-ada", "#x", &"x".repeat(201)] {
         subscribe(&mut client, &value!({ "channel": name }));
-        assert_eq!(next(&mut client)["event"], "pusher:subscription_error", "{name}");
+        assert_eq!(
+            next(&mut client)["event"],
+            "pusher:subscription_error",
+            "{name}"
+        );
         assert_eq!(next(&mut client)["event"], "pusher:error", "{name}");
     }
     client.send(&masked(0x82, b"binary"));
@@ -110,30 +127,51 @@ fn what_is_no_event_is_an_error_and_no_end() {
 
 #[test]
 fn presence_needs_to_know_who() {
-    let hub = hub(&[("realtime.presence_info", "100"), ("realtime.presence_members", "2")]);
+    let hub = hub(&[
+        ("realtime.presence_info", "100"),
+        ("realtime.presence_members", "2"),
+    ]);
     let (mut client, id) = connect(&hub);
     let join = |client: &mut Client, data: &str| {
         let auth = auth::sign_channel(&app(), &id, "presence-a", Some(data));
-        subscribe(client, &value!({ "channel": "presence-a", "auth": auth, "channel_data": data }));
+        subscribe(
+            client,
+            &value!({ "channel": "presence-a", "auth": auth, "channel_data": data }),
+        );
         next(client)
     };
     let long = format!(r#"{{"user_id":1,"user_info":"{}"}}"#, "x".repeat(100));
-    for bad in ["", "nonsense", "[]", "{}", r#"{"user_id":null}"#, r#"{"user_id":""}"#, &long] {
+    for bad in [
+        "",
+        "nonsense",
+        "[]",
+        "{}",
+        r#"{"user_id":null}"#,
+        r#"{"user_id":""}"#,
+        &long,
+    ] {
         let answer = join(&mut client, bad);
         assert_eq!(answer["event"], "pusher:subscription_error", "{bad}");
         assert_eq!(next(&mut client)["event"], "pusher:error");
     }
     let answer = join(&mut client, r#"{"user_id":7,"user_info":{"a":1}}"#);
-    let expected = value!({ "presence": { "count": 1, "ids": ["7"], "hash": { "7": { "a": 1 } } } });
+    let expected =
+        value!({ "presence": { "count": 1, "ids": ["7"], "hash": { "7": { "a": 1 } } } });
     assert_eq!(answer["data"], expected);
     // Twice is a mistake of the client's.
     let again = join(&mut client, r#"{"user_id":7}"#);
-    assert_eq!((&again["event"], &again["data"]["status"]), (&"pusher:subscription_error".into(), &400.into()));
+    assert_eq!(
+        (&again["event"], &again["data"]["status"]),
+        (&"pusher:subscription_error".into(), &400.into())
+    );
 }
 
 #[test]
 fn who_reads_too_slowly_comes_back_at_once() {
-    let hub = hub(&[("realtime.max_backlog", "1K"), ("realtime.max_message_size", "1M")]);
+    let hub = hub(&[
+        ("realtime.max_backlog", "1K"),
+        ("realtime.max_message_size", "1M"),
+    ]);
     let mut client = Client::with_receive_buffer(hub.address(), Some(2048));
     client.upgrade("/app/a-key?protocol=7");
     next(&mut client);
@@ -166,7 +204,10 @@ fn a_client_event_without_the_setting_is_phps() {
     let hub = hub(&[]);
     let (mut client, id) = connect(&hub);
     let auth = auth::sign_channel(&app(), &id, "private-a", None);
-    subscribe(&mut client, &value!({ "channel": "private-a", "auth": auth }));
+    subscribe(
+        &mut client,
+        &value!({ "channel": "private-a", "auth": auth }),
+    );
     next(&mut client);
     let say = r#"{"event":"client-x","channel":"private-a","data":{"a":1}}"#;
     client.say(say);
@@ -186,11 +227,19 @@ fn requests_of_the_api_need_a_signature() {
     for (method, path, status) in [
         ("GET", "/apps/4711/channels", 401),
         ("GET", "/apps/4711", 401),
-        ("POST", "/apps/4711/events?auth_key=a-key&auth_signature=x", 401),
+        (
+            "POST",
+            "/apps/4711/events?auth_key=a-key&auth_signature=x",
+            401,
+        ),
         ("GET", "/apps/nobody/channels", 404),
         ("GET", "/apps/", 404),
     ] {
-        assert_eq!(client.request(method, path, "", "").status, status, "{path}");
+        assert_eq!(
+            client.request(method, path, "", "").status,
+            status,
+            "{path}"
+        );
     }
     let without = Hub::start();
     let mut client = Client::connect(without.address());

@@ -60,7 +60,7 @@ impl From<Failure> for Refused {
         let (status, code) = match failure {
             Failure::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Failure::Busy => (StatusCode::TOO_MANY_REQUESTS, "busy"),
-            Failure::Stopped | Failure::Refused(_) | Failure::Link(_) => {
+            Failure::Stopped | Failure::Unstored(_) | Failure::Refused(_) | Failure::Link(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "gone")
             }
         };

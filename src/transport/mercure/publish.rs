@@ -43,15 +43,10 @@ pub async fn answer(
     let update = Update::parse(&form, node.config().max_subscriptions)
         .map_err(|wrong| Refusal::bad("bad_form", wrong))?;
     let publish = check(update, &publisher)?;
-    let copies = publish.channels.len() as u64;
     let is_named = publish.id.is_some();
     let id = node.publish_async(publish).await?;
     let id = match id.parse::<Position>() {
-        // Its copies have numbers in a row, and the id of the first.
-        Ok(last) if !is_named => urn(Position {
-            seq: last.seq + 1 - copies,
-            ..last
-        }),
+        Ok(position) if !is_named => urn(position),
         _ => id,
     };
     Ok(response::full(StatusCode::OK, "text/plain", id.into()))
@@ -140,6 +135,7 @@ impl From<Failure> for Refusal {
         let denied = match &failure {
             Failure::TooLarge { .. } => Denied::TooLarge,
             Failure::Busy => Denied::Busy,
+            Failure::Unstored(_) => Denied::NotStored,
             Failure::Stopped | Failure::Refused(_) | Failure::Link(_) => Denied::Gone,
         };
         Self {

@@ -85,6 +85,7 @@ fn take(part: Part, past: &mut Past, revocations: &Revocations, presence: &mut P
             let _ = within(room(&response), || control::read::<Response>(&response));
         }
         Part::Revoked(lists) => revocations.adopt(lists),
+        Part::Cached(notes) => past.cached.extend(notes),
         Part::Present(_, everybody) => {
             everybody.iter().for_each(|wire| attend(presence, wire));
             tell(presence);

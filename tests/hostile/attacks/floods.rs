@@ -18,7 +18,7 @@ pub fn half_open(field: &mut Field) -> Outcome<String> {
     while field.goes_on() {
         if tried < MOST {
             if let Some(mut pest) = Pest::open(HOSTS[tried % 4], field.address)? {
-                if tried % 2 == 0 {
+                if tried.is_multiple_of(2) {
                     pest.send(b"GET /ws HTTP/1.1\r\nHost: ");
                 }
                 open.push(pest);

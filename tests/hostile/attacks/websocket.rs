@@ -40,7 +40,7 @@ pub fn subscriptions(field: &mut Field) -> Outcome<String> {
         }
         answered += pest.read().len();
         next += 1;
-        if next % 100 == 0 {
+        if next.is_multiple_of(100) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }

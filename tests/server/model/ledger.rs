@@ -120,7 +120,7 @@ impl Ledger {
     }
 
     /// A message to every channel.
-    pub fn to_all(&mut self, link: &mut Link) {
+    pub fn push_all(&mut self, link: &mut Link) {
         self.put(link, &CHANNELS, 10, true, false);
     }
 

@@ -106,7 +106,7 @@ fn wander(seed: u64) {
     let mut links: Vec<Link> = (0..3).map(|_| site.link()).collect();
     let mut ledger = Ledger::new(bounds);
     // Positions need an epoch.
-    ledger.to_all(&mut links[0]);
+    ledger.push_all(&mut links[0]);
     let mut readers: Vec<Reader> = (0..READERS)
         .map(|index| {
             let kind = Kind::ALL[index % Kind::ALL.len()];
@@ -143,7 +143,7 @@ fn wander(seed: u64) {
             _ => ledger.publish(&mut dice, link),
         }
     }
-    ledger.to_all(&mut links[0]);
+    ledger.push_all(&mut links[0]);
     let mut ends: BTreeMap<u16, usize> = BTreeMap::new();
     let (mut read, mut gaps, mut lost) = (0, 0, 0);
     for reader in &mut readers {
