@@ -91,7 +91,7 @@ impl FromStr for ConnectionId {
 }
 
 /// A channel's name: 1 to 200 bytes of letters, digits and `_ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ]`, so that most URLs
-/// are one.
+/// are one; the first is no `#`.
 ///
 /// Shared, so that a clone costs a counter and no allocation.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,7 +104,7 @@ impl Channel {
         Ok(Self(name.into()))
     }
 
-    /// The channel of all connections of one user. No client can name it: `#` is in no channel's name.
+    /// The channel of all connections of one user. No client can name it: no channel's name begins with `#`.
     pub fn of_user(user: &str) -> Self {
         Self(format!("{USER_PREFIX}{user}").into())
     }
@@ -130,6 +130,9 @@ impl Channel {
         };
         if name.is_empty() || name.len() > longest {
             return Err(InvalidId::ChannelLength(name.len()));
+        }
+        if name.starts_with('#') {
+            return Err(InvalidId::ChannelChar('#'));
         }
         match name.chars().find(|&c| !is_channel_char(c)) {
             Some(bad) => Err(InvalidId::ChannelChar(bad)),
@@ -290,7 +293,7 @@ pub enum InvalidId {
     ChannelLength(usize),
     /// A character that no channel name has.
     #[error(
-        "be a channel name of letters, digits and _ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ], found {0:?}"
+        "be a channel name of letters, digits and _ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ] that does not begin with #, found {0:?}"
     )]
     ChannelChar(char),
     /// Not 32 hexadecimal digits.

@@ -135,7 +135,9 @@ impl Patterns {
 impl Member {
     /// Whether `topic`, one of the publication's, is among what it follows and may have.
     fn wants(&self, connection: &Connection, topic: &Channel, publication: &Publication) -> bool {
-        self.patterns.iter().any(|its| its.matches(topic.as_str()))
+        // What is for one user alone is no topic.
+        Channel::user_of(topic.as_str()).is_none()
+            && self.patterns.iter().any(|its| its.matches(topic.as_str()))
             && (!(self.strict || topic.is_guarded())
                 || publication.is_granted(connection.info.grant().as_deref()))
     }

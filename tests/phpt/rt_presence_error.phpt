@@ -54,7 +54,7 @@ foreach ([...array_map(fn($n) => "presence-$n", range(1, 9)), 'private-a'] as $c
 --EXPECT--
 ArgumentCountError: rt_presence() expects exactly 1 argument, 0 given
 ValueError: rt_presence(): Argument #1 ($channel) must be a channel name of 1 to 200 bytes, 0 given
-ValueError: rt_presence(): Argument #1 ($channel) must be a channel name of letters, digits and _ - = @ , . ; : /, found ' '
+ValueError: rt_presence(): Argument #1 ($channel) must be a channel name of letters, digits and _ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ] that does not begin with #, found ' '
 ValueError: rt_presence(): Argument #1 ($channel) must be a presence channel, whose name begins with "presence-"
 Realtime\Exception: no realtime server is running: nobody listens on the control socket SOCKET. Start one with rt_listen() and rt_run() in a `php` process of this user, or set realtime.socket to the socket of the one that runs
 ValueError: rt_on_subscribe(): Return value of the handler must have a "user" of 1 to 200 bytes without control characters

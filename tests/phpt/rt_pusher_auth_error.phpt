@@ -41,7 +41,7 @@ ValueError: rt_pusher_auth(): Argument #1 ($socket_id) must be a socket_id, whic
 ValueError: rt_pusher_auth(): Argument #1 ($socket_id) must be a socket_id, which is two numbers and a dot between them
 ValueError: rt_pusher_auth(): Argument #1 ($socket_id) must be a socket_id, which is two numbers and a dot between them
 ValueError: rt_pusher_auth(): Argument #2 ($channel) must be a private- or presence- channel, or empty: others need no signature
-ValueError: rt_pusher_auth(): Argument #2 ($channel) must be a channel name of letters, digits and _ - = @ , . ; : /, found ' '
+ValueError: rt_pusher_auth(): Argument #2 ($channel) must be a channel name of letters, digits and _ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ] that does not begin with #, found ' '
 ValueError: rt_pusher_auth(): Argument #3 ($user) must have a "user_id", a string or an integer, for a presence- channel
 ValueError: rt_pusher_auth(): Argument #3 ($user) must have a "user_id", a string or an integer, for a presence- channel
 ValueError: rt_pusher_auth(): Argument #3 ($user) must have a "user_id", a string or an integer, for a presence- channel

@@ -1,5 +1,7 @@
 //! The Mercure protocol, byte by byte: updates, rights, where one stands, and who is subscribed.
 
+mod beside;
+
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
