@@ -102,6 +102,11 @@ pub struct Terms {
     pub first: u64,
 }
 
+impl Terms {
+    /// The most topics of one update.
+    pub const TOPICS_MAX: usize = 1000;
+}
+
 /// What a publisher asks for: one message to one or several channels.
 #[derive(Clone, Debug)]
 pub struct Publish {

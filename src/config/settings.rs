@@ -69,9 +69,6 @@ const fn setting(
 /// The names of the log levels, quietest first.
 pub const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-const MERCURE_KEY: &str = "a secret of at least 32 bytes of text that does not begin with /, a comma-separated list of \
-     them, or the absolute path of a file with public keys (PEM or a JWK set); or empty";
-
 /// Every setting, in the order that `php --ri realtime` shows.
 pub const SETTINGS: &[Setting] = &[
     setting(
@@ -339,13 +336,13 @@ pub const SETTINGS: &[Setting] = &[
         "realtime.mercure_publisher_key",
         "",
         Kind::Keys,
-        MERCURE_KEY,
+        "a secret of at least 32 bytes of text that does not begin with /, a comma-separated list of them, or the absolute path of a file with public keys (PEM or a JWK set); or empty",
     ),
     setting(
         "realtime.mercure_subscriber_key",
         "",
         Kind::Keys,
-        MERCURE_KEY,
+        "a secret of at least 32 bytes of text that does not begin with /, a comma-separated list of them, or the absolute path of a file with public keys (PEM or a JWK set); or empty",
     ),
     setting("realtime.mercure_anonymous", "0", Kind::Bool, "0 or 1"),
     setting("realtime.mercure_subscriptions", "0", Kind::Bool, "0 or 1"),

@@ -17,7 +17,8 @@ use super::{Journal, NAMES, Progress, Shared, Source, Store, Watchers, Whole};
 use crate::auth::Lists;
 use crate::config::{Config, Fsync};
 use crate::history::Past;
-use crate::ids::{Channel, check_custom_id, check_event};
+use crate::ids::{CHANNEL_MAX, Channel, check_custom_id, check_event};
+use crate::message::Terms;
 use crate::threads;
 use crate::wire::control;
 
@@ -78,7 +79,8 @@ pub fn open(config: &Config, all: bool) -> Result<Opened, StoreError> {
         }
         read => read.map_err(failed)?,
     };
-    let largest = config.max_message_size + NAMES;
+    let topics = config.max_subscriptions.min(Terms::TOPICS_MAX);
+    let largest = config.max_message_size + NAMES + topics * (CHANNEL_MAX + 4);
     let file = directory.file(RING);
     let system = |error| StoreError::System {
         path: file.clone(),

@@ -40,8 +40,8 @@ pub async fn answer(
     // Each byte of the data may take three.
     let limit = 3 * node.config().max_message_size + OVERHEAD;
     let form = read(node, body, limit).await?;
-    let update = Update::parse(&form, node.config().max_subscriptions)
-        .map_err(|wrong| Refusal::bad("bad_form", wrong))?;
+    let most = node.config().max_subscriptions.min(Terms::TOPICS_MAX);
+    let update = Update::parse(&form, most).map_err(|wrong| Refusal::bad("bad_form", wrong))?;
     let publish = check(update, &publisher)?;
     let is_named = publish.id.is_some();
     let id = node.publish_async(publish).await?;
