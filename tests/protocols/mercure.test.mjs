@@ -64,6 +64,13 @@ async function subscribe(topics, { where = program, token, query = '', events = 
   return Object.assign(got, { source, heads });
 }
 
+/** A wire to the server that the test can cut; closed after it. */
+async function through(where) {
+  const wire = await new Wire(where.port).open();
+  open.push(wire);
+  return wire;
+}
+
 const all = async (got, count) => {
   await until(() => got.length >= count, `${count} updates`, 8000, () => [...got]);
   await sleep(60); // for one too many to show
@@ -106,7 +113,7 @@ describe('eventsource', () => {
   });
 
   test('a cut wire loses nothing', async () => {
-    const wire = await new Wire(program.port).open();
+    const wire = await through(program);
     const got = await subscribe(['https://b.example/{id}', 'other'], { where: wire });
     await publish(program, ['topic=https://b.example/1', 'data=1']);
     await all(got, 1);
@@ -121,20 +128,6 @@ describe('eventsource', () => {
     }
     assert.deepEqual(got.map(({ data }) => Number(data)), [1, 2, 3, 4, 5, 6, 7]);
     assert.equal(got.heads.at(-1).get('last-event-id'), got.at(-3).id);
-    got.source.close();
-    await wire.close();
-  });
-
-  test('a stream that is cut before its first update loses nothing either', async () => {
-    const wire = await new Wire(program.port).open();
-    const got = await subscribe(['https://b.example/cut'], { where: wire });
-    wire.down = true;
-    wire.cut();
-    await publish(program, ['topic=https://b.example/cut', 'data=1']);
-    wire.down = false;
-    await all(got, 1);
-    got.source.close();
-    await wire.close();
   });
 
   test('the past, from an update on or from the beginning', async () => {
@@ -267,22 +260,28 @@ describe('Chromium', () => {
     rmSync(docroot, { recursive: true, force: true });
   });
 
-  test('a page with the cookie gets what is private, also after a cut', async () => {
+  /** A page with the cookie that notes what its EventSource gets. */
+  async function pageOn(url, topic) {
     const page = await browser.newPage();
-    await page.goto(site.url);
-    await page.evaluate(([cookie, hub, topic]) => {
+    open.push(page);
+    await page.goto(url);
+    await page.evaluate(([cookie, hub, name]) => {
       document.cookie = `mercureAuthorization=${cookie}; path=/.well-known/mercure`;
       window.got = [];
       const url = new URL(hub, location);
-      url.searchParams.append('topic', topic);
+      url.searchParams.append('topic', name);
       window.source = new EventSource(url, { withCredentials: true });
       window.source.onmessage = ({ data, lastEventId }) => window.got.push([data, lastEventId]);
       return new Promise((done) => { window.source.onopen = done; });
-    }, [subscriber('https://b.example/{id}'), `/${HUB}`, 'https://b.example/{id}']);
-    const got = (count) => until(async () => {
+    }, [subscriber(topic), `/${HUB}`, topic]);
+    return (count) => until(async () => {
       const list = await page.evaluate(() => window.got);
       return list.length >= count && list;
     }, `${count} updates in the page`);
+  }
+
+  test('a page with the cookie gets what is private, also after a cut', async () => {
+    const got = await pageOn(site.url, 'https://b.example/{id}');
     const first = await publish(site, ['topic=https://b.example/1', 'data=one', 'private=on']);
     await publish(site, ['topic=https://c.example/1', 'data=no', 'private=on']);
     assert.deepEqual(await got(1), [['one', first]]);
@@ -292,6 +291,17 @@ describe('Chromium', () => {
     await site.broadcast('https://b.example/2', { two: 2 });
     const list = await got(2);
     assert.equal(list[1][0], '{"two":2}');
-    await page.close();
+  });
+
+  // As the standard wants it. npm's eventsource passes over an id that comes without data, and so has none here.
+  test('a page that is cut off before its first update loses nothing either', async () => {
+    const wire = await through(site);
+    const got = await pageOn(wire.url, 'https://b.example/cut');
+    await sleep(100); // until it has read where it stands
+    wire.down = true;
+    wire.cut();
+    await publish(site, ['topic=https://b.example/cut', 'data=1']);
+    wire.down = false;
+    assert.equal((await got(1))[0][0], '1');
   });
 });
