@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 return [
     'an event reaches its channels; toOthers() leaves its author out' => function (Lab $lab): void {
-        app($lab, 'laravel', '-d', 'realtime.pusher_app=app:key:secret');
+        app($lab, 'laravel', '-d', 'realtime.pusher_app=app:key:a-secret-of-sixteen');
         [$ann, $bob, $app] = [subscribed($lab, 'orders'), subscribed($lab, 'orders'), new Socket($lab->port, '/ws')];
         tell($app, 'ship', ['status' => 'paid']);
         foreach ([$ann, $bob] as $socket) {
@@ -18,13 +18,13 @@ return [
         equals('lost', $ann->frame('message')['data']['status']);
     },
     'the route of Echo signs for those whom routes/channels.php lets in' => function (Lab $lab): void {
-        app($lab, 'laravel', '-d', 'realtime.pusher_app=app:key:secret');
+        app($lab, 'laravel', '-d', 'realtime.pusher_app=app:key:a-secret-of-sixteen');
         $socket = new Socket($lab->port, '/ws');
         $auth = fn (?string $user, string $channel, ?string $id = '12.34') => tell($socket, 'auth', array_filter(
             ['user' => $user, 'channel_name' => $channel, 'socket_id' => $id],
             fn ($value) => $value !== null,
         ))['data'];
-        $sign = fn (string $text) => 'key:' . hash_hmac('sha256', $text, 'secret');
+        $sign = fn (string $text) => 'key:' . hash_hmac('sha256', $text, 'a-secret-of-sixteen');
         equals(
             ['status' => 200, 'body' => ['auth' => $sign('12.34:private-orders.7')]],
             $auth('ann', 'private-orders.7'),
