@@ -17,7 +17,8 @@ SOURCES = $(shell find build.rs Cargo.toml Cargo.lock src php/client php/realtim
 
 export PHP
 
-.PHONY: all install demo bench clean test test-rust test-phpt test-readme test-browser test-autobahn test-servers test-faults test-bench FORCE
+.PHONY: all install demo bench soak clean test test-rust test-phpt test-readme test-library test-browser test-protocols test-autobahn test-servers \
+	test-faults test-hostile test-soak test-bench test-loom test-fuzz test-valgrind valgrind miri FORCE
 .NOTPARALLEL:
 
 all: $(MODULE)
@@ -59,11 +60,25 @@ test:
 test-rust:
 	@tests/run.sh format lint licences cargo-test
 
-test-phpt test-readme test-browser test-autobahn test-servers test-faults test-bench:
+test-phpt test-readme test-library test-browser test-protocols test-autobahn test-servers test-faults test-hostile test-soak test-bench test-loom \
+test-fuzz test-valgrind:
 	@tests/run.sh $(@:test-%=%)
+
+# All PHPTs with memcheck, which takes a while; `make test` runs some. After `make test-valgrind`.
+valgrind: $(MODULE)
+	tests/valgrind/run.sh --all
+
+# The unsafe code of the decoders in an interpreter that sees undefined behaviour. Not part of `make test`: it wants
+# `rustup toolchain install nightly --component miri`. What calls C (TLS, signatures) is beyond it.
+miri:
+	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --locked --lib -- wire:: ids:: history:: outbox::
 
 bench: $(MODULE)
 	$(CARGO) bench --locked --bench fanout -- --extension $(CURDIR)/$(MODULE) --php $(PHP_BIN)
+
+# 5,000 clients that come, go, stall and misbehave for ten minutes; `make test` has a minute of it.
+soak:
+	@SOAK_CLIENTS=5000 SOAK_SECONDS=600 tests/run.sh soak
 
 clean:
 	rm -rf build modules

@@ -16,7 +16,7 @@ namespace {
      * a string that is not UTF-8, as binary.
      *
      * @param string|array<string> $channel a channel's name, or 1 to 1000 of them
-     * @param string $event what browsers listen for: 1 to 128 bytes without control characters
+     * @param string $event what browsers listen for: 1 to 200 bytes without control characters
      * @param string|null $except the id of a connection that does not get it, mostly its author
      * @param string|null $id an id of your own, which makes a retry harmless: the same id is accepted once in a channel
      * @param bool $store whether it is kept in history
@@ -83,6 +83,22 @@ namespace {
     function rt_token(array $claims, int $ttl = 3600): string {}
 
     /**
+     * The answer of your auth endpoint to a client of the Pusher protocol (pusher-js, Laravel Echo): send it as JSON. Decide
+     * first whether whoever asks may subscribe. Any PHP process can make one; the server is not asked.
+     *
+     * @param string $socket_id what the client sent as `socket_id`
+     * @param string $channel what it sent as `channel_name`: a `private-` or `presence-` channel; empty to sign the user in
+     *        (`pusher.signin()`)
+     * @param array{user_id?: string|int, user_info?: mixed, id?: string|int, watchlist?: list<string>, ...}|null $user on
+     *        `presence-` channels who it is: `user_id`, and `user_info` for the others; to sign in: `id`, and what you like
+     * @return array<string, string> `auth`, and `channel_data`, `user_data` or `shared_secret` where the protocol wants them
+     * @throws ValueError if the id, the channel or $user does not fit
+     * @throws Realtime\Exception if realtime.pusher_app is not set, or for a `private-encrypted-` channel
+     *         realtime.pusher_master_key
+     */
+    function rt_pusher_auth(string $socket_id, string $channel, ?array $user = null): array {}
+
+    /**
      * Closes all connections of a user.
      *
      * @param string $user the `sub` of their tokens
@@ -129,6 +145,9 @@ namespace {
     /**
      * Registers a handler for subscriptions: fn(Realtime\Connection $c, string $channel). One that returns false, or throws,
      * refuses; `private-` and `presence-` channels open only if one returns true. Not asked about what the client's token opens.
+     *
+     * One that returns `['user' => 'ada', 'info' => ['name' => 'Ada']]` opens the channel, too, and says as whom the client is on
+     * a presence channel (rt_presence()), for those that have no token; `info`, which others get to see, may be left out.
      *
      * @throws TypeError if $handler is not callable
      */
@@ -248,16 +267,32 @@ namespace {
     function rt_connections(?string $channel = null): array {}
 
     /**
-     * The newest messages that a channel's history keeps, or the first after $since; oldest first.
+     * The newest messages that a channel's history keeps, the first after $since, or the last before $before; oldest first.
+     *
+     * Page by page: the id of the last message is $since of the page after it, that of the first is $before of the page
+     * before it, and an empty page is the end, whatever is published and forgotten meanwhile.
      *
      * @param int $limit 1 to 1000000
      * @param string|null $since the id of a message
+     * @param string|null $before the same; not both
      * @return list<array{id: string, event: string, data: mixed, age: float}> age in seconds
-     * @throws ValueError if $channel, $limit or $since is not valid
-     * @throws Realtime\Exception if the history does not reach back to $since any more (says how far it does), if there is no
-     *         server, or it does not answer within realtime.timeout
+     * @throws ValueError if $channel, $limit, $since or $before is not valid
+     * @throws Realtime\Exception if the history does not reach back to $since any more (says how far it does) or knows nothing of
+     *         either, if there is no server, or it does not answer within realtime.timeout
      */
-    function rt_history(string $channel, int $limit = 100, ?string $since = null): array {}
+    function rt_history(string $channel, int $limit = 100, ?string $since = null, ?string $before = null): array {}
+
+    /**
+     * Who is on a presence channel.
+     *
+     * @param string $channel a name that begins with `presence-`
+     * @return array<string|int, array{info: mixed, connections: int}> by user, in order: what others may know of it (`info` of its
+     *         token, or of what rt_on_subscribe() returned; null for nothing), and the number of its connections, which is 0 while
+     *         it may come back within realtime.presence_grace. As everywhere in PHP, a user "42" is the key 42
+     * @throws ValueError if $channel is not the name of a presence channel
+     * @throws Realtime\Exception if there is no server, or it does not answer within realtime.timeout
+     */
+    function rt_presence(string $channel): array {}
 
     /**
      * The server's numbers.

@@ -1,8 +1,9 @@
 //! The settings: raw text as php.ini gives it ([`SETTINGS`], [`check_value`]), then one checked [`Config`].
 //!
-//! Nothing past [`Config::load`] checks a setting again. Imports nothing of this crate.
+//! Nothing past [`Config::load`] checks a setting again. Imports `ids`.
 
 mod address;
+mod apps;
 mod peers;
 mod secrets;
 mod settings;
@@ -11,10 +12,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::address::ListenAddress;
+pub use self::apps::{App, Apps, MasterKey};
 pub use self::peers::{Origins, Proxies};
-pub use self::secrets::Secrets;
+pub use self::secrets::{KeySource, Secrets};
 pub use self::settings::{InvalidSetting, LOG_LEVELS, SETTINGS, Setting, check_value, find};
 use self::settings::{parse_bool, parse_bytes, parse_mode};
+use crate::ids::Pattern;
 
 /// What a client may send in a second; 0 is any number.
 #[derive(Clone, Copy, Debug)]
@@ -25,11 +28,35 @@ pub struct Rate {
     pub bytes: usize,
 }
 
+/// Where the history is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HistoryKind {
+    /// In memory.
+    Memory,
+    /// In memory and in `realtime.data_dir`.
+    Disk,
+}
+
+/// When what is on disk is made safe from a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before it is acknowledged.
+    Always,
+    /// Once a second.
+    Interval,
+    /// When the system does it by itself.
+    Never,
+}
+
 /// The settings, checked. Sizes are bytes.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where clients connect.
     pub listen: ListenAddress,
+    /// The server's certificate and its chain in PEM: clients then speak TLS (https, wss); read again when it changes.
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key in PEM, in tls_cert's file when none; read again when it changes.
+    pub tls_key: Option<PathBuf>,
     /// Whether a web SAPI starts the server by itself.
     pub autostart: bool,
     /// Whether the server that a web SAPI starts may run as root.
@@ -110,6 +137,45 @@ pub struct Config {
     pub history_ttl: Duration,
     /// Bytes of history over all channels.
     pub history_bytes: usize,
+    /// Where the history is kept: in memory alone, or in data_dir as well, from where it comes back after a crash.
+    pub history: HistoryKind,
+    /// The directory, of this server alone, in which realtime.history = disk keeps messages and revoked tokens.
+    pub data_dir: Option<PathBuf>,
+    /// When what is kept on disk is made safe from a power cut: before it is acknowledged, once a second, or never.
+    pub fsync: Fsync,
+    /// Channels whose newest message each new subscriber gets at once, beside those whose names begin with `cache-`,
+    /// `private-cache-` or `presence-cache-`.
+    pub cache_channels: Vec<Pattern>,
+    /// Bytes of newest messages over all of these channels.
+    pub cache_bytes: usize,
+    /// Members of one presence channel.
+    pub presence_members: usize,
+    /// What others may know of one member (a token's `info`).
+    pub presence_info: usize,
+    /// Bytes of members over all presence channels.
+    pub presence_bytes: usize,
+    /// How long a member stays without a connection: who comes back within it was never away.
+    pub presence_grace: Duration,
+    /// The applications that speak the Pusher protocol; without one it is not spoken.
+    pub pusher_app: Apps,
+    /// From it come the keys of `private-encrypted-` channels, which PHP gives to those who may read there.
+    pub pusher_master_key: MasterKey,
+    /// Where what happens on the channels is told, in Pusher's way.
+    pub pusher_webhook: Option<String>,
+    /// Whether Pusher clients are told how many subscribe to a channel.
+    pub pusher_subscription_count: bool,
+    /// Client events that one Pusher client may send in a second; 0 is any number.
+    pub pusher_client_rate: usize,
+    /// What proves the tokens of Mercure's publishers; without it nobody publishes by POST.
+    pub mercure_publisher_key: KeySource,
+    /// What proves the tokens of Mercure's subscribers.
+    pub mercure_subscriber_key: KeySource,
+    /// Whether Mercure's subscribers need no token for updates that are not private.
+    pub mercure_anonymous: bool,
+    /// Whether Mercure's subscriptions are told as updates, and listed by its subscription API.
+    pub mercure_subscriptions: bool,
+    /// Different patterns (`*`, URI templates) that the subscribers of one thread may have.
+    pub max_patterns: usize,
     /// Pages and their assets, up to 16 MiB each, served beside the server's own paths; never programs.
     pub docroot: Option<PathBuf>,
     /// The log file; PHP's error_log when none, else standard error.
@@ -140,8 +206,21 @@ impl Config {
                 .map(PathBuf::from))
         };
         let text = |name| Ok(Some(raw(name)?).filter(|text| !text.is_empty()));
+        let data_dir = path("realtime.data_dir")?;
+        let history = match raw("realtime.history")?.as_str() {
+            "disk" => HistoryKind::Disk,
+            _ => HistoryKind::Memory,
+        };
+        if history == HistoryKind::Disk && data_dir.is_none() {
+            return Err(InvalidSetting {
+                setting: find("realtime.data_dir").expect("it is in SETTINGS"),
+                value: String::new(),
+            });
+        }
         Ok(Self {
             listen: ListenAddress::parse(&raw("realtime.listen")?).expect("checked"),
+            tls_cert: path("realtime.tls_cert")?,
+            tls_key: path("realtime.tls_key")?,
             autostart: parse_bool(&raw("realtime.autostart")?).expect("checked"),
             allow_root: parse_bool(&raw("realtime.allow_root")?).expect("checked"),
             socket_group: Some(raw("realtime.socket_group")?).filter(|group| !group.is_empty()),
@@ -185,6 +264,34 @@ impl Config {
             history_size: count("realtime.history_size")?,
             history_ttl: seconds("realtime.history_ttl")?,
             history_bytes: bytes("realtime.history_bytes")?,
+            history,
+            data_dir,
+            fsync: match raw("realtime.fsync")?.as_str() {
+                "always" => Fsync::Always,
+                "never" => Fsync::Never,
+                _ => Fsync::Interval,
+            },
+            cache_channels: Pattern::parse_list(&raw("realtime.cache_channels")?).expect("checked"),
+            cache_bytes: bytes("realtime.cache_bytes")?,
+            presence_members: count("realtime.presence_members")?,
+            presence_info: bytes("realtime.presence_info")?,
+            presence_bytes: bytes("realtime.presence_bytes")?,
+            presence_grace: seconds("realtime.presence_grace")?,
+            pusher_app: Apps::parse(&raw("realtime.pusher_app")?).expect("checked"),
+            pusher_master_key: MasterKey::parse(&raw("realtime.pusher_master_key")?)
+                .expect("checked"),
+            pusher_webhook: text("realtime.pusher_webhook")?,
+            pusher_subscription_count: parse_bool(&raw("realtime.pusher_subscription_count")?)
+                .expect("checked"),
+            pusher_client_rate: count("realtime.pusher_client_rate")?,
+            mercure_publisher_key: KeySource::parse(&raw("realtime.mercure_publisher_key")?)
+                .expect("checked"),
+            mercure_subscriber_key: KeySource::parse(&raw("realtime.mercure_subscriber_key")?)
+                .expect("checked"),
+            mercure_anonymous: parse_bool(&raw("realtime.mercure_anonymous")?).expect("checked"),
+            mercure_subscriptions: parse_bool(&raw("realtime.mercure_subscriptions")?)
+                .expect("checked"),
+            max_patterns: count("realtime.max_patterns")?,
             docroot: path("realtime.docroot")?,
             log: path("realtime.log")?,
             log_level: raw("realtime.log_level")?,
@@ -193,6 +300,11 @@ impl Config {
 }
 
 impl Config {
+    /// Whether clients of the Mercure protocol are served.
+    pub fn has_mercure(&self) -> bool {
+        self.mercure_publisher_key.is_set() || self.mercure_subscriber_key.is_set()
+    }
+
     /// What one connection may send in a second.
     pub fn rate(&self) -> Rate {
         Rate {

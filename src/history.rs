@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::ids::{Channel, ConnectionId, InvalidId, Position, check_custom_id, check_event};
-use crate::message::{EventName, Payload, Publication};
-use crate::wire::handover::WireNote;
+use crate::ids::{Channel, ConnectionId, InvalidId, Position, check_any_event, check_custom_id};
+use crate::message::{EventName, Payload, Publication, Terms};
+use crate::selector::Selector;
+use crate::wire::handover::{WireNote, WireTerms};
 
 /// What a kept message costs beside its content, in bytes.
 const ENTRY_COST: usize = 192;
+
+/// What a publisher's terms cost, in bytes.
+const TERMS_COST: usize = 96;
 
 /// What a channel costs beside its name and its messages, in bytes: its maps and queues.
 const CHANNEL_COST: usize = 320;
@@ -44,6 +48,36 @@ pub struct History {
     ids: usize,
     /// The newest number that was ever pushed out of a channel of which nothing is left.
     forgotten: u64,
+    /// What was pushed out since somebody asked; none when nobody does.
+    changes: Option<Changes>,
+}
+
+/// What `store` has to know beside the messages themselves.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// What has become of messages, in this order.
+    pub fates: Vec<Fate>,
+    /// Channels of which something was pushed out, or that came or went.
+    touched: Vec<Channel>,
+}
+
+/// What has become of a message.
+#[derive(Clone, Debug)]
+pub enum Fate {
+    /// Nothing is left of the message with that number.
+    Gone(u64),
+    /// Only its publisher's id is left of this message.
+    Faded(Arc<Publication>),
+}
+
+impl Fate {
+    /// The message's number.
+    pub fn seq(&self) -> u64 {
+        match self {
+            Self::Gone(seq) => *seq,
+            Self::Faded(publication) => publication.position.seq,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +88,8 @@ struct Log {
     /// The publishers' own ids, for as long as a message would be kept.
     ids: HashMap<Box<str>, u64>,
     ids_order: VecDeque<(u64, Box<str>)>,
+    /// Whether it is among those that were touched.
+    touched: bool,
 }
 
 /// A message, and whether history keeps it.
@@ -65,7 +101,24 @@ pub struct Note {
     pub store: bool,
 }
 
-/// What a channel's history has after a position.
+/// Channels by name and by pattern.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// By name.
+    pub channels: &'a [Channel],
+    /// By pattern.
+    pub patterns: &'a [Selector],
+}
+
+impl Wanted<'_> {
+    /// Whether `channel` is one of them.
+    pub fn has(&self, channel: &str) -> bool {
+        self.channels.iter().any(|its| its.as_str() == channel)
+            || self.patterns.iter().any(|its| its.matches(channel))
+    }
+}
+
+/// What a channel's history has after a position, or before one.
 #[derive(Debug, Default)]
 pub struct Missed {
     /// The messages, oldest first.
@@ -74,6 +127,8 @@ pub struct Missed {
     pub recovered: bool,
     /// The oldest that is left.
     pub oldest: Option<Arc<Publication>>,
+    /// Whether there are more that way.
+    pub more: bool,
 }
 
 /// A history on its way from one hub to the next.
@@ -89,6 +144,8 @@ pub struct Past {
     pub marks: Vec<(String, u64)>,
     /// What there is, in the order of numbers.
     pub notes: Vec<WireNote>,
+    /// What there is only as the newest of a cache channel.
+    pub cached: Vec<WireNote>,
 }
 
 impl History {
@@ -102,6 +159,52 @@ impl History {
             messages: 0,
             ids: 0,
             forgotten: epoch_start,
+            changes: None,
+        }
+    }
+
+    /// From here on it notes what it pushes out, or no longer does.
+    pub fn watch(&mut self, on: bool) {
+        self.changes = on.then(Changes::default);
+        for log in self.channels.values_mut() {
+            log.touched = false;
+        }
+    }
+
+    /// Puts into `fates` and `marks` what has changed since the last call: what has become of messages, and the newest number that
+    /// was pushed out of each channel (none when nothing is left of it).
+    pub fn take_changes(&mut self, fates: &mut Vec<Fate>, marks: &mut Vec<(Channel, Option<u64>)>) {
+        let Some(changes) = &mut self.changes else {
+            return;
+        };
+        fates.append(&mut changes.fates);
+        for channel in changes.touched.drain(..) {
+            let log = self.channels.get_mut(channel.as_str());
+            let mark = log.map(|log| {
+                log.touched = false;
+                log.forgotten
+            });
+            marks.push((channel, mark));
+        }
+    }
+
+    /// Whether anything has changed since then.
+    pub fn has_changed(&self) -> bool {
+        let changes = self.changes.as_ref();
+        changes.is_some_and(|it| !it.fates.is_empty() || !it.touched.is_empty())
+    }
+
+    /// The newest number that was pushed out of a channel of which nothing is left.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// What was published up to `seq` may be incomplete, in every channel.
+    pub fn doubt(&mut self, seq: u64) {
+        self.forgotten = self.forgotten.max(seq);
+        for (channel, log) in &mut self.channels {
+            log.forgotten = log.forgotten.max(seq);
+            log.touch(&mut self.changes, channel);
         }
     }
 
@@ -135,6 +238,7 @@ impl History {
                 payload: Payload::Binary(Bytes::new()),
                 except: None,
                 at: *at,
+                terms: None,
             });
             Some(Note {
                 publication,
@@ -148,7 +252,7 @@ impl History {
     pub fn restore(&mut self, past: Past) -> Result<(), InvalidId> {
         self.forgotten = past.forgotten;
         for (name, forgotten) in past.marks {
-            let channel = Channel::parse(&name)?;
+            let channel = Channel::from_hub(&name)?;
             let log = Log {
                 forgotten,
                 ..Log::default()
@@ -159,7 +263,13 @@ impl History {
             }
         }
         let now = Instant::now();
+        let mut newest = 0;
         for note in past.notes {
+            // Everything here relies on the order of numbers: what has lost its place is lost.
+            if note.seq <= newest {
+                continue;
+            }
+            newest = note.seq;
             let store = note.store;
             self.add(&Arc::new(publication(note, past.epoch, now)?), store);
         }
@@ -167,8 +277,10 @@ impl History {
         let empty = |log: &Log| log.entries.is_empty() && log.ids_order.is_empty();
         let forgotten = &mut self.forgotten;
         let bytes = &mut self.bytes;
+        let changes = &mut self.changes;
         self.channels.retain(|channel, log| {
             if empty(log) {
+                log.touch(changes, channel);
                 *forgotten = (*forgotten).max(log.forgotten);
                 *bytes -= channel_cost(channel);
             }
@@ -200,6 +312,7 @@ impl History {
             self.forgotten = seq;
             if let Some(log) = self.channels.get_mut(&publication.channel) {
                 log.forgotten = seq;
+                log.touch(&mut self.changes, &publication.channel);
             }
         }
         if !keep && publication.id.is_none() {
@@ -207,20 +320,23 @@ impl History {
         }
         // A channel that comes back may have been here before: what was forgotten then is still missing.
         let forgotten = self.forgotten;
+        let changes = &mut self.changes;
         let log = self
             .channels
             .entry(publication.channel.clone())
             .or_insert_with(|| {
                 self.bytes += channel_cost(&publication.channel);
-                Log {
+                let mut log = Log {
                     forgotten,
                     ..Log::default()
-                }
+                };
+                log.touch(changes, &publication.channel);
+                log
             });
         let mut freed = 0;
         if let Some(id) = &publication.id {
             if log.ids_order.len() >= self.limits.count.max(100) {
-                freed += log.forget_oldest_id();
+                freed += log.forget_oldest_id(changes);
                 self.ids -= 1;
             }
             log.ids.insert(id.clone(), seq);
@@ -230,7 +346,7 @@ impl History {
         }
         if keep {
             if log.entries.len() >= self.limits.count {
-                freed += log.forget_oldest();
+                freed += log.forget_oldest(changes);
                 self.messages -= 1;
             }
             log.entries.push_back(publication.clone());
@@ -258,6 +374,11 @@ impl History {
 
     /// What `channel` has after `since`, a number of this history; `None` for a position that is not of it.
     pub fn after(&self, channel: &str, since: Option<u64>) -> Missed {
+        self.first_after(channel, since, usize::MAX)
+    }
+
+    /// The first `limit` of those.
+    pub fn first_after(&self, channel: &str, since: Option<u64>, limit: usize) -> Missed {
         let Some(log) = self.channels.get(channel) else {
             let recovered = since.is_some_and(|since| since >= self.forgotten);
             return Missed {
@@ -269,19 +390,84 @@ impl History {
         let start = since.map_or(0, |since| {
             log.entries.partition_point(|e| e.position.seq <= since)
         });
+        let end = start.saturating_add(limit).min(log.entries.len());
         Missed {
-            publications: log.entries.range(start..).cloned().collect(),
+            publications: log.entries.range(start..end).cloned().collect(),
             recovered,
             oldest: log.entries.front().cloned(),
+            more: end < log.entries.len(),
         }
     }
 
-    /// The newest `limit` messages of a channel, oldest first.
-    pub fn newest(&self, channel: &str, limit: usize) -> Vec<Arc<Publication>> {
-        self.channels.get(channel).map_or_else(Vec::new, |log| {
-            let start = log.entries.len().saturating_sub(limit);
-            log.entries.range(start..).cloned().collect()
-        })
+    /// What came after `since` on all channels that are wanted, oldest first, and the newest number after `since` that is
+    /// missing of them, or 0.
+    pub fn after_all(&self, since: u64, wanted: Wanted<'_>) -> (Vec<Arc<Publication>>, u64) {
+        let mut publications = Vec::new();
+        let mut forgotten = 0;
+        if wanted.patterns.is_empty() {
+            for channel in wanted.channels {
+                let log = self.channels.get(channel.as_str());
+                forgotten = forgotten.max(log.map_or(self.forgotten, |log| log.forgotten));
+                publications.extend(self.after(channel.as_str(), Some(since)).publications);
+            }
+            publications.sort_unstable_by_key(|publication| publication.position.seq);
+        } else {
+            // Clients come back after a moment, and there may be many channels: what came since then is the shorter list.
+            let start = self.order.partition_point(|(seq, ..)| *seq <= since);
+            for (seq, _, channel) in self.order.range(start..) {
+                if let Some(found) = self.entry(channel, *seq)
+                    && wanted.has(channel.as_str())
+                {
+                    publications.push(found.clone());
+                }
+            }
+            let lost = |(channel, log): &(&Channel, &Log)| {
+                log.forgotten > since && wanted.has(channel.as_str())
+            };
+            let lost = self.channels.iter().filter(lost);
+            // A channel that is gone altogether may have been one of them.
+            forgotten = lost
+                .map(|(_, log)| log.forgotten)
+                .fold(self.forgotten, u64::max);
+        }
+        let forgotten = if forgotten > since { forgotten } else { 0 };
+        (publications, forgotten)
+    }
+
+    fn entry(&self, channel: &Channel, seq: u64) -> Option<&Arc<Publication>> {
+        let entries = &self.channels.get(channel)?.entries;
+        let place = |entry: &Arc<Publication>| entry.position.seq;
+        Some(&entries[entries.binary_search_by_key(&seq, place).ok()?])
+    }
+
+    /// The number of the message that has its publisher's `id`, on whatever channel.
+    pub fn find_anywhere(&self, id: &str) -> Option<u64> {
+        let logs = self.channels.values();
+        logs.filter_map(|log| log.ids.get(id)).min().copied()
+    }
+
+    /// The last `limit` messages of a channel before the number `before`, oldest first. What is missing there was pushed out,
+    /// as all before it was.
+    pub fn last_before(&self, channel: &str, before: u64, limit: usize) -> Missed {
+        let Some(log) = self.channels.get(channel) else {
+            return Missed {
+                recovered: true,
+                ..Missed::default()
+            };
+        };
+        let end = log.entries.partition_point(|e| e.position.seq < before);
+        let start = end.saturating_sub(limit);
+        Missed {
+            publications: log.entries.range(start..end).cloned().collect(),
+            recovered: true,
+            oldest: log.entries.front().cloned(),
+            more: start > 0,
+        }
+    }
+
+    /// The newest message of a channel.
+    pub fn newest(&self, channel: &str) -> Option<&Arc<Publication>> {
+        self.channels.get(channel)?.entries.back()
     }
 
     /// The number of the message in `channel` that has its publisher's `id`.
@@ -308,15 +494,16 @@ impl History {
             return true;
         };
         while log.entries.front().is_some_and(|e| e.position.seq <= seq) {
-            self.bytes -= log.forget_oldest();
+            self.bytes -= log.forget_oldest(&mut self.changes);
             self.messages -= 1;
         }
         while log.ids_order.front().is_some_and(|(of, _)| *of <= seq) {
-            self.bytes -= log.forget_oldest_id();
+            self.bytes -= log.forget_oldest_id(&mut self.changes);
             self.ids -= 1;
         }
         if log.entries.is_empty() && log.ids_order.is_empty() {
             self.forgotten = self.forgotten.max(log.forgotten);
+            log.touch(&mut self.changes, &channel);
             self.channels.remove(channel.as_str());
             self.bytes -= channel_cost(&channel);
         }
@@ -336,24 +523,53 @@ impl History {
 }
 
 impl Log {
+    /// Has it looked at when changes are asked for.
+    fn touch(&mut self, changes: &mut Option<Changes>, channel: &Channel) {
+        if let Some(changes) = changes
+            && !self.touched
+        {
+            self.touched = true;
+            changes.touched.push(channel.clone());
+        }
+    }
+
     /// Returns the bytes that became free.
-    fn forget_oldest(&mut self) -> usize {
+    fn forget_oldest(&mut self, changes: &mut Option<Changes>) -> usize {
         self.entries.pop_front().map_or(0, |oldest| {
-            self.forgotten = oldest.position.seq;
+            let seq = oldest.position.seq;
+            self.forgotten = self.forgotten.max(seq);
+            let is_known = |id: &str| self.ids.get(id) == Some(&seq);
+            let faded = oldest.id.as_deref().is_some_and(is_known);
+            self.touch(changes, &oldest.channel);
+            if let Some(changes) = changes {
+                changes.fates.push(match faded {
+                    true => Fate::Faded(oldest.clone()),
+                    false => Fate::Gone(seq),
+                });
+            }
             cost(&oldest)
         })
     }
 
-    fn forget_oldest_id(&mut self) -> usize {
-        self.ids_order.pop_front().map_or(0, |(_, id)| {
+    fn forget_oldest_id(&mut self, changes: &mut Option<Changes>) -> usize {
+        self.ids_order.pop_front().map_or(0, |(seq, id)| {
             self.ids.remove(&id);
+            // What is pushed out is older than what is left.
+            let front = self.entries.front();
+            if let Some(changes) = changes
+                && front.is_none_or(|oldest| seq < oldest.position.seq)
+            {
+                changes.fates.push(Fate::Gone(seq));
+            }
             id_cost(&id)
         })
     }
 }
 
 fn cost(publication: &Publication) -> usize {
-    ENTRY_COST + publication.payload.len() + publication.event.as_str().len()
+    // The terms are shared by all copies of an update: each has its own topic's part.
+    let terms = publication.terms.as_ref().map_or(0, |_| TERMS_COST);
+    terms + ENTRY_COST + publication.payload.len() + publication.event.as_str().len()
 }
 
 fn channel_cost(channel: &Channel) -> usize {
@@ -369,9 +585,9 @@ pub fn publication(note: WireNote, epoch: u32, now: Instant) -> Result<Publicati
     if let Some(id) = &note.id {
         check_custom_id(id)?;
     }
-    check_event(&note.event)?;
+    check_any_event(&note.event)?;
     Ok(Publication {
-        channel: Channel::parse(&note.channel)?,
+        channel: Channel::from_hub(&note.channel)?,
         position: Position {
             epoch,
             seq: note.seq,
@@ -381,7 +597,22 @@ pub fn publication(note: WireNote, epoch: u32, now: Instant) -> Result<Publicati
         payload: note.payload.into(),
         except: note.except.map(ConnectionId::from_bits),
         at: now.checked_sub(note.age).unwrap_or(now),
+        terms: note.terms.map(terms).transpose()?,
     })
+}
+
+fn terms(terms: WireTerms) -> Result<Arc<Terms>, InvalidId> {
+    let topics: Result<_, _> = terms
+        .topics
+        .iter()
+        .map(|name| Channel::parse(name))
+        .collect();
+    Ok(Arc::new(Terms {
+        private: terms.private,
+        retry: terms.retry,
+        topics: topics?,
+        first: terms.first,
+    }))
 }
 
 /// A message as another hub reads it.
@@ -395,6 +626,7 @@ pub fn wire_note(note: &Note, now: Instant) -> WireNote {
         payload: publication.payload.clone().into(),
         except: publication.except.map(ConnectionId::to_bits),
         age: now.saturating_duration_since(publication.at),
+        terms: publication.terms.as_deref().map(WireTerms::from),
         store: note.store,
     }
 }
@@ -428,6 +660,7 @@ mod tests {
             payload: Payload::Json(Bytes::from_static(b"1")),
             except: None,
             at,
+            terms: None,
         })
     }
 
@@ -531,6 +764,7 @@ mod tests {
                 .map(|(channel, seq)| (channel.to_string(), seq))
                 .collect(),
             notes: notes.iter().map(|note| wire_note(note, now)).collect(),
+            cached: Vec::new(),
         };
         into.restore(past).unwrap();
         into

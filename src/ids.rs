@@ -10,10 +10,17 @@ use std::sync::Arc;
 
 /// The longest channel name, in bytes.
 pub const CHANNEL_MAX: usize = 200;
+/// How the server's own channels begin, on which it tells of Mercure subscriptions. Their names have other names in them,
+/// percent-encoded, so they may be longer.
+pub const SUBSCRIPTIONS: &str = "/.well-known/mercure/subscriptions/";
+/// The longest of those, in bytes.
+const SUBSCRIPTIONS_MAX: usize = 3 * CHANNEL_MAX + 100;
 /// The longest id that a publisher may give a message, in bytes.
 pub const CUSTOM_ID_MAX: usize = 128;
 /// The longest event name, in bytes.
-pub const EVENT_MAX: usize = 128;
+pub const EVENT_MAX: usize = 200;
+/// How a user's own channel begins, see [`Channel::of_user`].
+const USER_PREFIX: &str = "#server-to-user-";
 
 /// One client's connection: the owning shard, and 112 random bits so that it cannot be guessed.
 ///
@@ -41,6 +48,11 @@ impl ConnectionId {
     pub fn shard(self) -> usize {
         (self.0 >> 120) as usize
     }
+
+    /// The same id as the Pusher protocol writes it: two numbers and a dot between them.
+    pub fn socket_id(self) -> String {
+        format!("{}.{}", self.0 >> 64, self.0 as u64)
+    }
 }
 
 impl fmt::Display for ConnectionId {
@@ -58,7 +70,16 @@ impl fmt::Debug for ConnectionId {
 impl FromStr for ConnectionId {
     type Err = InvalidId;
 
+    /// Takes both forms: 32 hexadecimal digits, and [`ConnectionId::socket_id`].
     fn from_str(text: &str) -> Result<Self, InvalidId> {
+        if let Some((high, low)) = text.split_once('.') {
+            let number = |digits: &str| {
+                let plain = digits.bytes().all(|b| b.is_ascii_digit());
+                digits.parse::<u64>().ok().filter(|_| plain)
+            };
+            let (high, low) = number(high).zip(number(low)).ok_or(InvalidId::Connection)?;
+            return Ok(Self(u128::from(high) << 64 | u128::from(low)));
+        }
         let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         if text.len() != 32 || !text.bytes().all(lower) {
             return Err(InvalidId::Connection);
@@ -69,7 +90,8 @@ impl FromStr for ConnectionId {
     }
 }
 
-/// A channel's name: 1 to 200 bytes of letters, digits and `_ - = @ , . ; : /`.
+/// A channel's name: 1 to 200 bytes of letters, digits and `_ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ]`, so that most URLs
+/// are one; the first is no `#`.
 ///
 /// Shared, so that a clone costs a counter and no allocation.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,10 +104,35 @@ impl Channel {
         Ok(Self(name.into()))
     }
 
+    /// The channel of all connections of one user. No client can name it: no channel's name begins with `#`.
+    pub fn of_user(user: &str) -> Self {
+        Self(format!("{USER_PREFIX}{user}").into())
+    }
+
+    /// Takes a name that another hub gives: also of a channel that no client can name.
+    pub fn from_hub(name: &str) -> Result<Self, InvalidId> {
+        match Self::user_of(name) {
+            Some(user) => Ok(Self::of_user(user)),
+            None => Self::parse(name),
+        }
+    }
+
+    /// The user whose own channel this is, see [`Channel::of_user`].
+    pub fn user_of(name: &str) -> Option<&str> {
+        name.strip_prefix(USER_PREFIX)
+    }
+
     /// The check of [`Channel::parse`] alone, for a caller that already has the channel.
     pub fn check(name: &str) -> Result<(), InvalidId> {
-        if name.is_empty() || name.len() > CHANNEL_MAX {
+        let longest = match name.starts_with(SUBSCRIPTIONS) {
+            true => SUBSCRIPTIONS_MAX,
+            false => CHANNEL_MAX,
+        };
+        if name.is_empty() || name.len() > longest {
             return Err(InvalidId::ChannelLength(name.len()));
+        }
+        if name.starts_with('#') {
+            return Err(InvalidId::ChannelChar('#'));
         }
         match name.chars().find(|&c| !is_channel_char(c)) {
             Some(bad) => Err(InvalidId::ChannelChar(bad)),
@@ -100,7 +147,20 @@ impl Channel {
 
     /// Whether nobody may subscribe unless a handler opens it (`private-`, `presence-`).
     pub fn is_guarded(&self) -> bool {
-        self.0.starts_with("private-") || self.0.starts_with("presence-")
+        self.0.starts_with("private-") || self.is_presence()
+    }
+
+    /// Whether a new subscriber gets its newest message at once, by its name (`cache-`, `private-cache-`,
+    /// `private-encrypted-cache-`, `presence-cache-`).
+    pub fn is_cache(&self) -> bool {
+        let guard = ["private-encrypted-", "private-", "presence-"];
+        let name = guard.iter().find_map(|guard| self.0.strip_prefix(guard));
+        name.unwrap_or(&self.0).starts_with("cache-")
+    }
+
+    /// Whether those on it know of each other (`presence-`).
+    pub fn is_presence(&self) -> bool {
+        self.0.starts_with("presence-")
     }
 }
 
@@ -123,7 +183,7 @@ impl Borrow<str> for Channel {
 }
 
 fn is_channel_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "_-=@,.;:/".contains(c)
+    c.is_ascii_alphanumeric() || "_-=@,.;:/?&#%+~!$()[]".contains(c)
 }
 
 /// A pattern over channel names, in which `*` stands for any run of characters, also an empty one.
@@ -140,6 +200,11 @@ impl Pattern {
             Some(bad) => Err(InvalidId::ChannelChar(bad)),
             None => Ok(Self(text.into())),
         }
+    }
+
+    /// A list of patterns, separated by blanks.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, InvalidId> {
+        text.split_whitespace().map(Self::parse).collect()
     }
 
     /// The pattern that every name fits.
@@ -227,7 +292,9 @@ pub enum InvalidId {
     #[error("be a channel name of 1 to 200 bytes, {0} given")]
     ChannelLength(usize),
     /// A character that no channel name has.
-    #[error("be a channel name of letters, digits and _ - = @ , . ; : /, found {0:?}")]
+    #[error(
+        "be a channel name of letters, digits and _ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ] that does not begin with #, found {0:?}"
+    )]
     ChannelChar(char),
     /// Not 32 hexadecimal digits.
     #[error("be a connection id, which is 32 hexadecimal digits")]
@@ -239,8 +306,11 @@ pub enum InvalidId {
     #[error("be 1 to 128 bytes of printable ASCII without spaces")]
     Custom,
     /// An event name that no transport could carry.
-    #[error("be 1 to 128 bytes without control characters")]
+    #[error("be 1 to 200 bytes without control characters")]
     Event,
+    /// An event name that is the server's own.
+    #[error("not begin with \"realtime.\", as the server's own events do")]
+    EventReserved,
 }
 
 /// Checks a publisher's own message id: it travels in an SSE `id:` line and in URLs.
@@ -249,8 +319,17 @@ pub fn check_custom_id(id: &str) -> Result<(), InvalidId> {
     if fits { Ok(()) } else { Err(InvalidId::Custom) }
 }
 
-/// Checks an event's name: it travels in an SSE `event:` line.
+/// Checks a publisher's event name: it travels in an SSE `event:` line, beside the server's own.
 pub fn check_event(event: &str) -> Result<(), InvalidId> {
+    check_any_event(event)?;
+    if event.starts_with("realtime.") {
+        return Err(InvalidId::EventReserved);
+    }
+    Ok(())
+}
+
+/// Checks the name of an event that may be the server's own.
+pub fn check_any_event(event: &str) -> Result<(), InvalidId> {
     let fits = (1..=EVENT_MAX).contains(&event.len()) && !event.chars().any(char::is_control);
     if fits { Ok(()) } else { Err(InvalidId::Event) }
 }
@@ -307,5 +386,28 @@ mod tests {
         assert_eq!(id.shard(), 3);
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!("g".repeat(32).parse::<ConnectionId>().is_err());
+        let socket = id.socket_id();
+        assert_eq!(socket, "288230376151711743.18446744073709551615");
+        assert_eq!(socket.parse(), Ok(id));
+        for bad in [
+            "1",
+            "1.",
+            ".1",
+            "+1.1",
+            "1.-1",
+            "1.2.3",
+            "18446744073709551616.1",
+        ] {
+            assert!(bad.parse::<ConnectionId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_client_can_name_a_users_own_channel() {
+        let own = Channel::of_user("ada");
+        assert_eq!(Channel::user_of(own.as_str()), Some("ada"));
+        assert!(Channel::parse(own.as_str()).is_err());
+        assert_eq!(Channel::from_hub(own.as_str()), Ok(own));
+        assert!(Channel::from_hub("#else").is_err());
     }
 }

@@ -3,7 +3,7 @@
 //! Built by `php` or `control` (outbound) and by the transports (inbound), carried through `node`, and
 //! read by `wire`, which turns them into bytes. Imports `ids` and `auth`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -39,15 +39,28 @@ impl Payload {
 pub enum EventName {
     /// `message`, the default.
     Message,
+    /// Somebody has come to a presence channel: the server's own.
+    Join,
+    /// Somebody has left one: the server's own.
+    Leave,
     /// Any other.
     Other(Arc<str>),
+    /// A client event (`client-…`) of somebody that others on the channel know.
+    Said {
+        /// The event.
+        name: Arc<str>,
+        /// As whom.
+        by: Arc<str>,
+    },
 }
 
 impl EventName {
-    /// Takes a name that [`crate::ids::check_event`] has accepted.
+    /// Takes a name that [`crate::ids::check_event`] has accepted, or one of the server's own.
     pub fn new(name: &str) -> Self {
         match name {
             "message" => Self::Message,
+            "realtime.join" => Self::Join,
+            "realtime.leave" => Self::Leave,
             other => Self::Other(other.into()),
         }
     }
@@ -56,9 +69,42 @@ impl EventName {
     pub fn as_str(&self) -> &str {
         match self {
             Self::Message => "message",
-            Self::Other(name) => name,
+            Self::Join => "realtime.join",
+            Self::Leave => "realtime.leave",
+            Self::Other(name) | Self::Said { name, .. } => name,
         }
     }
+
+    /// As whom a client said it, if others know it by a name.
+    pub fn by(&self) -> Option<&str> {
+        match self {
+            Self::Said { by, .. } => Some(by),
+            _ => None,
+        }
+    }
+
+    /// Whether it tells who is on a channel, and is no message.
+    pub fn is_presence(&self) -> bool {
+        matches!(self, Self::Join | Self::Leave)
+    }
+}
+
+/// What a publisher may say of a message beside its content: the Mercure protocol has all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Whether only those get it whose token says so.
+    pub private: bool,
+    /// How long EventSource is to wait before it reconnects, in milliseconds.
+    pub retry: Option<u64>,
+    /// All channels that it went to, when they are topics of one update, of which a client gets one copy.
+    pub topics: Box<[Channel]>,
+    /// The number of the first of those copies; the broker sets it.
+    pub first: u64,
+}
+
+impl Terms {
+    /// The most topics of one update.
+    pub const TOPICS_MAX: usize = 1000;
 }
 
 /// What a publisher asks for: one message to one or several channels.
@@ -76,6 +122,8 @@ pub struct Publish {
     pub id: Option<Box<str>>,
     /// Whether it is kept in history.
     pub store: bool,
+    /// Mostly nothing.
+    pub terms: Option<Box<Terms>>,
 }
 
 /// A message that the broker accepted: it has its place in a channel.
@@ -95,9 +143,34 @@ pub struct Publication {
     pub except: Option<ConnectionId>,
     /// When it was accepted; history forgets by it.
     pub at: Instant,
+    /// Mostly nothing.
+    pub terms: Option<Arc<Terms>>,
 }
 
 impl Publication {
+    /// Whether only those get it whose token says so.
+    pub fn is_private(&self) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.private)
+    }
+
+    /// The topics of the update that this is a copy of, when there are several; its own channel is one of them.
+    pub fn topics(&self) -> &[Channel] {
+        self.terms.as_ref().map_or(&[], |terms| &terms.topics)
+    }
+
+    /// Whether a subscriber of its channel with this token may have it. Who is on a guarded channel was let in by name.
+    pub fn is_open_to(&self, grant: Option<&Grant>) -> bool {
+        !self.is_private() || self.channel.is_guarded() || self.is_granted(grant)
+    }
+
+    /// Whether this token is for its channel, or for another of its update's topics.
+    pub fn is_granted(&self, grant: Option<&Grant>) -> bool {
+        grant.is_some_and(|grant| {
+            let mut topics = self.topics().iter();
+            grant.opens(self.channel.as_str()) || topics.any(|topic| grant.opens(topic.as_str()))
+        })
+    }
+
     /// The id that clients and publishers see.
     pub fn public_id(&self) -> String {
         match &self.id {
@@ -122,17 +195,20 @@ pub enum Transport {
     Poll,
     /// `POST /publish` of a client that has no other connection.
     Http,
+    /// `/app/{key}`: the Pusher protocol over WebSocket.
+    Pusher,
 }
 
 impl Transport {
     /// All of them, in the order of [`Transport::index`].
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::WebSocket,
         Self::Raw,
         Self::Sse,
         Self::Stream,
         Self::Poll,
         Self::Http,
+        Self::Pusher,
     ];
 
     /// Its place in [`Transport::ALL`].
@@ -149,6 +225,7 @@ impl Transport {
             Self::Stream => "stream",
             Self::Poll => "poll",
             Self::Http => "http",
+            Self::Pusher => "pusher",
         }
     }
 }
@@ -175,8 +252,8 @@ pub struct ConnectionInfo {
     // A lock because shards, the control thread and PHP's own thread hold the same connection; taken only when an
     // event is handed out or its outcome comes back.
     state: Mutex<Option<Box<str>>>,
-    /// Who it is: the `sub` of its token.
-    user: Option<Box<str>>,
+    /// Who it is: the `sub` of its token, or as whom it has signed in since.
+    user: OnceLock<Box<str>>,
     /// What its token allows; none without a token. Another when the client has refreshed it, of the same user.
     // A lock because `rt_revoke()` looks from other threads; taken for a clone of the pointer.
     grant: Mutex<Option<Arc<Grant>>>,
@@ -219,7 +296,7 @@ impl ConnectionInfo {
             key,
             head: head.into_boxed_str(),
             state: Mutex::default(),
-            user: None,
+            user: OnceLock::new(),
             grant: Mutex::default(),
         }
     }
@@ -227,7 +304,7 @@ impl ConnectionInfo {
     /// With what its token says.
     pub fn with_grant(self, grant: Option<Grant>) -> Self {
         Self {
-            user: grant.as_ref().and_then(|grant| grant.user.clone()),
+            user: known(grant.as_ref().and_then(|grant| grant.user.clone())),
             grant: Mutex::new(grant.map(Arc::new)),
             ..self
         }
@@ -235,7 +312,10 @@ impl ConnectionInfo {
 
     /// As [`ConnectionInfo::user`] of the same connection elsewhere.
     pub fn with_user(self, user: Option<Box<str>>) -> Self {
-        Self { user, ..self }
+        Self {
+            user: known(user),
+            ..self
+        }
     }
 
     /// The same connection rebuilt from [`ConnectionInfo::head`], as the control socket carries it.
@@ -248,7 +328,7 @@ impl ConnectionInfo {
             key: 0,
             head: head.into(),
             state: Mutex::default(),
-            user: None,
+            user: OnceLock::new(),
             grant: Mutex::default(),
         }
     }
@@ -258,9 +338,14 @@ impl ConnectionInfo {
         auth::is_same(&self.key.to_ne_bytes(), &key.to_ne_bytes())
     }
 
-    /// Who it is, if its token said so.
+    /// Who it is, if its token said so or it has signed in.
     pub fn user(&self) -> Option<&str> {
-        self.user.as_deref()
+        self.user.get().map(|user| &**user)
+    }
+
+    /// Notes as whom it has signed in. `false` when it is somebody else already.
+    pub fn sign_in(&self, user: &str) -> bool {
+        &**self.user.get_or_init(|| user.into()) == user
     }
 
     /// What its token allows, if it has one.
@@ -312,13 +397,21 @@ impl ConnectionInfo {
         self.head
             .split('\n')
             .skip(1)
-            .filter_map(|line| line.split_once(": "))
+            // A name has no colon; to look for one byte costs a third of looking for two.
+            .filter_map(|line| {
+                let (name, value) = line.split_once(':')?;
+                Some((name, value.strip_prefix(' ')?))
+            })
     }
 
     /// The path and query of the request, as they were sent.
     pub fn target(&self) -> &str {
         self.head.split('\n').next().unwrap_or_default()
     }
+}
+
+fn known(user: Option<Box<str>>) -> OnceLock<Box<str>> {
+    user.map_or_else(OnceLock::new, OnceLock::from)
 }
 
 /// What a client sent, before PHP decoded it.

@@ -3,7 +3,9 @@
 //!
 //! All methods may be called from any thread. Imports `config`, `broker`, `hub`'s mailbox and `backend`.
 
+mod attendance;
 mod look;
+mod storage;
 mod succession;
 mod users;
 
@@ -11,22 +13,30 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use self::attendance::Attendance;
+pub use self::attendance::{Attending, MemberSummary};
 pub use self::look::{ChannelSummary, HistoryEntry, HistoryPage, Stats};
+use self::storage::Storage;
+pub use self::storage::stored_in_time;
 use crate::auth::Auth;
 use crate::backend::workers::Workers;
 use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, Replies, ReplyTo};
 use crate::broker::memory::Memory;
-use crate::broker::{Broker, BrokerEvents, CatchUp};
+use crate::broker::{Broker, BrokerEvents, CatchUp, Published, Resumed, Since};
+use crate::cache::Cache;
 use crate::config::Config;
-use crate::history::Limits;
+use crate::history::{Limits, Wanted};
 use crate::hub::Hub;
 use crate::hub::mailbox::{Command, Registered, Shard};
-use crate::ids::{Channel, ConnectionId};
+use crate::ids::{Channel, ConnectionId, Position};
 use crate::limits::Counts;
 use crate::message::{EventName, Payload, Publication, Publish};
 use crate::predecessor::Predecessor;
 use crate::session;
+use crate::store::Receipt;
+use crate::tls::Tls;
 use crate::wire::control::Identity;
+use crate::wire::handover::Master;
 
 /// How often somebody who waits for room looks again.
 const ROOM_PAUSE: Duration = Duration::from_micros(200);
@@ -54,13 +64,30 @@ pub enum Failure {
     /// The server will not do it; says why.
     #[error("{0}")]
     Refused(String),
+    /// What was published could not be stored; says where and what mends it.
+    #[error("{0}")]
+    Unstored(String),
     /// The link to the server's process failed; says which and how.
     #[error("{0}")]
     Link(String),
 }
 
+/// What has become of a message that was published without waiting.
+#[derive(Debug)]
+pub enum Accepted {
+    /// It is on its way, and kept; this is its id.
+    Done(String),
+    /// It is on its way, and its publisher is to be told so when the receipt comes true.
+    Kept(String, Receipt),
+    /// The disk is behind: this is to be published as soon as there is room again.
+    NoRoom(Publish),
+}
+
 /// Takes the process number of a master and its [`Identity::generation`], see [`Node::adopt`].
 pub(crate) type Adopter = Box<dyn Fn(u32, u64) + Send + Sync>;
+
+/// Names the masters that were adopted and still live.
+pub(crate) type Masters = Box<dyn Fn() -> Vec<Master> + Send + Sync>;
 
 /// A server's coordinator.
 pub struct Node {
@@ -72,13 +99,17 @@ pub struct Node {
     address: OnceLock<String>,
     identity: OnceLock<Identity>,
     adopter: OnceLock<Adopter>,
+    masters: OnceLock<Masters>,
     numbers: AtomicU64,
     auth: Auth,
+    tls: Option<Tls>,
     addresses: Arc<Counts>,
     users: Arc<Counts>,
     predecessor: OnceLock<Predecessor>,
     /// Whether another hub has taken over.
     resigned: AtomicBool,
+    storage: Storage,
+    present: Attendance,
 }
 
 /// The hand-over of publications to the shards of this process.
@@ -119,10 +150,13 @@ impl Node {
             age: config.history_ttl,
             bytes: config.history_bytes,
         };
+        let cache = Cache::new(config.cache_channels.clone(), config.cache_bytes);
         let events = Shards(shards.clone());
+        let present = Attendance::new(&config);
         let auth = Auth::new(&config).map_err(std::io::Error::other)?;
+        let tls = Tls::new(&config).map_err(std::io::Error::other)?;
         Ok(Self {
-            broker: Memory::new(limits, u32::from_ne_bytes(epoch), events),
+            broker: Memory::new(limits, cache, u32::from_ne_bytes(epoch), events),
             config,
             shards,
             backend,
@@ -130,12 +164,16 @@ impl Node {
             address: OnceLock::new(),
             identity: OnceLock::new(),
             adopter: OnceLock::new(),
+            masters: OnceLock::new(),
             numbers: AtomicU64::new(0),
             auth,
+            tls,
             addresses: Arc::default(),
             users: Arc::default(),
             predecessor: OnceLock::new(),
             resigned: AtomicBool::new(false),
+            storage: Storage::default(),
+            present,
         })
     }
 
@@ -175,6 +213,11 @@ impl Node {
         &self.auth
     }
 
+    /// How clients are spoken to in secret; none when they are not.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
     /// The connections of each address.
     pub fn addresses(&self) -> &Arc<Counts> {
         &self.addresses
@@ -193,45 +236,79 @@ impl Node {
         }
     }
 
+    /// The PHP masters that it lives for.
+    pub fn masters(&self) -> Vec<Master> {
+        self.masters
+            .get()
+            .map_or_else(Vec::new, |masters| masters())
+    }
+
+    pub(crate) fn set_masters(&self, masters: Masters) {
+        // Set once, as the adopter is.
+        let _ = self.masters.set(masters);
+    }
+
     pub(crate) fn set_adopter(&self, adopter: Adopter) {
         // Set once, before the server that owns this node runs.
         let _ = self.adopter.set(adopter);
     }
 
-    /// Publishes. Blocks at most `realtime.timeout` when the shards are behind. Returns the id of the message, with
+    /// Publishes. Blocks at most `realtime.timeout` when the shards or the disk are behind. Returns the id of the message, with
     /// several channels that of the last.
-    pub fn publish(&self, publish: Publish) -> Result<String, Failure> {
+    pub fn publish(&self, mut publish: Publish) -> Result<String, Failure> {
         self.check(publish.payload.len())?;
-        if !self.has_room() {
-            let deadline = Instant::now() + self.config.timeout;
-            while !self.has_room() {
-                if Instant::now() >= deadline {
-                    return Err(Failure::Busy);
-                }
-                std::thread::sleep(ROOM_PAUSE);
+        let mut deadline = None;
+        loop {
+            if self.has_room() {
+                let accepted = self.accept(publish)?;
+                self.rouse();
+                publish = match accepted {
+                    Accepted::Done(id) => return Ok(id),
+                    Accepted::Kept(id, receipt) => {
+                        let stored = receipt.wait(self.config.timeout);
+                        return stored_in_time(stored).map(|()| id);
+                    }
+                    Accepted::NoRoom(rest) => rest,
+                };
             }
+            let now = Instant::now();
+            if now >= *deadline.get_or_insert(now + self.config.timeout) {
+                return Err(Failure::Busy);
+            }
+            std::thread::sleep(ROOM_PAUSE);
         }
-        Ok(self.accept(publish))
     }
 
     /// Publishes without blocking the thread.
-    pub async fn publish_async(&self, publish: Publish) -> Result<String, Failure> {
+    pub async fn publish_async(&self, mut publish: Publish) -> Result<String, Failure> {
         self.check(publish.payload.len())?;
-        let deadline = tokio::time::Instant::now() + self.config.timeout;
-        while !self.has_room() {
+        let timeout = self.config.timeout;
+        let deadline = tokio::time::Instant::now() + timeout;
+        loop {
+            if self.has_room() {
+                let accepted = self.accept(publish)?;
+                self.rouse();
+                publish = match accepted {
+                    Accepted::Done(id) => return Ok(id),
+                    Accepted::Kept(id, receipt) => {
+                        let stored = tokio::time::timeout(timeout, receipt.arrived()).await;
+                        return stored_in_time(stored.ok()).map(|()| id);
+                    }
+                    Accepted::NoRoom(rest) => rest,
+                };
+            }
             if tokio::time::Instant::now() >= deadline {
                 return Err(Failure::Busy);
             }
             tokio::time::sleep(ROOM_PAUSE * 5).await;
         }
-        Ok(self.accept(publish))
     }
 
     /// Publishes without blocking and without waking a shard. The caller has looked for room ([`Node::has_room`]),
     /// answers its publisher first, and then calls [`Node::rouse`].
-    pub fn publish_now(&self, publish: Publish) -> Result<String, Failure> {
+    pub fn publish_now(&self, publish: Publish) -> Result<Accepted, Failure> {
         self.check(publish.payload.len())?;
-        Ok(self.broker.publish(publish))
+        self.accept(publish)
     }
 
     /// Has the shards take up what [`Node::publish_now`] left to them.
@@ -241,10 +318,16 @@ impl Node {
         }
     }
 
-    fn accept(&self, publish: Publish) -> String {
-        let id = self.broker.publish(publish);
-        self.rouse();
-        id
+    fn accept(&self, publish: Publish) -> Result<Accepted, Failure> {
+        match self.broker.publish(publish) {
+            Published::Done { id, receipt: None } => Ok(Accepted::Done(id)),
+            Published::Done {
+                id,
+                receipt: Some(receipt),
+            } => Ok(Accepted::Kept(id, receipt)),
+            Published::NoRoom(rest) => Ok(Accepted::NoRoom(rest)),
+            Published::Refused(why) => Err(Failure::Unstored(why.to_string())),
+        }
     }
 
     /// Sends to one connection. `false` when it is not there. Blocks as [`Node::publish`] does.
@@ -307,9 +390,14 @@ impl Node {
     }
 
     /// Ends a connection's subscription. `false` when there was none.
-    pub fn unsubscribe(&self, who: ConnectionId, channel: Channel) -> Result<bool, Failure> {
+    pub fn unsubscribe(
+        self: &Arc<Self>,
+        who: ConnectionId,
+        channel: Channel,
+    ) -> Result<bool, Failure> {
+        let node = self.clone();
         self.ask_about(who, move |hub, slot| {
-            session::unsubscribe_for_php(hub, slot, &channel)
+            session::unsubscribe_for_php(&node, hub, slot, &channel)
         })
     }
 
@@ -409,8 +497,18 @@ impl Node {
     }
 
     /// See [`Broker::catch_up`].
-    pub fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp {
+    pub fn catch_up(&self, channels: &[Channel], since: Since<'_>) -> CatchUp {
         self.broker.catch_up(channels, since)
+    }
+
+    /// See [`Broker::resume`].
+    pub fn resume(&self, since: &str, wanted: Wanted<'_>) -> Resumed {
+        self.broker.resume(since, wanted)
+    }
+
+    /// See [`Broker::position`].
+    pub fn position(&self) -> Position {
+        self.broker.position()
     }
 
     /// The events for other PHP processes, when they go to such: a server in a process of its own.
@@ -418,10 +516,15 @@ impl Node {
         self.backend.clone().workers()
     }
 
-    /// Lets the broker forget what is too old, and the tokens' keys be read again.
+    /// Lets the broker forget what is too old, give up the members of presence channels that did not come back, and the
+    /// tokens' keys be read again.
     pub fn expire(&self) {
         self.broker.expire();
+        self.attendance().expire();
         self.auth.keep_house();
+        if let Some(tls) = &self.tls {
+            tls.keep_house();
+        }
     }
 
     /// The part of a shard that other threads reach.
@@ -451,7 +554,7 @@ impl Node {
 
     /// Whether a message of `size` bytes may be published here.
     fn check(&self, size: usize) -> Result<(), Failure> {
-        if self.has_resigned() {
+        if self.has_resigned() || self.storage.is_closed() {
             return Err(Failure::Stopped);
         }
         self.check_size(size)

@@ -112,7 +112,11 @@ impl Outbox {
         if self.pieces.capacity() > 16 {
             self.pieces = VecDeque::new();
         }
-        Flushed::All
+        match socket.drain() {
+            Ok(true) => Flushed::All,
+            Ok(false) => Flushed::Blocked,
+            Err(error) => Flushed::Broken(error),
+        }
     }
 
     fn sent(&mut self, mut count: usize) {

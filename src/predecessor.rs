@@ -91,6 +91,7 @@ fn concerns(request: &Request<'_>, here: &Response) -> bool {
         Request::Channels { .. }
         | Request::Connections { .. }
         | Request::Stats
+        | Request::Members { .. }
         | Request::Disconnect { .. }
         | Request::RevokeUser { .. }
         | Request::RevokeToken { .. } => true,
@@ -113,6 +114,14 @@ fn both(here: Response, there: Response) -> Response {
         (Response::Connections(mut here), Response::Connections(there)) => {
             here.extend(there);
             Response::Connections(here)
+        }
+        (Response::Members(mut here), Response::Members(there)) => {
+            // Whoever is there is awaited here; only with which connections is not known.
+            for member in &mut here {
+                let same = there.iter().find(|its| its.user == member.user);
+                member.connections += same.map_or(0, |its| its.connections);
+            }
+            Response::Members(here)
         }
         (Response::Count(here), Response::Count(there)) => Response::Count(here + there),
         (Response::Stats(here), Response::Stats(there)) => Response::Stats(sum(here, &there)),

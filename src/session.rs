@@ -2,6 +2,7 @@
 //!
 //! Called by the transports on the thread that owns the client's connection. Imports `node`, `hub`, `backend` and `wire`.
 
+mod presence;
 mod relay;
 mod token;
 
@@ -11,7 +12,10 @@ use std::sync::atomic::Ordering;
 
 use serde_json::value::RawValue;
 
-use crate::backend::{Answer, Event, Refused, ReplyTo, Verdict};
+pub use self::presence::Entry;
+use self::presence::present;
+use crate::backend::{Answer, Event, Refused, ReplyTo, Ruling, Verdict};
+use crate::broker::Since;
 use crate::hub::mailbox::Opening;
 use crate::hub::{Hub, Membership, SharedHub};
 use crate::ids::{Channel, Position};
@@ -46,9 +50,18 @@ pub enum Denied {
     /// Over `realtime.max_subscriptions`.
     #[error("too many subscriptions on one connection")]
     TooManySubscriptions,
+    /// Over `realtime.presence_members` or `realtime.presence_bytes`.
+    #[error("the channel has all the members that it may have")]
+    TooManyMembers,
+    /// Over `realtime.presence_info`.
+    #[error("what others may know of this user is over realtime.presence_info")]
+    InfoTooLarge,
     /// Over `realtime.max_message_size` as JSON.
     #[error("the message is over realtime.max_message_size")]
     TooLarge,
+    /// The disk of `realtime.data_dir` does not take it.
+    #[error("the message could not be stored, try again later")]
+    NotStored,
 }
 
 impl Denied {
@@ -62,7 +75,9 @@ impl Denied {
             Self::Busy => "busy",
             Self::Gone => "gone",
             Self::TooManySubscriptions => "too_many_subscriptions",
-            Self::TooLarge => "too_large",
+            Self::TooManyMembers => "too_many_members",
+            Self::TooLarge | Self::InfoTooLarge => "too_large",
+            Self::NotStored => "not_stored",
         }
     }
 }
@@ -87,7 +102,7 @@ pub async fn admit(node: &Arc<Node>, info: Arc<ConnectionInfo>) -> Result<Admitt
             answer,
         })
         .await?;
-        decide(node, verdict).await?;
+        decided(node, verdict).await?;
     } else if node.interest().close && !node.backend_has_room() {
         // Each connection is an event when it ends, and those must not pile up while PHP is behind.
         return Err(Denied::Busy);
@@ -148,23 +163,24 @@ impl Drop for Admitted {
 }
 
 /// Asks PHP whether a client may subscribe, unless its token says that already. Without a handler only the guarded channels
-/// are closed.
+/// are closed. Returns as whom the client would be there.
 pub async fn authorize(
     node: &Node,
     connection: &Arc<ConnectionInfo>,
     channel: &Channel,
-) -> Result<(), Denied> {
+) -> Result<Entry, Denied> {
+    let entry = Entry::new(connection, channel);
     if connection
         .grant()
         .is_some_and(|grant| grant.opens(channel.as_str()))
     {
-        return Ok(());
+        return entry.check(node);
     }
     if !node.interest().subscribe {
         return if channel.is_guarded() {
             Err(Denied::Forbidden)
         } else {
-            Ok(())
+            Ok(entry)
         };
     }
     let (answer, verdict) = Answer::channel();
@@ -174,16 +190,21 @@ pub async fn authorize(
         answer,
     };
     node.dispatch(event).await?;
-    decide(node, verdict).await
+    match decided(node, verdict).await? {
+        Ruling::AdmittedAs(attendee) => entry.known_as(attendee),
+        Ruling::Admitted | Ruling::Refused => entry,
+    }
+    .check(node)
 }
 
-async fn decide(
+/// What was decided, if that is not a refusal.
+async fn decided(
     node: &Node,
     verdict: tokio::sync::oneshot::Receiver<Verdict>,
-) -> Result<(), Denied> {
+) -> Result<Ruling, Denied> {
     match tokio::time::timeout(node.config().handshake_timeout, verdict).await {
-        Ok(Ok(Ok(true))) => Ok(()),
-        Ok(Ok(Ok(false))) => Err(Denied::Forbidden),
+        Ok(Ok(Ok(Ruling::Refused))) => Err(Denied::Forbidden),
+        Ok(Ok(Ok(admitted))) => Ok(admitted),
         Ok(Ok(Err(_))) => Err(Denied::HandlerFailed),
         Ok(Err(_)) => Err(Denied::Gone),
         Err(_) => Err(Denied::TimedOut),
@@ -289,7 +310,7 @@ impl Session {
     /// The client is told of each, then gets what it missed, then what comes live. Returns where the past ends.
     pub fn attach(
         &self,
-        channels: &[Channel],
+        entries: &[Entry],
         since: Option<&str>,
         reference: Option<&RawValue>,
     ) -> Result<Position, Denied> {
@@ -298,7 +319,7 @@ impl Session {
             self.node(),
             &mut hub,
             self.slot(),
-            channels,
+            entries,
             since,
             reference,
         )
@@ -311,20 +332,21 @@ impl Drop for Session {
         if let Some(closing) = closing {
             self.admitted.ends(closing.code, &closing.reason);
         }
+        self.depart();
     }
 }
 
 /// `rt_subscribe()`: no handler is asked, PHP has decided.
 pub fn subscribe_for_php(node: &Node, hub: &mut Hub, slot: usize, channel: &Channel) -> bool {
-    let channels = std::slice::from_ref(channel);
-    let attached = attach(node, hub, slot, channels, None, None).is_ok();
+    let entry = Entry::new(hub.info(slot), channel);
+    let attached = attach(node, hub, slot, &[entry], None, None).is_ok();
     hub.flush_dirty();
     attached
 }
 
 /// `rt_unsubscribe()`
-pub fn unsubscribe_for_php(hub: &mut Hub, slot: usize, channel: &Channel) -> bool {
-    let was = hub.unsubscribe(slot, channel.as_str());
+pub fn unsubscribe_for_php(node: &Node, hub: &mut Hub, slot: usize, channel: &Channel) -> bool {
+    let was = unsubscribe(node, hub, slot, channel);
     if was {
         let frame = ServerFrame::Unsubscribed {
             channel: channel.as_str(),
@@ -336,29 +358,50 @@ pub fn unsubscribe_for_php(hub: &mut Hub, slot: usize, channel: &Channel) -> boo
     was
 }
 
+/// Ends a subscription, and being present by it. `false` when there was none.
+pub fn unsubscribe(node: &Node, hub: &mut Hub, slot: usize, channel: &Channel) -> bool {
+    if channel.is_presence() {
+        node.attendance().leave(channel.as_str(), hub.info(slot).id);
+    }
+    hub.unsubscribe(slot, channel.as_str())
+}
+
 fn attach(
     node: &Node,
     hub: &mut Hub,
     slot: usize,
-    channels: &[Channel],
+    entries: &[Entry],
     since: Option<&str>,
     reference: Option<&RawValue>,
 ) -> Result<Position, Denied> {
-    let new: Vec<Channel> = channels
-        .iter()
-        .filter(|channel| !hub.is_subscribed(slot, channel))
-        .cloned()
-        .collect();
+    let is_new = |entry: &&Entry| !hub.is_subscribed(slot, &entry.channel);
+    let new_entries: Vec<&Entry> = entries.iter().filter(is_new).collect();
+    let new = channels_of(new_entries.iter());
     if hub.subscriptions(slot) + new.len() > node.config().max_subscriptions {
         return Err(Denied::TooManySubscriptions);
     }
+    // While it is held nobody comes or goes: the members that the client is told of are those at `position`.
+    let who = hub.info(slot).id;
+    let attendance = present(node, who, &new_entries, entries)?;
     // Nothing is delivered between here and `subscribe`: delivery runs on this thread, and what the broker
     // accepts meanwhile has a number above `position`.
-    let caught = node.catch_up(&new, since);
+    let except = channels_of(new_entries.iter().filter(|it| it.is_new));
+    let caught = node.catch_up(
+        &new,
+        Since {
+            id: since,
+            except: &except,
+        },
+    );
     let id = caught.position.text();
     let mut missed = caught.missed.into_iter();
-    let mut past: Vec<Arc<Publication>> = Vec::new();
-    for channel in channels {
+    let mut past: Vec<Arc<Publication>> = caught.cached;
+    if past.iter().any(|publication| publication.is_private()) {
+        let grant = hub.info(slot).grant();
+        past.retain(|publication| publication.is_open_to(grant.as_deref()));
+    }
+    let cached = channels_in(&past);
+    for Entry { channel, .. } in entries {
         let its = if new.contains(channel) {
             missed.next()
         } else {
@@ -370,21 +413,37 @@ fn attach(
             .filter(|its| !its.recovered)
             .and_then(|its| its.oldest.as_ref());
         let oldest = oldest.map(|publication| publication.public_id());
+        let members = attendance
+            .as_ref()
+            .filter(|_| channel.is_presence())
+            .map(|attendance| attendance.list(channel.as_str()));
         let frame = ServerFrame::Subscribed {
             channel: channel.as_str(),
             reference,
             id: &id,
             recovered: its.as_ref().map(|its| its.recovered),
             oldest: oldest.as_deref(),
+            cached: cached.contains(channel),
+            members: members.as_deref(),
         };
         tell(hub, slot, &frame);
         past.extend(its.map(|its| its.publications).unwrap_or_default());
     }
-    if channels.len() > 1 {
+    drop(attendance);
+    if entries.len() > 1 {
         past.sort_unstable_by_key(|publication| publication.position.seq);
     }
     hub.replay(slot, past);
     Ok(caught.position)
+}
+
+fn channels_of<'a>(entries: impl Iterator<Item = &'a &'a Entry>) -> Vec<Channel> {
+    entries.map(|entry| entry.channel.clone()).collect()
+}
+
+fn channels_in(publications: &[Arc<Publication>]) -> Vec<Channel> {
+    let channels = publications.iter().map(|it| it.channel.clone());
+    channels.collect()
 }
 
 fn tell(hub: &mut Hub, slot: usize, frame: &ServerFrame<'_>) {

@@ -7,16 +7,16 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-ALL=(format licences lint cargo-test build phpt readme browser servers autobahn faults bench)
+ALL=(format licences lint cargo-test loom fuzz build phpt valgrind readme library browser protocols servers autobahn faults hostile soak bench)
 # These load the extension: without it they have nothing to say.
-LOADING=(phpt readme browser servers autobahn faults bench)
+LOADING=(phpt valgrind readme library browser protocols servers autobahn faults hostile soak bench)
 export PHP=${PHP:-php}
 export REALTIME_SO=$PWD/modules/realtime.so
 export ARTIFACTS=$PWD/build/artifacts
 
 passed=0 failed=0 skipped=0 broken=()
 
-stage_format() { cargo fmt --check; }
+stage_format() { cargo fmt --check && cargo fmt --check --manifest-path tests/fuzz/Cargo.toml; }
 
 stage_lint() {
     cargo clippy --locked --all-targets -- -D warnings &&
@@ -28,40 +28,70 @@ stage_licences() {
         "$PHP" -n tests/licences.php
 }
 
-stage_cargo_test() { cargo test --locked; }
+# What clients see is the same over TLS: those tests run a second time inside it.
+stage_cargo_test() {
+    cargo test --locked &&
+        REALTIME_TEST_TLS=1 cargo test --locked --test server -- \
+            native:: websocket:: frames:: deflate:: sse:: stream:: long_poll:: resume::
+}
+
+# Every order in which threads can meet, up to three switches more than they must.
+stage_loom() { LOOM_MAX_PREEMPTIONS=3 cargo test --locked --features loom --lib meetings; }
+
+stage_fuzz() { tests/fuzz/run.sh; }
 
 stage_build() { make --no-print-directory; }
 
 stage_phpt() {
-    # As it is from PHP's own -dev package. The directory beside it has our extension and PHP's shared ones,
-    # since run-tests.php knows one directory for all that a test's --EXTENSIONS-- names.
-    local config extensions=$PWD/build/extensions file
-    config=$(tests/setup.sh php-config)
-    rm -rf "$extensions" && mkdir -p "$extensions"
-    for file in "$("$config" --extension-dir)"/*.so "$REALTIME_SO"; do
-        ln -sf "$file" "$extensions/"
-    done
-    # Debian has a directory for each API version, a PHP built from source has one.
-    local php status lib
-    lib=$("$config" --prefix)/lib/php
-    cp "$lib/$("$config" --phpapi)/build/run-tests.php" build/run-tests.php 2>/dev/null ||
-        cp "$lib/build/run-tests.php" build/run-tests.php || return
+    local php status
+    prepare_phpt || return
     php=$(command -v "$PHP")
-    NO_INTERACTION=1 "$php" -n build/run-tests.php -p "$php" -n -q -j2 -d extension_dir="$extensions" \
+    NO_INTERACTION=1 "$php" -n build/run-tests.php -p "$php" -n -q -j2 -d extension_dir="$PWD/build/extensions" \
         --no-color --show-diff -g FAIL,LEAK,WARN,BORK --no-progress tests/phpt
     status=$?
     find tests/phpt \( -name '*.diff' -o -name '*.out' \) -exec cp -t "$ARTIFACTS" {} +
     return $status
 }
 
+stage_valgrind() { prepare_phpt && tests/valgrind/run.sh; }
+
+# Puts run-tests.php, as it is from PHP's own -dev package, and a directory of extensions into build. The directory has ours
+# and PHP's shared ones, since run-tests.php knows one directory for all that a test's --EXTENSIONS-- names.
+prepare_phpt() {
+    local config extensions=$PWD/build/extensions file lib
+    config=$(tests/setup.sh php-config)
+    rm -rf "$extensions" && mkdir -p "$extensions"
+    for file in "$("$config" --extension-dir)"/*.so "$REALTIME_SO"; do
+        ln -sf "$file" "$extensions/"
+    done
+    # Debian has a directory for each API version, a PHP built from source has one.
+    lib=$("$config" --prefix)/lib/php
+    cp "$lib/$("$config" --phpapi)/build/run-tests.php" build/run-tests.php 2>/dev/null ||
+        cp "$lib/build/run-tests.php" build/run-tests.php
+}
+
 stage_readme() { "$PHP" -n tests/readme/run.php; }
 
+stage_library() { "$PHP" -n tests/library/run.php; }
+
 stage_browser() { npm test --prefix tests/browser; }
+
+stage_protocols() { npm test --prefix tests/protocols; }
 
 stage_servers() { npm test --prefix tests/servers; }
 
 stage_faults() {
     cargo bench --locked --bench faults -- --extension "$REALTIME_SO" --php "$(command -v "$PHP")"
+}
+
+stage_hostile() {
+    cargo bench --locked --bench hostile -- --extension "$REALTIME_SO" --php "$(command -v "$PHP")"
+}
+
+# In short; `make soak` takes its time.
+stage_soak() {
+    cargo bench --locked --bench soak -- --extension "$REALTIME_SO" --php "$(command -v "$PHP")" \
+        --clients "${SOAK_CLIENTS:-1500}" --seconds "${SOAK_SECONDS:-60}"
 }
 
 stage_autobahn() { build/autobahn/bin/python tests/autobahn/run.py; }
@@ -74,16 +104,16 @@ stage_bench() {
 count() {
     local log=$2
     case $1 in
-        cargo-test)
+        cargo-test | loom)
             sed -nE 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed; ([0-9]+) ignored.*/\1 \2 \3/p' "$log" | sum ;;
-        phpt)
+        phpt | valgrind)
             awk '/^Tests passed +:/ { p = $4 }
                  /^Tests (failed|warned|leaked|borked) +:/ { f += $4 }
                  /^Tests skipped +:/ { s = $4 }
                  END { print p + 0, f + 0, s + 0 }' "$log" ;;
-        readme | faults | autobahn)
+        readme | library | faults | hostile | soak | autobahn | fuzz)
             sed -nE 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2 0/p' "$log" | sum ;;
-        browser | servers)
+        browser | protocols | servers)
             # node --test, in its own words and in TAP's.
             awk '/^(#|ℹ) pass / { p += $3 } /^(#|ℹ) (fail|cancelled) / { f += $3 } /^(#|ℹ) skipped / { s += $3 }
                  END { print p + 0, f + 0, s + 0 }' "$log" ;;

@@ -42,18 +42,37 @@ set_up_test() {
     have chromium || missing+=(chromium)
     have strace || missing+=(strace)
     have curl || missing+=(curl)
+    have openssl || missing+=(openssl)
+    # certutil, by which Chromium gets to know an authority.
+    have certutil || missing+=(libnss3-tools)
     have node || missing+=(nodejs)
     have npm || missing+=(npm)
     have python3 || missing+=(python3)
     have_python_venv || missing+=(python3-venv)
+    have valgrind || missing+=(valgrind)
+    # Of libFuzzer, which is C++.
+    have c++ || missing+=(g++)
     # Servers live where an ordinary user's PATH does not look.
     have_sbin nginx || missing+=(nginx)
     have_sbin "$(php_fpm)" || missing+=("$(php_package fpm)")
     have_apache_php || missing+=(apache2-bin "libapache2-mod-$(php_package '')")
+    missing_frameworks
     install_packages "${missing[@]}"
     add_rust_components
+    fetch_crates tests/fuzz
     install_node_modules
     install_autobahn
+}
+
+# What php/lib is tested in. Debian has them for its own PHP, and they are no more than files.
+missing_frameworks() {
+    local part
+    "$PHP" -r 'exit((int) !extension_loaded("mbstring"));' || missing+=("$(php_package mbstring)")
+    for part in broadcasting routing http events container bus config; do
+        [ -f "/usr/share/php/Illuminate/${part^}/autoload.php" ] || missing+=("php-illuminate-$part")
+    done
+    [ -f /usr/share/php/Symfony/Component/Mercure/autoload.php ] || missing+=(php-symfony-mercure)
+    [ -f /usr/share/php/GuzzleHttp/Psr7/autoload.php ] || missing+=(php-guzzlehttp-psr7)
 }
 
 check_rust() {
@@ -176,12 +195,13 @@ disable_service() {
 }
 
 fetch_crates() {
-    local target
+    local target directory=${1:-.}
     target=$(rustc -vV | sed -n 's/^host: //p')
     # Offline first: when all is there, nobody waits for a network.
-    cargo fetch --quiet --locked --offline --target "$target" 2>/dev/null && return
-    say "fetching the Rust libraries"
-    cargo fetch --locked --target "$target" || die "fetching the Rust libraries failed"
+    cargo fetch --quiet --locked --offline --target "$target" --manifest-path "$directory/Cargo.toml" 2>/dev/null && return
+    say "fetching the Rust libraries of $directory"
+    cargo fetch --locked --target "$target" --manifest-path "$directory/Cargo.toml" ||
+        die "fetching the Rust libraries failed; after a change of Cargo.toml: cargo update -w --manifest-path $directory/Cargo.toml"
 }
 
 add_rust_components() {
@@ -196,11 +216,14 @@ add_rust_components() {
 
 # npm leaves a copy of the lock in node_modules: an older one than ours means that ours has changed.
 install_node_modules() {
-    local lock=tests/browser/package-lock.json copy=tests/browser/node_modules/.package-lock.json
-    [ -f "$lock" ] || return 0
-    [ -f "$copy" ] && [ ! "$lock" -nt "$copy" ] && return
-    say "installing the packages of tests/browser"
-    npm ci --prefix tests/browser --no-audit --no-fund || die "npm ci failed in tests/browser"
+    local directory lock copy
+    for directory in tests/browser tests/protocols; do
+        lock=$directory/package-lock.json copy=$directory/node_modules/.package-lock.json
+        [ -f "$lock" ] || continue
+        [ -f "$copy" ] && [ ! "$lock" -nt "$copy" ] && continue
+        say "installing the packages of $directory"
+        npm ci --prefix "$directory" --no-audit --no-fund || die "npm ci failed in $directory"
+    done
 }
 
 # Debian has pip's own wheels, of which a venv is made, in a package apart.

@@ -64,6 +64,14 @@ export interface Message<T = any> {
 	encoding?: 'base64';
 }
 
+/** A user on a presence channel. */
+export interface Member<I = any> {
+	/** The `sub` of its token, or what rt_on_subscribe() has said. */
+	user: string;
+	/** What others may know of it: `info` of the same. */
+	info?: I;
+}
+
 export type Handler<T = any> = (data: T, message: Message<T>) => void;
 
 /** Call it to unsubscribe this handler. */
@@ -91,6 +99,11 @@ export interface Events {
 	/** The server's history no longer reached back to `since`: messages of this channel were missed. `oldest` is the
 	 *  oldest that is left. Load the state anew. */
 	gap: (gap: { channel: string; since: string; oldest?: string }) => void;
+	/** A user has come to a presence channel, or is found there after a reconnect; once, however many tabs it has. Not for those
+	 *  who are there when the subscription begins, nor for this connection's own coming: see presence(). */
+	join: (member: Member & { channel: string }) => void;
+	/** A user has left a presence channel, or did not come back in time. */
+	leave: (member: Member & { channel: string }) => void;
 	/** A message for this connection alone (rt_send()), or of a channel that PHP subscribed it to (rt_subscribe()). */
 	message: Handler;
 }
@@ -110,6 +123,12 @@ export class Realtime {
 	 * one subscription, and `since` counts for the first of them. As with addEventListener(), the same function counts once.
 	 */
 	subscribe<T = any>(channel: string, handler: Handler<T>, options?: { since?: string }): Subscription;
+
+	/**
+	 * Who is on a presence channel to which this client is subscribed, itself among them; nobody before `ready`. The events
+	 * `join` and `leave` tell what changes; while the connection is lost it is as it was then.
+	 */
+	presence<I = any>(channel: string): Member<I>[];
 
 	/**
 	 * Sends `data` to PHP's rt_on_message() and resolves to what the handler returned (null for nothing). Waits for a

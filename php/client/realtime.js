@@ -85,6 +85,14 @@ export function Realtime(base = '/', {
 		if (sub) sub.fail(error, subs.delete(error.channel));
 		emit('error', error);
 	};
+	// Somebody has come to a presence channel, or left it.
+	const tell = (members, type, { channel, user, info }) => {
+		const known = members.get(user);
+		if (!known === (type === 'leave')) return;
+		if (known) members.delete(user);
+		else members.set(user, { user, info });
+		emit(type, { channel, user, info: info ?? known?.info });
+	};
 	const receive = (me, frame) => me.over || heard[frame.type]?.(frame, subs.get(frame.channel), me);
 	const heard = {
 		token: ({ expires }, _, me) => {
@@ -104,26 +112,33 @@ export function Realtime(base = '/', {
 			emit('open', { transport, connection });
 			better();
 		},
-		subscribed: ({ channel, id, recovered, oldest }, sub = {}, me) => {
+		subscribed: ({ channel, id, recovered, oldest, cached, members }, sub = {}, me) => {
 			newest ??= id; // a later one may be ahead
 			sub.link = me;
-			if (!sub.cursor) sub.cursor = id;
+			if (!sub.cursor) Object.assign(sub, cached ? { cached: id } : { cached, cursor: id });
 			else if (recovered === false && !(age(oldest, sub.cursor) <= 0)) emit('gap', { channel, since: sub.cursor, oldest });
+			const now = members && new Map(members.map((one) => [one.user, one]));
+			const was = now && (sub.members ??= now);
+			was?.forEach((one, user) => now.has(user) || tell(was, 'leave', { channel, user }));
+			now?.forEach((one) => tell(was, 'join', { channel, ...one }));
 			sub.done?.();
 		},
 		message: (frame, sub) => {
-			const { id, cursor = id } = frame;
+			const { type, id, cursor = id } = frame;
 			if (sub) {
-				if (!sub.cursor || age(cursor, sub.cursor) <= 0) return;
-				sub.cursor = cursor;
+				if (sub.cached) [sub.cursor, sub.cached] = [sub.cached];
+				else if (!sub.cursor || age(cursor, sub.cursor) <= 0) return;
+				else sub.cursor = cursor;
 			}
 			if (age(cursor, newest) > 0) settle(cursor);
+			if (type !== 'message') return sub?.members && tell(sub.members, type, frame);
 			call(sub?.handlers ?? listeners.message, content(frame), frame);
 		},
 		pong: ({ cursor }) => settle(cursor),
 		error: ({ code, message, channel }, sub) => refuse(fault(code, message, channel), !sub?.link && sub),
 		unsubscribed: ({ type, channel }, sub) => sub?.link && refuse(fault(type, type, channel), sub),
 	};
+	heard.join = heard.leave = heard.message;
 
 	const socket = async (me, jwt) => {
 		const ws = new WebSocket(`${root}ws`.replace('http', 'ws'), jwt ? ['realtime.v1', `realtime.token.${jwt}`] : 'realtime.v1');
@@ -161,7 +176,8 @@ export function Realtime(base = '/', {
 			if (body.key) receive(me, { ...body, type: 'welcome' });
 			// A long past comes in parts before the session begins: new channels wait for that.
 			for (const [channel, sub] of chosen) {
-				if (sub.cursor || me.proof) receive(me, { ...body, type: 'subscribed', channel, id: body.cursor });
+				const [members, cached] = [body.members?.[channel], body.cached?.includes(channel)];
+				if (sub.cursor || me.proof) receive(me, { ...body, type: 'subscribed', channel, id: body.cursor, cached, members });
 			}
 			for (const frame of [...body.messages, { ...body, type: 'pong' }]) receive(me, frame);
 		};
@@ -192,7 +208,7 @@ export function Realtime(base = '/', {
 				const since = chosen.map(([, sub]) => sub.cursor).sort(age)[0] ?? newest ?? '';
 				const wait = me.proof ? 25 : 0;
 				const query = new URLSearchParams({ since, meta: 1, session: 1, timeout: wait, ...me.proof });
-				chosen.forEach(([channel]) => query.append('channel', channel));
+				chosen.forEach(([channel, sub]) => query.append(sub.cursor ? 'channel' : 'new', channel));
 				me.expect(wait * 1000 + timeout);
 				try {
 					const headers = jwt ? { Authorization: `Bearer ${jwt}` } : {};
@@ -224,6 +240,7 @@ export function Realtime(base = '/', {
 			changed(subs.delete(channel));
 		}, { ready: sub.ready });
 	};
+	this.presence = (channel) => [...subs.get(channel)?.members?.values() ?? []];
 	this.publish = (channel, data, { event, timeout = 30000 } = {}) => new Promise((done, fail) => {
 		const timer = setTimeout(() => send('timeout'), timeout);
 		const send = (code) => {

@@ -74,9 +74,11 @@ function cpu_times(): ?array
     return count($n) === 8 ? ['busy' => array_sum($n) - $n[3] - $n[4], 'idle' => $n[3] + $n[4]] : null;
 }
 
+$scheme = ini_get('realtime.tls_cert') ? 'https' : 'http';
+
 echo <<<TEXT
 
-      realtime is listening on http://{$address}/
+      realtime is listening on {$scheme}://{$address}/
 
       1. Open it in two browser tabs and chat from one to the other.
       2. Watch the monitor move; open the three transports side by side.

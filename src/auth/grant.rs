@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::since_epoch;
 use crate::ids::Pattern;
+use crate::selector::Selector;
 
 /// The longest user, in bytes.
 pub const USER_MAX: usize = 200;
@@ -28,6 +29,9 @@ impl Stamp {
         // Saturates at both ends.
         Self((seconds * 1e6) as u64)
     }
+
+    /// Later than anything.
+    pub const NEVER: Self = Self(u64::MAX);
 
     /// As a number of seconds.
     pub fn seconds(self) -> f64 {
@@ -52,6 +56,8 @@ pub struct Grant {
     pub user: Option<Box<str>>,
     /// `channels`: those that are open to it without asking.
     pub channels: Vec<Pattern>,
+    /// `mercure.subscribe` of a Mercure token: the same, as topic selectors.
+    pub selectors: Vec<Selector>,
     /// `publish`: those to which it may publish past PHP.
     pub publish: Vec<Pattern>,
     /// `info`: what others may know of it, as JSON.
@@ -68,6 +74,7 @@ impl Grant {
     /// Whether its token opens `channel`.
     pub fn opens(&self, channel: &str) -> bool {
         self.channels.iter().any(|pattern| pattern.matches(channel))
+            || self.selectors.iter().any(|its| its.matches(channel))
     }
 
     /// Whether its token lets it publish to `channel`.
@@ -145,6 +152,7 @@ impl Claims {
             expires: Stamp::from_seconds(self.exp),
             user: self.sub.map(user).transpose()?,
             channels: patterns("channels", self.channels)?,
+            selectors: Vec::new(),
             publish: patterns("publish", self.publish)?,
             info: self.info.map(|json| json.get().into()),
             fingerprint,

@@ -1,10 +1,11 @@
-//! Who may sign tokens: the secrets of `realtime.secret`, and the public keys in the file of `realtime.token_keys`.
+//! Who may sign tokens: the secrets of `realtime.secret`, and the public keys in the file of `realtime.token_keys`; the
+//! same for Mercure, with settings of its own.
 //!
 //! Each key is for one algorithm, and a token is tried only with the keys of the algorithm that it names: so the text of
 //! a public key is never a secret, whatever a token says. Imports `config`.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use jsonwebtoken::jwk::{
@@ -12,7 +13,7 @@ use jsonwebtoken::jwk::{
 };
 use jsonwebtoken::{Algorithm, DecodingKey};
 
-use crate::config::{Config, Secrets};
+use crate::config::{KeySource, Secrets};
 
 /// Keys in one file: a token without `kid` may be tried with each.
 const KEYS_MAX: usize = 50;
@@ -37,9 +38,10 @@ impl std::fmt::Debug for Key {
 
 /// Why the keys cannot be read. The operator's to mend.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot take the keys in {} (realtime.token_keys): {why}", .file.display())]
+#[error("cannot take the keys in {file} ({setting}): {why}")]
 pub struct KeysError {
-    file: PathBuf,
+    file: String,
+    setting: &'static str,
     why: String,
 }
 
@@ -65,9 +67,12 @@ impl Keys {
     }
 }
 
-/// The file of the keys, which is read again when it has changed.
+/// Keys with the file that they come from, which is read again when it has changed.
 #[derive(Debug)]
-pub struct Watched {
+pub struct Ring {
+    // Read at each handshake with a token, written when the file with the keys has changed.
+    keys: RwLock<Arc<Keys>>,
+    setting: &'static str,
     secret: Secrets,
     file: Option<PathBuf>,
     // Taken by the one thread that keeps house.
@@ -77,40 +82,70 @@ pub struct Watched {
 /// What tells one content of a file from the next without reading it.
 type Version = (SystemTime, u64, u64);
 
-impl Watched {
-    /// Reads the keys for the first time.
-    pub fn begin(config: &Config) -> Result<(Keys, Self), KeysError> {
-        let watched = Self {
-            secret: config.secret.clone(),
-            file: config.token_keys.clone(),
+impl Ring {
+    /// Reads the keys for the first time. `setting` is what names the file.
+    pub fn begin(
+        setting: &'static str,
+        secret: Secrets,
+        file: Option<PathBuf>,
+    ) -> Result<Self, KeysError> {
+        let ring = Self {
+            keys: RwLock::default(),
+            setting,
+            secret,
+            file,
             seen: Mutex::default(),
         };
-        if let Some(file) = &watched.file {
-            *watched.seen() = version(file);
+        if let Some(file) = &ring.file {
+            *ring.seen() = version(file);
         }
-        Ok((watched.read()?, watched))
+        ring.keep(ring.read()?);
+        Ok(ring)
     }
 
-    /// The keys, if the file has changed since the last look and what is in it now can be used.
-    pub fn changed(&self) -> Option<Keys> {
-        let file = self.file.as_deref()?;
+    /// Those that one of Mercure's settings means.
+    pub fn of(setting: &'static str, source: &KeySource) -> Result<Self, KeysError> {
+        match source {
+            KeySource::None => Self::begin(setting, Secrets::default(), None),
+            KeySource::Secrets(secrets) => Self::begin(setting, secrets.clone(), None),
+            KeySource::File(file) => Self::begin(setting, Secrets::default(), Some(file.clone()))
+                .map_err(|error| KeysError {
+                    // It may be a secret all the same, and this ends in logs.
+                    file: "a file that is not shown".to_owned(),
+                    ..error
+                }),
+        }
+    }
+
+    /// The keys of this moment.
+    pub fn keys(&self) -> Arc<Keys> {
+        self.keys
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Reads the keys again if the file has changed since the last look and what is in it now can be used.
+    pub fn look_again(&self) {
+        let Some(file) = self.file.as_deref() else {
+            return;
+        };
         let now = version(file);
         if std::mem::replace(&mut *self.seen(), now) == now {
-            return None;
+            return;
         }
         match self.read() {
             Ok(keys) => {
-                tracing::info!(
-                    "the keys in {} (realtime.token_keys) were read again",
-                    file.display()
-                );
-                Some(keys)
+                let setting = self.setting;
+                tracing::info!("the keys in {} ({setting}) were read again", file.display());
+                self.keep(keys);
             }
-            Err(error) => {
-                tracing::error!("{error}; the keys that were read before stay");
-                None
-            }
+            Err(error) => tracing::error!("{error}; the keys that were read before stay"),
         }
+    }
+
+    fn keep(&self, keys: Keys) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
     }
 
     fn read(&self) -> Result<Keys, KeysError> {
@@ -125,7 +160,8 @@ impl Watched {
             .collect();
         if let Some(file) = &self.file {
             let of_file = read_file(file).map_err(|why| KeysError {
-                file: file.clone(),
+                file: file.display().to_string(),
+                setting: self.setting,
                 why,
             })?;
             keys.extend(of_file);

@@ -6,20 +6,23 @@
 
 mod grant;
 mod keys;
+mod mercure;
 mod revocations;
 mod sign;
 
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
+use serde::de::DeserializeOwned;
 
 use self::grant::Claims;
 pub use self::grant::{Grant, Stamp, is_user};
 pub use self::keys::KeysError;
-use self::keys::{Keys, Watched};
+use self::keys::{Keys, Ring};
+use self::mercure::Mercure;
+pub use self::mercure::Publisher;
 pub use self::revocations::{Full, Lists, Revocations};
 pub use self::sign::{NotSigned, sign};
 use crate::config::Config;
@@ -32,9 +35,8 @@ const SKEW: Duration = Duration::from_secs(5);
 /// What becomes of tokens in one server.
 #[derive(Debug)]
 pub struct Auth {
-    // Read at each handshake with a token, written when the file with the keys has changed.
-    keys: RwLock<Arc<Keys>>,
-    watched: Watched,
+    ring: Ring,
+    mercure: Mercure,
     audience: Option<String>,
     max_ttl: Duration,
     revocations: Revocations,
@@ -96,10 +98,13 @@ impl BadToken {
 impl Auth {
     /// Reads the keys that `config` names.
     pub fn new(config: &Config) -> Result<Self, KeysError> {
-        let (keys, watched) = Watched::begin(config)?;
         Ok(Self {
-            keys: RwLock::new(Arc::new(keys)),
-            watched,
+            ring: Ring::begin(
+                "realtime.token_keys",
+                config.secret.clone(),
+                config.token_keys.clone(),
+            )?,
+            mercure: Mercure::new(config)?,
             audience: config.token_audience.clone(),
             max_ttl: config.max_token_ttl,
             revocations: Revocations::new(config.max_revocations),
@@ -108,7 +113,7 @@ impl Auth {
 
     /// Whether there is any key: without one, what looks like a token is the application's own business.
     pub fn is_on(&self) -> bool {
-        !self.keys().is_empty()
+        !self.ring.keys().is_empty()
     }
 
     /// What was taken back.
@@ -125,17 +130,35 @@ impl Auth {
         Ok(grant)
     }
 
-    /// Takes a token back, also one that has expired or was revoked already. `Err` when it is none of ours.
-    pub fn revoke_token(&self, token: &str) -> Result<Result<Grant, Full>, BadToken> {
-        let grant = self.prove(token, false)?;
+    /// Proves the token of a subscriber of the Mercure protocol.
+    pub fn check_mercure(&self, token: &str) -> Result<Grant, BadToken> {
+        let grant = self.mercure.prove(token, true)?;
+        if self.revocations.is_revoked(&grant) {
+            return Err(BadToken::Revoked);
+        }
+        Ok(grant)
+    }
+
+    /// Proves the token of a publisher of the Mercure protocol.
+    pub fn check_mercure_publisher(&self, token: &str) -> Result<Publisher, BadToken> {
+        self.mercure.publisher(token)
+    }
+
+    /// Takes a token back, also one that has expired or was revoked already; says what that adds to the lists. `Err` when it
+    /// is none of ours.
+    pub fn revoke_token(&self, token: &str) -> Result<Result<(Grant, Lists), Full>, BadToken> {
+        let grant = match self.prove(token, false) {
+            Err(bad) => self.mercure.prove(token, false).map_err(|_| bad)?,
+            Ok(grant) => grant,
+        };
         let done = self
             .revocations
             .revoke_token(grant.fingerprint, grant.expires);
-        Ok(done.map(|()| grant))
+        Ok(done.map(|revoked| (grant, revoked)))
     }
 
     /// Takes back all tokens that `user` has got up to now.
-    pub fn revoke_user(&self, user: &str) -> Result<(), Full> {
+    pub fn revoke_user(&self, user: &str) -> Result<Lists, Full> {
         let now = Stamp::now();
         self.revocations
             .revoke_user(user, now, now.after(self.max_ttl + SKEW))
@@ -144,52 +167,15 @@ impl Auth {
     /// Forgets what has expired, and reads the keys again if their file has changed. Once a second or so.
     pub fn keep_house(&self) {
         self.revocations.expire(Stamp::now());
-        if let Some(keys) = self.watched.changed() {
-            *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
-        }
-    }
-
-    fn keys(&self) -> Arc<Keys> {
-        self.keys
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.ring.look_again();
+        self.mercure.look_again();
     }
 
     /// Checks everything but revocations. Not `in_time`: also what has expired, which is good enough to take it back.
     fn prove(&self, token: &str, in_time: bool) -> Result<Grant, BadToken> {
-        let keys = self.keys();
-        if keys.is_empty() {
-            return Err(BadToken::NotUsed);
-        }
-        if token.len() > TOKEN_MAX {
-            return Err(BadToken::TooLong(token.len()));
-        }
-        if token.split('.').count() != 3 {
-            return Err(BadToken::Malformed);
-        }
-        let header = jsonwebtoken::decode_header(token).map_err(|error| match error.kind() {
-            // An algorithm that the library does not know, "none" among them.
-            ErrorKind::Json(error) if error.is_data() => BadToken::Algorithm,
-            _ => BadToken::Malformed,
-        })?;
-        // RFC 7515, section 4.1.11: whoever does not know what is critical must refuse.
-        if header.crit.is_some() {
-            return Err(BadToken::Algorithm);
-        }
-        let validation = self.validation(header.alg, in_time);
-        let mut verdict = BadToken::Algorithm;
-        for key in keys.candidates(header.alg, header.kid.as_deref()) {
-            match jsonwebtoken::decode::<Claims>(token, key, &validation) {
-                Ok(data) => return self.grant(token, data.claims, in_time),
-                Err(error) => verdict = bad(error.kind()),
-            }
-            // Another key may be the right one; all else would be the same with each.
-            if verdict != BadToken::Signature {
-                break;
-            }
-        }
-        Err(verdict)
+        let validation = |algorithm| self.validation(algorithm, in_time);
+        let claims = verify(&self.ring.keys(), token, validation)?;
+        self.grant(token, claims, in_time)
     }
 
     fn validation(&self, algorithm: Algorithm, in_time: bool) -> Validation {
@@ -211,9 +197,8 @@ impl Auth {
         if in_time && (claims.begins() > soon || claims.issued() > soon) {
             return Err(BadToken::NotYet);
         }
-        let (signed, _) = token.rsplit_once('.').ok_or(BadToken::Malformed)?;
         let grant = claims
-            .grant(fingerprint(signed))
+            .grant(fingerprint(token)?)
             .map_err(BadToken::Claims)?;
         // To the fraction of a second, which the library rounds away.
         if in_time && grant.expires <= Stamp::now() {
@@ -231,12 +216,51 @@ pub fn is_same(a: &[u8], b: &[u8]) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
 }
 
+/// The claims of a token that one of `keys` has signed, and that is valid for its algorithm.
+fn verify<T: DeserializeOwned>(
+    keys: &Keys,
+    token: &str,
+    validation: impl Fn(Algorithm) -> Validation,
+) -> Result<T, BadToken> {
+    if keys.is_empty() {
+        return Err(BadToken::NotUsed);
+    }
+    if token.len() > TOKEN_MAX {
+        return Err(BadToken::TooLong(token.len()));
+    }
+    if token.split('.').count() != 3 {
+        return Err(BadToken::Malformed);
+    }
+    let header = jsonwebtoken::decode_header(token).map_err(|error| match error.kind() {
+        // An algorithm that the library does not know, "none" among them.
+        ErrorKind::Json(error) if error.is_data() => BadToken::Algorithm,
+        _ => BadToken::Malformed,
+    })?;
+    // RFC 7515, section 4.1.11: whoever does not know what is critical must refuse.
+    if header.crit.is_some() {
+        return Err(BadToken::Algorithm);
+    }
+    let validation = validation(header.alg);
+    let mut verdict = BadToken::Algorithm;
+    for key in keys.candidates(header.alg, header.kid.as_deref()) {
+        match jsonwebtoken::decode(token, key, &validation) {
+            Ok(data) => return Ok(data.claims),
+            Err(error) => verdict = bad(error.kind()),
+        }
+        // Another key may be the right one; all else would be the same with each.
+        if verdict != BadToken::Signature {
+            break;
+        }
+    }
+    Err(verdict)
+}
+
 /// By what a revoked token is known again. Of what is signed alone: one text may have several valid signatures (ECDSA).
-fn fingerprint(signed: &str) -> [u8; 16] {
+fn fingerprint(token: &str) -> Result<[u8; 16], BadToken> {
+    let (signed, _) = token.rsplit_once('.').ok_or(BadToken::Malformed)?;
     let hash = digest(&SHA256, signed.as_bytes());
-    hash.as_ref()[..16]
-        .try_into()
-        .expect("a SHA-256 has 32 bytes")
+    let start = hash.as_ref()[..16].try_into();
+    Ok(start.expect("a SHA-256 has 32 bytes"))
 }
 
 fn bad(error: &ErrorKind) -> BadToken {

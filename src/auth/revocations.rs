@@ -57,25 +57,31 @@ impl Revocations {
     }
 
     /// Revokes one token, which expires at `expires`.
-    pub fn revoke_token(&self, fingerprint: [u8; 16], expires: Stamp) -> Result<(), Full> {
+    pub fn revoke_token(&self, fingerprint: [u8; 16], expires: Stamp) -> Result<Lists, Full> {
         let mut lists = self.lock();
         if lists.len() >= self.limit && !lists.tokens.contains_key(&fingerprint) {
             return Err(Full);
         }
         lists.tokens.insert(fingerprint, expires);
         self.any.store(true, Ordering::SeqCst);
-        Ok(())
+        Ok(Lists {
+            tokens: HashMap::from([(fingerprint, expires)]),
+            ..Lists::default()
+        })
     }
 
     /// Revokes all tokens of `user` issued up to `issued`; `expired` is when the last of them has expired.
-    pub fn revoke_user(&self, user: &str, issued: Stamp, expired: Stamp) -> Result<(), Full> {
+    pub fn revoke_user(&self, user: &str, issued: Stamp, expired: Stamp) -> Result<Lists, Full> {
         let mut lists = self.lock();
         if lists.len() >= self.limit && !lists.users.contains_key(user) {
             return Err(Full);
         }
         lists.users.insert(user.into(), (issued, expired));
         self.any.store(true, Ordering::SeqCst);
-        Ok(())
+        Ok(Lists {
+            users: HashMap::from([(user.into(), (issued, expired))]),
+            ..Lists::default()
+        })
     }
 
     /// Forgets what has expired.
@@ -128,6 +134,16 @@ impl Lists {
             }
         }
         parts
+    }
+
+    /// By what each entry is known, and when it expires.
+    pub fn keys(&self) -> impl Iterator<Item = (&[u8], Stamp)> {
+        let tokens = self
+            .tokens
+            .iter()
+            .map(|(token, expires)| (&token[..], *expires));
+        let users = self.users.iter();
+        tokens.chain(users.map(|(user, (_, expires))| (user.as_bytes(), *expires)))
     }
 
     fn len(&self) -> usize {

@@ -226,21 +226,21 @@ fn revoked_is_revoked_until_it_has_expired() {
         .unwrap()
     };
     let (ada, bob) = (sign("ada"), sign("bob"));
-    let grant = auth.revoke_token(&ada).unwrap().unwrap();
+    let (grant, _) = auth.revoke_token(&ada).unwrap().unwrap();
     assert_eq!(auth.check(&ada), Err(BadToken::Revoked));
     assert!(auth.check(&sign("ada")).is_ok(), "another token of hers");
     auth.revoke_user("bob").unwrap();
     assert_eq!(auth.check(&bob), Err(BadToken::Revoked));
     assert!(auth.check(&sign("bob")).is_ok(), "one from after that");
-    assert_eq!(auth.revoke_user("eve"), Err(Full));
-    assert_eq!(auth.revoke_user("bob"), Ok(()), "he has his place");
+    assert!(matches!(auth.revoke_user("eve"), Err(Full)));
+    assert!(auth.revoke_user("bob").is_ok(), "he has his place");
     let other = super::Revocations::new(2);
     other.adopt(auth.revocations().lists());
     assert!(other.is_revoked(&grant));
     auth.revocations()
         .expire(Stamp::now().after(Duration::from_secs(61)));
     assert!(!auth.revocations().is_revoked(&grant));
-    assert_eq!(auth.revoke_user("eve"), Ok(()));
+    assert!(auth.revoke_user("eve").is_ok());
     assert!(auth.revoke_token("garbage").is_err());
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Events come from `session` and the transports through `node`. [`queue`] is the backend of a PHP loop
 //! (`rt_run()`) in the server's own process; [`workers`] that of a server in a process of its own, whose events go to
-//! PHP-FPM or to PHP processes that attach themselves. Imports `ids`, `message`, `config` and `wire`.
+//! PHP-FPM or to PHP processes that attach themselves. Imports `ids`, `message`, `presence`, `config` and `wire`.
 
 pub mod queue;
 mod room;
@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::ids::{Channel, ConnectionId};
 use crate::message::{ClientMessage, ConnectionInfo, Payload};
+use crate::presence::Attendee;
 
 /// Something that PHP has a say in.
 #[derive(Debug)]
@@ -67,7 +68,18 @@ impl Event {
 }
 
 /// What was decided, or that the handler failed to.
-pub type Verdict = Result<bool, HandlerFailed>;
+pub type Verdict = Result<Ruling, HandlerFailed>;
+
+/// What a handler decides about a connection or a subscription.
+#[derive(Clone, Debug)]
+pub enum Ruling {
+    /// No.
+    Refused,
+    /// Yes.
+    Admitted,
+    /// Yes to a subscription to a presence channel, and this is who it is.
+    AdmittedAs(Attendee),
+}
 
 /// A verdict's way back. Dropping it unsent means that nobody decided.
 #[derive(Debug)]
@@ -82,8 +94,16 @@ impl Answer {
 
     /// Decides: `true` admits.
     pub fn decide(self, admit: bool) {
+        self.rule(match admit {
+            true => Ruling::Admitted,
+            false => Ruling::Refused,
+        });
+    }
+
+    /// The same with more to say.
+    pub fn rule(self, ruling: Ruling) {
         // The client may have gone meanwhile; then nobody waits for the verdict.
-        let _ = self.0.send(Ok(admit));
+        let _ = self.0.send(Ok(ruling));
     }
 
     /// Says that there will be no verdict.

@@ -1,16 +1,15 @@
 //! The backend of a PHP loop: a bounded queue between the server's threads and the one PHP thread that runs
 //! `rt_run()`, `rt_dispatch()` or an event loop of its own.
 //!
-//! The server puts events in; the PHP thread polls [`EventQueue::fd`] and takes them out. Imports `backend`.
+//! The server puts events in; the PHP thread polls [`EventQueue::fd`] and takes them out. Imports `backend` and `sync`.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::room::Room;
 use super::{Backend, Event, Interest, Load, NotTaken};
+use crate::sync::{AtomicBool, Bell, Receiver, Sender, TryRecvError, unbounded};
 
 /// Events on their way to PHP.
 #[derive(Debug)]
@@ -21,8 +20,8 @@ pub struct EventQueue {
     sender: Sender<(Event, u32)>,
     receiver: Receiver<(Event, u32)>,
     room: Room,
-    wake: OwnedFd,
-    /// Set while `wake` is readable, so that a burst costs one write to it.
+    bell: Bell,
+    /// Set while `bell` is readable, so that a burst costs one write to it.
     signalled: AtomicBool,
     interest: AtomicU8,
 }
@@ -30,20 +29,12 @@ pub struct EventQueue {
 impl EventQueue {
     /// A queue for `capacity` bytes.
     pub fn new(capacity: usize) -> std::io::Result<Self> {
-        // SAFETY: eventfd() takes no pointer; the descriptor it returns is nobody else's.
-        let wake = unsafe {
-            let fd = libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
-            if fd < 0 {
-                return Err(std::io::Error::last_os_error());
-            }
-            OwnedFd::from_raw_fd(fd)
-        };
-        let (sender, receiver) = crossbeam_channel::unbounded();
+        let (sender, receiver) = unbounded();
         Ok(Self {
             sender,
             receiver,
             room: Room::new(capacity),
-            wake,
+            bell: Bell::new()?,
             signalled: AtomicBool::new(false),
             interest: AtomicU8::new(0),
         })
@@ -52,7 +43,7 @@ impl EventQueue {
     /// A descriptor (an eventfd) that is readable while events may wait. Only poll it: [`EventQueue::clear`]
     /// reads it.
     pub fn fd(&self) -> RawFd {
-        self.wake.as_raw_fd()
+        self.bell.fd()
     }
 
     /// The next event, if one waits. Gives its room back.
@@ -69,19 +60,16 @@ impl EventQueue {
     /// Makes `fd` unreadable until something new comes. Call it when the descriptor was found readable,
     /// BEFORE the last [`EventQueue::pop`]: then no event is left behind unseen.
     pub fn clear(&self) {
-        let mut count = 0u64;
-        // SAFETY: reads 8 bytes into a local of 8 bytes; the descriptor is ours and non-blocking.
-        unsafe { libc::read(self.fd(), (&raw mut count).cast(), 8) };
-        self.signalled.store(false, Ordering::SeqCst);
+        self.bell.hush();
+        // A swap, which comes after every one in `signal` that found it set: what was put in before those is popped next.
+        self.signalled.swap(false, Ordering::SeqCst);
     }
 
     /// Makes `fd` readable without an event: `rt_stop()` from a signal handler, or events left after
     /// `rt_dispatch(1)`.
     pub fn signal(&self) {
         if !self.signalled.swap(true, Ordering::SeqCst) {
-            let one = 1u64;
-            // SAFETY: writes 8 bytes from a local of 8 bytes; the descriptor is ours.
-            unsafe { libc::write(self.fd(), (&raw const one).cast(), 8) };
+            self.bell.ring();
         }
     }
 
@@ -149,6 +137,69 @@ impl Backend for EventQueue {
         Load {
             queued: self.len(),
             ..Load::default()
+        }
+    }
+}
+
+#[cfg(all(test, feature = "loom"))]
+mod meetings {
+    use std::sync::Arc;
+
+    use loom::thread;
+
+    use super::*;
+    use crate::ids::ConnectionId;
+    use crate::message::{ConnectionInfo, Transport};
+
+    fn event(code: u16) -> Event {
+        let id = ConnectionId::from_bits(code.into());
+        let connection = ConnectionInfo::from_head(id, Transport::Sse, "", "/");
+        Event::Close {
+            connection: Arc::new(connection),
+            code,
+            reason: String::new(),
+        }
+    }
+
+    fn code(event: &Event) -> u16 {
+        match event {
+            Event::Close { code, .. } => *code,
+            _ => unreachable!(),
+        }
+    }
+
+    /// A PHP loop that takes at most `burst` events at a time, until it has `count`.
+    fn php(queue: &EventQueue, burst: usize, count: usize) -> Vec<u16> {
+        let mut seen = Vec::new();
+        while seen.len() < count {
+            queue.bell.wait();
+            queue.clear();
+            for _ in 0..burst {
+                seen.extend(queue.pop().as_ref().map(code));
+            }
+            if !queue.is_empty() {
+                queue.signal();
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn no_event_is_left_behind_unseen() {
+        for burst in [1, 3] {
+            loom::model(move || {
+                let queue = loom::sync::Arc::new(EventQueue::new(1 << 20).unwrap());
+                let shards = [[1, 2], [11, 12]].map(|codes| {
+                    let queue = queue.clone();
+                    thread::spawn(move || codes.map(|code| queue.notify(event(code))))
+                });
+                let seen = php(&queue, burst, 4);
+                for shard in shards {
+                    shard.join().unwrap();
+                }
+                let place = |code| seen.iter().position(|its| *its == code).unwrap();
+                assert!(place(1) < place(2) && place(11) < place(12));
+            });
         }
     }
 }

@@ -122,6 +122,7 @@ mod tests {
                 payload: Payload::Json(Bytes::from_static(&[b'1'; 744])),
                 except: None,
                 at: Instant::now(),
+                terms: None,
             }),
             store: true,
         };

@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::follow::{self, Feed, Follower};
-use super::{Broker, BrokerEvents, BrokerStats, CatchUp};
-use crate::history::{self, History, Limits, Missed, Note, Past};
+use super::{Broker, BrokerEvents, BrokerStats, CatchUp, Published, Resumed, Since, Walk};
+use crate::auth::Lists;
+use crate::cache::Cache;
+use crate::history::{self, History, Limits, Missed, Note, Past, Wanted};
 use crate::ids::{Channel, InvalidId, Position};
-use crate::message::{Publication, Publish};
+use crate::message::{Publication, Publish, Terms};
+use crate::store::{Journal, Opened, Receipt, Source, Store, StoreError, Watchers, Whole};
 use crate::wire::handover::WireNote;
 
 /// A broker in this process's memory.
@@ -17,7 +20,8 @@ pub struct Memory<E> {
     // One lock for all channels, and not one a channel: numbers are one sequence over all channels, and the
     // hand-over must happen in that sequence, or a cursor over several channels could skip a message. It is
     // held for some hundred nanoseconds, never over I/O or PHP.
-    state: Mutex<State>,
+    // Shared with the keeper of `store`, which asks what is new.
+    state: Arc<Mutex<State>>,
     events: E,
 }
 
@@ -25,10 +29,15 @@ struct State {
     epoch: u32,
     seq: u64,
     history: History,
+    cache: Cache,
     /// Nearly always none.
     followers: Vec<Follower>,
     /// Whether another broker gives the numbers, and this one is told: then it may be behind what clients know.
     following: bool,
+    /// Where it is kept on disk, too.
+    journal: Option<Journal>,
+    /// Whether the history is another broker's.
+    inherited: bool,
 }
 
 /// Everything at one moment, and what comes after it.
@@ -44,32 +53,111 @@ pub struct Snapshot {
     pub marks: Vec<(Channel, u64)>,
     /// What is kept, in the order of numbers.
     pub notes: Vec<Note>,
+    /// What is kept only as the newest of a cache channel.
+    pub cached: Vec<Note>,
     /// What comes after it.
     pub feed: Feed,
 }
 
 impl<E: BrokerEvents> Memory<E> {
     /// A broker that has seen nothing, with an epoch of its own.
-    pub fn new(limits: Limits, epoch: u32, events: E) -> Self {
+    pub fn new(limits: Limits, cache: Cache, epoch: u32, events: E) -> Self {
         let state = State {
             epoch,
             seq: 0,
             history: History::new(limits, 0),
+            cache,
             followers: Vec::new(),
             following: false,
+            journal: None,
+            inherited: false,
         };
         Self {
-            state: Mutex::new(state),
+            state: Arc::new(Mutex::new(state)),
             events,
         }
     }
 
     /// Goes on with another broker's history, as long as nothing has been published here.
-    pub fn inherit(&self, past: Past) -> Result<(), InvalidId> {
+    pub fn inherit(&self, mut past: Past) -> Result<(), InvalidId> {
         let mut state = self.lock();
+        let now = Instant::now();
         state.epoch = past.epoch;
         state.seq = past.seq;
-        state.history.restore(past)
+        state.inherited = true;
+        for note in std::mem::take(&mut past.cached) {
+            let publication = history::publication(note, past.epoch, now)?;
+            state.cache.put(&Arc::new(publication));
+        }
+        state.history.restore(past)?;
+        let (_, _, notes) = state.history.notes();
+        for note in notes.iter().filter(|note| note.store) {
+            state.cache.put(&note.publication);
+        }
+        Ok(())
+    }
+
+    /// Whether there is a history here that did not come from the disk, or will be in a moment.
+    pub fn has_history(&self) -> bool {
+        let state = self.lock();
+        state.inherited || state.seq > 0
+    }
+
+    /// Keeps everything in `opened` from here on. Goes on with what is there, unless it has a history already.
+    pub fn keep(&self, opened: Opened, watchers: Watchers) -> Result<Store, StoreError> {
+        let mut state = self.lock();
+        let mut opened = opened;
+        state.history.watch(true);
+        let found = !state.inherited && state.seq == 0;
+        if let Some(contents) = opened.contents.take()
+            && found
+        {
+            state.epoch = contents.past.epoch;
+            state.seq = contents.past.seq;
+            // What cannot be is not in it: it was looked at when it was read.
+            if let Err(error) = state.history.restore(contents.past) {
+                tracing::error!(%error, "a part of the history cannot be read back: a bug in realtime");
+            }
+            if contents.doubtful {
+                let seq = state.seq;
+                state.history.doubt(seq);
+            }
+            let (_, _, notes) = state.history.notes();
+            for note in notes.iter().filter(|note| note.store) {
+                state.cache.put(&note.publication);
+            }
+        }
+        let newest = state.seq;
+        let whole = || {
+            let (_, marks, notes) = state.history.notes();
+            Whole { marks, notes }
+        };
+        let (store, journal) = opened.start(newest, whole, found, (self.source(), watchers))?;
+        state.journal = Some(journal);
+        state.tell_journal();
+        Ok(store)
+    }
+
+    /// Keeps nothing on disk any more. What is published from here on is in memory alone.
+    pub fn keep_no_more(&self) {
+        let mut state = self.lock();
+        state.journal = None;
+        state.history.watch(false);
+        // What is here by now is more than what is there.
+        state.inherited = true;
+    }
+
+    /// Keeps what was revoked. What is to come true then; `Err` with the lists when there is no room.
+    pub fn keep_revoked(&self, revoked: Lists) -> Result<Option<Receipt>, Lists> {
+        let state = self.lock();
+        let Some(journal) = &state.journal else {
+            return Ok(None);
+        };
+        if !journal.revoke(revoked.clone()) {
+            return Err(revoked);
+        }
+        state.tell_journal();
+        Ok(state.journal.as_ref().and_then(Journal::receipt))
     }
 
     /// Takes a snapshot and has the feed begin in the same moment. More than `limit` bytes should not wait in it.
@@ -78,7 +166,16 @@ impl<E: BrokerEvents> Memory<E> {
         let (follower, feed) = follow::feed(limit);
         state.followers.push(follower);
         let (forgotten, marks, notes) = state.history.notes();
+        let cached = state.cache.all().filter(|publication| {
+            let newest = state.history.newest(publication.channel.as_str());
+            !newest.is_some_and(|its| Arc::ptr_eq(its, publication))
+        });
+        let cached = cached.map(|publication| Note {
+            publication: publication.clone(),
+            store: true,
+        });
         Snapshot {
+            cached: cached.collect(),
             epoch: state.epoch,
             seq: state.seq,
             forgotten,
@@ -105,7 +202,8 @@ impl<E: BrokerEvents> Memory<E> {
         state.seq = note.seq;
         let store = note.store;
         let publication = Arc::new(history::publication(note, state.epoch, Instant::now())?);
-        state.history.add(&publication, store);
+        state.keep(&publication, store);
+        state.tell_journal();
         state.pass_on(&publication, store);
         self.events.publication(publication);
         Ok(())
@@ -114,6 +212,23 @@ impl<E: BrokerEvents> Memory<E> {
     /// From here on this broker gives the numbers.
     pub fn lead(&self) {
         self.lock().following = false;
+    }
+
+    /// What tells the keeper what is new.
+    fn source(&self) -> Source {
+        let state = self.state.clone();
+        Box::new(move |news| {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(journal) = &mut state.journal else {
+                // Not yet, or no longer: the keeper is told to close.
+                return;
+            };
+            news.head = journal.head();
+            news.epoch = state.epoch;
+            news.newest = state.seq;
+            news.forgotten = state.history.forgotten();
+            state.history.take_changes(&mut news.fates, &mut news.marks);
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -138,6 +253,33 @@ impl State {
         })
     }
 
+    /// Tells the journal, if there is one, how the history stands.
+    fn tell_journal(&self) {
+        if let Some(journal) = &self.journal {
+            journal.pass_on(self.seq);
+        }
+    }
+
+    /// Puts a message where it may be asked for again.
+    fn keep(&mut self, publication: &Arc<Publication>, store: bool) {
+        self.history.add(publication, store);
+        if store {
+            self.cache.put(publication);
+        }
+    }
+
+    /// What a channel has after `since`. Its newest message counts also when history has forgotten it.
+    fn missed(&self, channel: &Channel, since: Option<u64>) -> Missed {
+        let mut missed = self.history.after(channel.as_str(), since);
+        let cached = self.cache.get(channel.as_str());
+        if let Some(cached) = cached.filter(|_| missed.publications.is_empty())
+            && since.is_none_or(|since| cached.position.seq > since)
+        {
+            missed.publications.push(cached.clone());
+        }
+        missed
+    }
+
     /// Tells the followers.
     fn pass_on(&mut self, publication: &Arc<Publication>, store: bool) {
         self.followers.retain(|follower| {
@@ -148,19 +290,31 @@ impl State {
 }
 
 impl<E: BrokerEvents> Broker for Memory<E> {
-    fn publish(&self, publish: Publish) -> String {
+    fn publish(&self, mut publish: Publish) -> Published {
         let at = Instant::now();
-        let Publish {
-            channels,
-            payload,
-            event,
-            except,
-            id,
-            store,
-        } = publish;
         let mut state = self.lock();
+        let is_kept = publish.store || publish.id.is_some();
+        let refuses = state.journal.as_ref().and_then(Journal::refuses);
+        if let Some(why) = refuses.filter(|_| is_kept) {
+            return Published::Refused(why);
+        }
+        // The first copy of an update may be published already.
+        let began = publish.terms.as_ref().map_or(0, |terms| terms.first);
+        let first = if began > 0 { began } else { state.seq + 1 };
+        let terms = publish.terms.as_deref().cloned();
+        let terms = terms.map(|terms| Arc::new(Terms { first, ..terms }));
         let mut last = None;
-        for channel in channels {
+        for index in 0..publish.channels.len() {
+            let journal = state.journal.as_ref().filter(|_| is_kept);
+            if journal.is_some_and(|journal| !journal.has_room(&publish)) {
+                publish.channels.drain(..index);
+                if let Some(rest) = publish.terms.as_mut().filter(|_| last.is_some()) {
+                    rest.first = first;
+                }
+                return Published::NoRoom(publish);
+            }
+            let channel = &publish.channels[index];
+            let id = &publish.id;
             if id
                 .as_ref()
                 .is_some_and(|id| state.history.knows(channel.as_str(), id))
@@ -168,45 +322,73 @@ impl<E: BrokerEvents> Broker for Memory<E> {
                 continue;
             }
             state.seq += 1;
+            let interned = state.history.interned(channel.as_str());
             let publication = Arc::new(Publication {
-                channel: state.history.interned(channel.as_str()).unwrap_or(channel),
+                channel: interned.unwrap_or_else(|| channel.clone()),
                 position: Position {
                     epoch: state.epoch,
                     seq: state.seq,
                 },
                 id: id.clone(),
-                event: event.clone(),
-                payload: payload.clone(),
-                except,
+                event: publish.event.clone(),
+                payload: publish.payload.clone(),
+                except: publish.except,
                 at,
+                terms: terms.clone(),
             });
-            state.history.add(&publication, store);
-            state.pass_on(&publication, store);
+            state.keep(&publication, publish.store);
+            if let Some(journal) = state.journal.as_ref().filter(|_| is_kept) {
+                journal.keep(&publication, publish.store);
+            }
+            // Before anybody gets it: a number that was seen is never given again.
+            state.tell_journal();
+            state.pass_on(&publication, publish.store);
             last = Some(publication.position);
             self.events.publication(publication);
         }
+        let journal = state.journal.as_ref().filter(|_| is_kept);
+        let receipt = journal.and_then(Journal::receipt);
         drop(state);
-        match (id, last) {
+        let id = match (publish.id, last) {
             (Some(id), _) => id.into(),
-            (None, Some(position)) => position.text(),
+            (None, Some(position)) => match terms {
+                // What all copies of an update go by.
+                Some(_) => Position {
+                    seq: first,
+                    ..position
+                }
+                .text(),
+                None => position.text(),
+            },
             (None, None) => String::new(),
-        }
+        };
+        Published::Done { id, receipt }
     }
 
-    fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp {
+    fn catch_up(&self, channels: &[Channel], since: Since<'_>) -> CatchUp {
         let mut state = self.lock();
         state.history.expire(Instant::now());
         let mut seq = state.seq;
-        let missed = since.map_or_else(Vec::new, |since| {
-            let since = state.resolve(channels, since);
+        let is_new = |channel: &&Channel| since.id.is_none() || since.except.contains(channel);
+        let missed = since.id.map_or_else(Vec::new, |id| {
+            let since = state.resolve(channels, id);
             // What the client has of the broker ahead is on its way here, and not for it.
             seq = seq.max(since.unwrap_or(0));
-            channels
-                .iter()
-                .map(|channel| state.history.after(channel.as_str(), since))
-                .collect()
+            let missed = channels.iter().map(|channel| match is_new(&channel) {
+                true => Missed {
+                    recovered: true,
+                    ..Missed::default()
+                },
+                false => state.missed(channel, since),
+            });
+            missed.collect()
         });
+        let new = channels.iter().filter(is_new);
+        let newest = new.filter_map(|channel| state.cache.get(channel.as_str()));
+        let mut cached: Vec<_> = newest.cloned().collect();
+        cached.sort_unstable_by_key(|publication| publication.position.seq);
         CatchUp {
+            cached,
             position: Position {
                 epoch: state.epoch,
                 seq,
@@ -215,29 +397,66 @@ impl<E: BrokerEvents> Broker for Memory<E> {
         }
     }
 
-    fn history(&self, channel: &Channel, limit: usize, since: Option<&str>) -> Missed {
+    fn resume(&self, since: &str, wanted: Wanted<'_>) -> Resumed {
         let mut state = self.lock();
         state.history.expire(Instant::now());
-        match since {
-            None => {
-                let all = state.history.after(channel.as_str(), Some(0));
-                let publications = state.history.newest(channel.as_str(), limit);
-                Missed {
-                    publications,
-                    ..all
-                }
-            }
-            Some(since) => {
-                let since = state.resolve(std::slice::from_ref(channel), since);
-                let mut missed = state.history.after(channel.as_str(), since);
-                missed.publications.truncate(limit);
-                missed
-            }
+        let anywhere = || match wanted.patterns {
+            [] => None,
+            _ => state.history.find_anywhere(since),
+        };
+        let found = state.resolve(wanted.channels, since).or_else(anywhere);
+        let (mut publications, forgotten) = state.history.after_all(found.unwrap_or(0), wanted);
+        if let Some(found) = found {
+            // Whoever has got one copy of an update has got it.
+            publications.retain(|publication| {
+                let terms = publication.terms.as_ref();
+                terms.is_none_or(|terms| terms.topics.is_empty() || terms.first > found)
+            });
+        }
+        Resumed {
+            position: Position {
+                epoch: state.epoch,
+                // As in catch_up().
+                seq: state.seq.max(found.unwrap_or(0)),
+            },
+            publications,
+            since: found,
+            forgotten,
+        }
+    }
+
+    fn position(&self) -> Position {
+        let state = self.lock();
+        Position {
+            epoch: state.epoch,
+            seq: state.seq,
+        }
+    }
+
+    fn history(&self, channel: &Channel, limit: usize, walk: Walk<'_>) -> Missed {
+        let mut state = self.lock();
+        state.history.expire(Instant::now());
+        let place = |id| state.resolve(std::slice::from_ref(channel), id);
+        let (history, name) = (&state.history, channel.as_str());
+        match walk {
+            Walk::Newest => history.last_before(name, u64::MAX, limit),
+            Walk::After(id) => history.first_after(name, place(id), limit),
+            Walk::Before(id) => match place(id) {
+                Some(before) => history.last_before(name, before, limit),
+                None => Missed {
+                    oldest: history.after(name, None).oldest,
+                    ..Missed::default()
+                },
+            },
         }
     }
 
     fn expire(&self) {
-        self.lock().history.expire(Instant::now());
+        let mut state = self.lock();
+        state.history.expire(Instant::now());
+        if state.history.has_changed() {
+            state.tell_journal();
+        }
     }
 
     fn stats(&self) -> BrokerStats {
@@ -274,7 +493,12 @@ mod tests {
             age: Duration::from_secs(60),
             bytes: 1 << 20,
         };
-        Memory::new(limits, 7, Seen::default())
+        let cache = Cache::new(Vec::new(), 1 << 20);
+        Memory::new(limits, cache, 7, Seen::default())
+    }
+
+    fn from(id: Option<&str>) -> Since<'_> {
+        Since { id, except: &[] }
     }
 
     fn publish(channels: &[&str], id: Option<&str>) -> Publish {
@@ -288,24 +512,34 @@ mod tests {
             except: None,
             id: id.map(Into::into),
             store: true,
+            terms: None,
+        }
+    }
+
+    impl Memory<Seen> {
+        fn id_of(&self, publish: Publish) -> String {
+            match self.publish(publish) {
+                Published::Done { id, receipt: None } => id,
+                other => panic!("{other:?}"),
+            }
         }
     }
 
     #[test]
     fn an_id_is_accepted_once_a_channel() {
         let broker = broker();
-        assert_eq!(broker.publish(publish(&["a"], Some("x"))), "x");
-        assert_eq!(broker.publish(publish(&["a"], Some("x"))), "x");
-        assert_eq!(broker.publish(publish(&["a", "b"], Some("x"))), "x");
+        assert_eq!(broker.id_of(publish(&["a"], Some("x"))), "x");
+        assert_eq!(broker.id_of(publish(&["a"], Some("x"))), "x");
+        assert_eq!(broker.id_of(publish(&["a", "b"], Some("x"))), "x");
         assert_eq!(*broker.events.0.lock().unwrap(), [1, 2]);
     }
 
     #[test]
     fn an_own_id_of_several_channels_skips_none() {
         let broker = broker();
-        broker.publish(publish(&["a", "b"], Some("x")));
+        broker.id_of(publish(&["a", "b"], Some("x")));
         let channels = ["b", "a"].map(|name| Channel::parse(name).unwrap());
-        let caught = broker.catch_up(&channels, Some("x"));
+        let caught = broker.catch_up(&channels, from(Some("x")));
         let missed = caught.missed.iter().map(|m| m.publications.len());
         assert_eq!(missed.collect::<Vec<_>>(), [1, 0]);
     }
@@ -314,15 +548,15 @@ mod tests {
     fn since_takes_positions_and_own_ids() {
         let broker = broker();
         let a = [Channel::parse("a").unwrap()];
-        assert_eq!(broker.publish(publish(&["a"], Some("x"))), "x");
-        assert_eq!(broker.publish(publish(&["a"], None)), "00000007-2");
+        assert_eq!(broker.id_of(publish(&["a"], Some("x"))), "x");
+        assert_eq!(broker.id_of(publish(&["a"], None)), "00000007-2");
         for since in ["x", "00000007-1"] {
-            let caught = broker.catch_up(&a, Some(since));
+            let caught = broker.catch_up(&a, from(Some(since)));
             assert_eq!(caught.missed[0].publications.len(), 1, "{since}");
             assert!(caught.missed[0].recovered, "{since}");
         }
         for unknown in ["y", "00000008-1", "00000007-9", ""] {
-            let caught = broker.catch_up(&a, Some(unknown));
+            let caught = broker.catch_up(&a, from(Some(unknown)));
             assert!(!caught.missed[0].recovered, "{unknown}");
             assert_eq!(caught.missed[0].publications.len(), 2, "{unknown}");
         }

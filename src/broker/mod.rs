@@ -1,16 +1,18 @@
 //! Where publications get their place and are kept, and from where they come back to every node.
 //!
 //! Publishing only calls a [`Broker`]; delivery always comes back through [`BrokerEvents`], so that local and remote
-//! messages share one path. [`memory`] is the broker of a single hub, [`follow`] lets another hub know what it does. Imports `ids`, `message` and `history`.
+//! messages share one path. [`memory`] is the broker of a single hub, [`follow`] lets another hub know what it does. Imports `ids`,
+//! `message`, `history` and `store`.
 
 pub mod follow;
 pub mod memory;
 
 use std::sync::Arc;
 
-use crate::history::Missed;
+use crate::history::{Missed, Wanted};
 use crate::ids::{Channel, Position};
 use crate::message::{Publication, Publish};
+use crate::store::{NotStored, Receipt};
 
 /// What a broker tells a node.
 pub trait BrokerEvents: Send + Sync + 'static {
@@ -27,6 +29,46 @@ pub struct CatchUp {
     pub position: Position,
     /// For each channel asked about, in that order; empty when the client asked for no past.
     pub missed: Vec<Missed>,
+    /// The newest message of each cache channel of which the client has nothing, in the order of numbers.
+    pub cached: Vec<Arc<Publication>>,
+}
+
+/// From where on a client wants what it has missed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Since<'a> {
+    /// The newest id that it has; none when it has nothing yet.
+    pub id: Option<&'a str>,
+    /// The channels of which it has nothing all the same: `id` does not hold for these.
+    pub except: &'a [Channel],
+}
+
+/// What a client of the Mercure protocol has missed, on all its channels, and on all that fit its patterns.
+#[derive(Debug)]
+pub struct Resumed {
+    /// As in [`CatchUp`].
+    pub position: Position,
+    /// What it missed, oldest first.
+    pub publications: Vec<Arc<Publication>>,
+    /// The number after which that is; none when `since` is unknown, and this is all there is.
+    pub since: Option<u64>,
+    /// The newest number of a message after it that is no longer there; 0 when there is none.
+    pub forgotten: u64,
+}
+
+/// What has become of a message.
+#[derive(Debug)]
+pub enum Published {
+    /// It is on its way.
+    Done {
+        /// The id of the last, where there are several channels; of the first when these are an update's topics.
+        id: String,
+        /// What has to come true before its publisher may be told so.
+        receipt: Option<Receipt>,
+    },
+    /// The disk is behind: these channels are left to be published to as soon as there is room again.
+    NoRoom(Publish),
+    /// The disk does not take anything.
+    Refused(NotStored),
 }
 
 /// What a broker holds.
@@ -40,17 +82,39 @@ pub struct BrokerStats {
     pub history_bytes: usize,
 }
 
+/// Which part of a channel's history.
+#[derive(Clone, Copy, Debug)]
+pub enum Walk<'a> {
+    /// The newest messages.
+    Newest,
+    /// The first after that with this id.
+    After(&'a str),
+    /// The last before it.
+    Before(&'a str),
+}
+
+impl<'a> From<Option<&'a str>> for Walk<'a> {
+    fn from(since: Option<&'a str>) -> Self {
+        since.map_or(Self::Newest, Self::After)
+    }
+}
+
 /// A place for publications.
 pub trait Broker: Send + Sync + 'static {
-    /// Gives the message its place in each of its channels, keeps it, and hands it to every node. Returns the
-    /// id of the last.
-    fn publish(&self, publish: Publish) -> String;
+    /// Gives the message its place in each of its channels, keeps it, and hands it to every node.
+    fn publish(&self, publish: Publish) -> Published;
 
-    /// The position now, and what the channels have after `since` (when given).
-    fn catch_up(&self, channels: &[Channel], since: Option<&str>) -> CatchUp;
+    /// The position now, and what the channels have after `since`.
+    fn catch_up(&self, channels: &[Channel], since: Since<'_>) -> CatchUp;
 
-    /// The newest `limit` messages of a channel, or the first `limit` after `since`, oldest first.
-    fn history(&self, channel: &Channel, limit: usize, since: Option<&str>) -> Missed;
+    /// What came after `since` on all channels that are wanted.
+    fn resume(&self, since: &str, wanted: Wanted<'_>) -> Resumed;
+
+    /// The position now.
+    fn position(&self) -> Position;
+
+    /// At most `limit` messages of a channel, oldest first.
+    fn history(&self, channel: &Channel, limit: usize, walk: Walk<'_>) -> Missed;
 
     /// Forgets what is too old. Called about once a second.
     fn expire(&self);

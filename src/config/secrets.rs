@@ -1,8 +1,9 @@
-//! `realtime.secret`: shared secrets, which nothing ever prints.
+//! `realtime.secret` and the keys of Mercure: shared secrets, which nothing ever prints.
 //!
 //! Imports nothing of this crate.
 
 use std::fmt;
+use std::path::PathBuf;
 
 /// The shortest secret: RFC 7518, section 3.2, wants a key as long as the hash.
 const SHORTEST: usize = 32;
@@ -29,6 +30,35 @@ impl Secrets {
     /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(|secret| secret.as_bytes())
+    }
+}
+
+/// `realtime.mercure_publisher_key` and `realtime.mercure_subscriber_key`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KeySource {
+    /// Not set.
+    #[default]
+    None,
+    /// Shared secrets.
+    Secrets(Secrets),
+    /// A file with public keys.
+    File(PathBuf),
+}
+
+impl KeySource {
+    /// Takes a path, or secrets: none of those may begin with `/`, or a slip in a path would make a secret of it that
+    /// anybody could guess.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "" => Some(Self::None),
+            path if path.starts_with('/') => Some(Self::File(path.into())),
+            secrets => Secrets::parse(secrets).map(Self::Secrets),
+        }
+    }
+
+    /// Whether it is set.
+    pub fn is_set(&self) -> bool {
+        *self != Self::None
     }
 }
 

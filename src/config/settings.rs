@@ -2,7 +2,8 @@
 //!
 //! Read by `Config::load` and, for php.ini's own table, by `php`. Imports the values' own parsers.
 
-use super::{ListenAddress, Origins, Proxies, Secrets};
+use super::{Apps, KeySource, ListenAddress, MasterKey, Origins, Proxies, Secrets};
+use crate::ids::Pattern;
 
 /// One setting as php.ini knows it.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ enum Kind {
     MaybeAddress,
     Name,
     Proxies,
+    Patterns,
     Socket,
     Mode,
     Count(u64, u64),
@@ -31,15 +33,22 @@ enum Kind {
     Origins,
     Directory,
     Path,
-    Level,
+    OneOf(&'static [&'static str]),
     Secrets,
+    Keys,
+    Apps,
+    MasterKey,
+    Url,
     Text,
 }
 
 impl Setting {
     /// Whether nobody may be shown its value.
     pub fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Secrets)
+        matches!(
+            self.kind,
+            Kind::Secrets | Kind::Keys | Kind::Apps | Kind::MasterKey
+        )
     }
 }
 
@@ -67,6 +76,18 @@ pub const SETTINGS: &[Setting] = &[
         "127.0.0.1:8080",
         Kind::Address,
         "host:port, [ipv6]:port or unix:/path",
+    ),
+    setting(
+        "realtime.tls_cert",
+        "",
+        Kind::Path,
+        "a PEM file's absolute path, or empty for no TLS",
+    ),
+    setting(
+        "realtime.tls_key",
+        "",
+        Kind::Path,
+        "a PEM file's absolute path, or empty for that of realtime.tls_cert",
     ),
     setting("realtime.autostart", "1", Kind::Bool, "0 or 1"),
     setting("realtime.allow_root", "0", Kind::Bool, "0 or 1"),
@@ -294,6 +315,110 @@ pub const SETTINGS: &[Setting] = &[
         "0 to 1024G",
     ),
     setting(
+        "realtime.history",
+        "memory",
+        Kind::OneOf(&["memory", "disk"]),
+        "memory or disk",
+    ),
+    setting(
+        "realtime.data_dir",
+        "",
+        Kind::Path,
+        "the absolute path of a directory, which realtime.history = disk needs, or empty",
+    ),
+    setting(
+        "realtime.fsync",
+        "interval",
+        Kind::OneOf(&["always", "interval", "never"]),
+        "always, interval or never",
+    ),
+    setting(
+        "realtime.mercure_publisher_key",
+        "",
+        Kind::Keys,
+        "a secret of at least 32 bytes of text that does not begin with /, a comma-separated list of them, or the absolute path of a file with public keys (PEM or a JWK set); or empty",
+    ),
+    setting(
+        "realtime.mercure_subscriber_key",
+        "",
+        Kind::Keys,
+        "a secret of at least 32 bytes of text that does not begin with /, a comma-separated list of them, or the absolute path of a file with public keys (PEM or a JWK set); or empty",
+    ),
+    setting("realtime.mercure_anonymous", "0", Kind::Bool, "0 or 1"),
+    setting("realtime.mercure_subscriptions", "0", Kind::Bool, "0 or 1"),
+    setting(
+        "realtime.max_patterns",
+        "1000",
+        Kind::Count(0, 1_000_000),
+        "0 to 1000000",
+    ),
+    setting(
+        "realtime.cache_channels",
+        "",
+        Kind::Patterns,
+        "patterns of channel names, separated by blanks, in which * stands for anything; or empty",
+    ),
+    setting(
+        "realtime.cache_bytes",
+        "16M",
+        Kind::Bytes(0, 1 << 40),
+        "0 to 1024G",
+    ),
+    setting(
+        "realtime.presence_members",
+        "1000",
+        Kind::Count(1, 1_000_000),
+        "1 to 1000000",
+    ),
+    setting(
+        "realtime.presence_info",
+        "1K",
+        Kind::Bytes(0, 64 << 10),
+        "0 to 64K",
+    ),
+    setting(
+        "realtime.presence_bytes",
+        "16M",
+        Kind::Bytes(4096, 1 << 40),
+        "4K to 1024G",
+    ),
+    setting(
+        "realtime.presence_grace",
+        "5",
+        Kind::Seconds(0.0, 3600.0),
+        "0 to 3600 seconds",
+    ),
+    setting(
+        "realtime.pusher_app",
+        "",
+        Kind::Apps,
+        "id:key:secret with a secret of at least 16 bytes, or a comma-separated list of them, or empty",
+    ),
+    setting(
+        "realtime.pusher_master_key",
+        "",
+        Kind::MasterKey,
+        "32 bytes in base64, or empty",
+    ),
+    setting(
+        "realtime.pusher_webhook",
+        "",
+        Kind::Url,
+        "a URL that begins with http:// or https://, or empty",
+    ),
+    setting(
+        "realtime.pusher_subscription_count",
+        "0",
+        Kind::Bool,
+        "0 or 1",
+    ),
+    setting(
+        "realtime.pusher_client_rate",
+        "10",
+        Kind::Count(0, 1_000_000),
+        "0 (no limit) to 1000000 a second",
+    ),
+    setting(
         "realtime.docroot",
         "",
         Kind::Directory,
@@ -308,7 +433,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "realtime.log_level",
         "warn",
-        Kind::Level,
+        Kind::OneOf(&LOG_LEVELS),
         "off, error, warn, info, debug or trace",
     ),
 ];
@@ -327,6 +452,7 @@ pub fn check_value(setting: &'static Setting, value: &str) -> Result<(), Invalid
         Kind::MaybeAddress => value.is_empty() || ListenAddress::parse(value).is_some(),
         Kind::Name => !value.contains(|c: char| c.is_whitespace() || c == ':' || c == '/'),
         Kind::Proxies => Proxies::parse(value).is_some(),
+        Kind::Patterns => Pattern::parse_list(value).is_ok(),
         Kind::Socket => value.is_empty() || (value.starts_with('/') && value.len() <= 100),
         Kind::Mode => parse_mode(value).is_some(),
         Kind::Count(min, max) => value.parse::<u64>().is_ok_and(|n| (min..=max).contains(&n)),
@@ -334,8 +460,12 @@ pub fn check_value(setting: &'static Setting, value: &str) -> Result<(), Invalid
         Kind::Seconds(min, max) => value.parse::<f64>().is_ok_and(|n| (min..=max).contains(&n)),
         Kind::Origins => Origins::parse(value).is_some(),
         Kind::Directory | Kind::Path => value.is_empty() || value.starts_with('/'),
-        Kind::Level => LOG_LEVELS.contains(&value),
+        Kind::OneOf(words) => words.contains(&value),
         Kind::Secrets => Secrets::parse(value).is_some(),
+        Kind::Keys => KeySource::parse(value).is_some(),
+        Kind::Apps => Apps::parse(value).is_some(),
+        Kind::MasterKey => MasterKey::parse(value).is_some(),
+        Kind::Url => value.is_empty() || is_url(value),
         Kind::Text => value.len() <= 1000 && !value.chars().any(char::is_control),
     };
     if ok {
@@ -358,6 +488,13 @@ pub struct InvalidSetting {
     pub setting: &'static Setting,
     /// What it was set to.
     pub value: String,
+}
+
+/// Whether `text` is the address of an HTTP server that can be called.
+fn is_url(text: &str) -> bool {
+    let parsed = text.parse::<hyper::Uri>();
+    parsed
+        .is_ok_and(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some())
 }
 
 pub fn parse_bool(text: &str) -> Option<bool> {

@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
+use crate::broker::Walk;
 use crate::config;
 use crate::ids::{Channel, ConnectionId, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish};
-use crate::node::{ChannelSummary, Failure, HistoryEntry, HistoryPage, Stats};
+use crate::node::{ChannelSummary, Failure, HistoryEntry, HistoryPage, MemberSummary, Stats};
+use crate::presence::Attendee;
 use crate::wire::control::{
     self, Greeting, HELLO_MAX, Hello, Identity, Purpose, Request, Response, VERSION, WireFailure,
     Worker,
@@ -323,23 +325,31 @@ impl Client {
     }
 
     /// See [`crate::node::Node::history`].
-    pub fn history(
+    pub fn history<'a>(
         &mut self,
         channel: &Channel,
         limit: usize,
-        since: Option<&str>,
+        walk: impl Into<Walk<'a>>,
     ) -> Result<HistoryPage, Failure> {
+        let (since, before) = match walk.into() {
+            Walk::Newest => (None, None),
+            Walk::After(id) => (Some(id.to_owned()), None),
+            Walk::Before(id) => (None, Some(id.to_owned())),
+        };
         let request = Request::History {
             channel: channel.to_string(),
             limit,
-            since: since.map(ToOwned::to_owned),
+            since,
+            before,
         };
         match self.ask(&request)? {
             Response::History {
                 entries,
                 recovered,
                 oldest,
+                more,
             } => Ok(HistoryPage {
+                more,
                 entries: entries
                     .into_iter()
                     .map(|wire| HistoryEntry {
@@ -352,6 +362,25 @@ impl Client {
                 recovered,
                 oldest,
             }),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// See [`crate::node::Node::members`].
+    pub fn members(&mut self, channel: &Channel) -> Result<Vec<MemberSummary>, Failure> {
+        let channel = channel.to_string();
+        match self.ask(&Request::Members { channel })? {
+            Response::Members(list) => Ok(list
+                .into_iter()
+                .map(|wire| {
+                    let attendee = Attendee::new(&wire.user, wire.info.as_deref());
+                    MemberSummary {
+                        user: attendee.user,
+                        info: attendee.info,
+                        connections: wire.connections,
+                    }
+                })
+                .collect()),
             _ => Err(self.unexpected()),
         }
     }

@@ -26,7 +26,12 @@ pub struct Elected {
     lock: File,
     /// Whether the socket's file goes when this does: not while another hub serves on the same socket.
     owned: Cell<bool>,
+    /// The socket's file, as it was last seen.
+    file: Cell<Option<FileId>>,
 }
+
+/// Device and inode.
+type FileId = (u64, u64);
 
 /// Why this process is not the hub. For the operator.
 #[derive(Debug, thiserror::Error)]
@@ -153,20 +158,14 @@ impl Claim {
             socket: socket.clone(),
             error,
         };
-        // Whoever had the socket is dead: only the holder of the lock binds it. Anything that is no socket stays, and
-        // the bind says that it is in the way.
-        let stale = std::fs::symlink_metadata(socket).is_ok_and(|m| m.file_type().is_socket());
-        if stale {
-            std::fs::remove_file(socket).map_err(system)?;
-        }
         let elected = Elected {
-            listener: UnixListener::bind(socket).map_err(system)?,
+            listener: listen(socket).map_err(system)?,
             path: socket.clone(),
             lock: self.lock,
             owned: Cell::new(true),
+            file: Cell::new(identify(socket)),
         };
         elected.admit(config)?;
-        elected.listener.set_nonblocking(true).map_err(system)?;
         Ok(elected)
     }
 }
@@ -181,6 +180,7 @@ impl Elected {
             path: config.socket.clone(),
             lock: File::from(lock),
             owned: Cell::new(false),
+            file: Cell::new(identify(&config.socket)),
         })
     }
 
@@ -205,6 +205,33 @@ impl Elected {
         }
         let mode = Permissions::from_mode(config.control_mode());
         std::fs::set_permissions(&self.path, mode).map_err(system)
+    }
+
+    /// Puts the lock and the socket back if somebody has taken their files away, as cleaners of temporary files do: nobody
+    /// would find this hub any more. Says whether `listener` is another socket now.
+    pub fn restore(&self, config: &Config) -> Result<bool, NotElected> {
+        if !self.owned.get() {
+            return Ok(false);
+        }
+        let system = |error| NotElected::System {
+            socket: self.path.clone(),
+            error,
+        };
+        let held = self.lock.metadata().map(|file| (file.dev(), file.ino()));
+        if identify(&lock_path(&self.path)) != Some(held.map_err(system)?) {
+            // Not ours if somebody else was faster: then that one is the hub.
+            let claim = claim(config)?;
+            replace(&self.lock, &claim.lock).map_err(system)?;
+        }
+        let file = identify(&self.path);
+        if file.is_some() && file == self.file.get() {
+            return Ok(false);
+        }
+        let listener = listen(&self.path).map_err(system)?;
+        replace(&self.listener, &listener).map_err(system)?;
+        self.file.set(identify(&self.path));
+        self.admit(config)?;
+        Ok(true)
     }
 
     /// The lock, which whoever else gets a copy of it holds as well.
@@ -233,6 +260,33 @@ impl Drop for Elected {
                 let _ = self.lock.set_len(0);
             }
         }
+    }
+}
+
+/// Binds the socket. For the holder of the lock.
+fn listen(socket: &Path) -> io::Result<UnixListener> {
+    // Whoever had it is dead: only the holder of the lock binds it. Anything that is no socket stays, and the bind says
+    // that it is in the way.
+    let stale = std::fs::symlink_metadata(socket).is_ok_and(|m| m.file_type().is_socket());
+    if stale {
+        std::fs::remove_file(socket)?;
+    }
+    let listener = UnixListener::bind(socket)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn identify(path: &Path) -> Option<FileId> {
+    let file = std::fs::symlink_metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
+/// Makes `old` the same as `new`, under the number that it has: others know it by that.
+fn replace(old: &impl AsRawFd, new: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: takes no pointer. Both descriptors are open and have owners, who go on owning them.
+    match unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
     }
 }
 

@@ -21,7 +21,9 @@ use crate::broker::memory::Snapshot;
 use crate::history::{self, Note};
 use crate::node::Node;
 use crate::wire::control;
-use crate::wire::handover::{self, DESCRIPTORS, Estate, PARTS_MAX, Part, Said, Step};
+use crate::wire::handover::{
+    self, DESCRIPTORS, Estate, PARTS_MAX, Part, Said, Step, WireAttendee, WireNote,
+};
 
 /// How long the other hub may say nothing when it is its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -95,6 +97,14 @@ impl Link {
 
     /// Tells of messages, in as many frames as it takes.
     pub async fn notes(&mut self, notes: &[Note]) -> io::Result<()> {
+        self.batches(notes, Part::Notes).await
+    }
+
+    async fn batches(
+        &mut self,
+        notes: &[Note],
+        part: impl Fn(Vec<WireNote>) -> Part,
+    ) -> io::Result<()> {
         let mut batch = Vec::new();
         let mut size = 0;
         for note in notes {
@@ -102,14 +112,30 @@ impl Link {
             size += note.size();
             batch.push(note);
             if size >= BATCH {
-                self.tell(&Part::Notes(std::mem::take(&mut batch))).await?;
+                self.tell(&part(std::mem::take(&mut batch))).await?;
                 size = 0;
             }
         }
         if !batch.is_empty() {
-            self.tell(&Part::Notes(batch)).await?;
+            self.tell(&part(batch)).await?;
         }
         Ok(())
+    }
+
+    /// Tells who is present, in as many frames as it takes.
+    async fn present(&mut self, (patience, all): (Duration, Vec<WireAttendee>)) -> io::Result<()> {
+        let mut batch = Vec::new();
+        let mut size = 0;
+        for attendee in all {
+            size += attendee.size();
+            batch.push(attendee);
+            if size >= BATCH {
+                let part = Part::Present(patience, std::mem::take(&mut batch));
+                self.tell(&part).await?;
+                size = 0;
+            }
+        }
+        self.tell(&Part::Present(patience, batch)).await
     }
 
     async fn write(&mut self, frame: &[u8]) -> io::Result<()> {
@@ -195,6 +221,7 @@ pub async fn give(
             forgotten,
             marks,
             notes,
+            cached,
             feed: after,
         } = node.follow();
         link.tell(&Part::Begin {
@@ -209,6 +236,7 @@ pub async fn give(
             link.tell(&Part::Marks(marks.collect())).await?;
         }
         link.notes(&notes).await?;
+        link.batches(&cached, Part::Cached).await?;
         link.tell(&Part::End).await?;
         feed = Some(after);
     }
@@ -247,6 +275,7 @@ pub async fn give(
         for revoked in node.auth().revocations().lists().parts(1024) {
             link.tell(&Part::Revoked(revoked)).await?;
         }
+        link.present(node.everybody()).await?;
     }
     if !ready {
         link.last_word(Step::Ready).await?;

@@ -22,14 +22,14 @@ use crate::wire::handover::{Part, Said};
 const ANSWERS: usize = 16;
 
 /// Tells the old hub of what `feed` brings, and asks it what `asks` bring, until it has gone.
-pub async fn run(mut link: Link, mut feed: Feed, mut asks: Asks) {
-    match serve(&mut link, &mut feed, &mut asks).await {
+pub async fn run(mut link: Link, node: Arc<Node>, mut feed: Feed, mut asks: Asks) {
+    match serve(&mut link, &node, &mut feed, &mut asks).await {
         Ok(()) => tracing::info!("the old server has closed its last client"),
         Err(error) => tracing::warn!(%error, "no longer linked to the old server"),
     }
 }
 
-async fn serve(link: &mut Link, feed: &mut Feed, asks: &mut Asks) -> io::Result<()> {
+async fn serve(link: &mut Link, node: &Node, feed: &mut Feed, asks: &mut Asks) -> io::Result<()> {
     let mut pending = HashMap::new();
     let mut number = 0;
     loop {
@@ -51,6 +51,9 @@ async fn serve(link: &mut Link, feed: &mut Feed, asks: &mut Asks) -> io::Result<
                         // Whoever asked may have given up.
                         let _ = answer.send(response);
                     }
+                }
+                Some(Said::Part(Part::Changes(changes))) => {
+                    node.hear(changes).map_err(io::Error::other)?;
                 }
                 Some(other) => return Err(io::Error::other(format!("{other:?} in place of an answer"))),
                 None => return Ok(()),
@@ -91,6 +94,14 @@ async fn obey(link: &mut Link, node: &Arc<Node>) -> io::Result<()> {
                 None => return Ok(()),
             },
             Some(part) = answers.recv() => link.tell(&part).await?,
+            changes = node.unsaid() => {
+                // Each has a name and an info: few fit into one frame.
+                let mut changes = changes.into_iter().peekable();
+                while changes.peek().is_some() {
+                    let some = changes.by_ref().take(8).collect();
+                    link.tell(&Part::Changes(some)).await?;
+                }
+            }
         }
     }
 }

@@ -4,17 +4,21 @@
 
 use std::sync::Arc;
 
+use crate::broker::Walk;
 use crate::ids::{Channel, ConnectionId, InvalidId, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish};
-use crate::node::{Failure, Node};
-use crate::wire::control::{Request, Response, WireConnection, WireEntry, WireFailure};
+use crate::node::{Accepted, Failure, Node};
+use crate::store::Receipt;
+use crate::wire::control::{Request, Response, WireConnection, WireEntry, WireFailure, WireMember};
 
 /// What becomes of a request on a thread that must not wait.
 #[derive(Debug)]
 pub enum Now {
     /// Done.
     Done(Response),
-    /// The shards are behind: this is to be published as soon as there is room again.
+    /// Done, and to be answered when the receipt comes true.
+    Kept(Response, Receipt),
+    /// The shards are behind, or the disk is: this is to be published as soon as there is room again.
     NoRoom(Publish),
     /// It may wait for a shard: to be asked on another thread.
     Elsewhere,
@@ -53,9 +57,14 @@ pub fn now(node: &Node, request: Request<'_>) -> Now {
 /// Publishes without waiting.
 pub fn published(node: &Node, publish: Publish) -> Now {
     // Others may pass here at the same time: then a little more waits than should, which harms nobody.
-    match node.has_room() {
-        true => Now::Done(finish(node.publish_now(publish).map(Response::Published))),
-        false => Now::NoRoom(publish),
+    if !node.has_room() {
+        return Now::NoRoom(publish);
+    }
+    match node.publish_now(publish) {
+        Ok(Accepted::Done(id)) => Now::Done(Response::Published(id)),
+        Ok(Accepted::Kept(id, receipt)) => Now::Kept(Response::Published(id), receipt),
+        Ok(Accepted::NoRoom(rest)) => Now::NoRoom(rest),
+        Err(failure) => Now::Done(finish(Err(failure))),
     }
 }
 
@@ -103,19 +112,34 @@ pub fn ask(node: &Arc<Node>, request: Request<'_>) -> Response {
             channel,
             limit,
             since,
+            before,
         } => match Channel::parse(&channel) {
-            Ok(channel) => node.history(&channel, limit, since.as_deref()).map(|page| {
-                let entry = |e: crate::node::HistoryEntry| WireEntry {
-                    id: e.id,
-                    event: e.event.as_str().to_owned(),
-                    payload: e.payload.into(),
-                    age: e.age,
+            Ok(channel) => node
+                .history(&channel, limit, walk(since.as_deref(), before.as_deref()))
+                .map(|page| {
+                    let entry = |e: crate::node::HistoryEntry| WireEntry {
+                        id: e.id,
+                        event: e.event.as_str().to_owned(),
+                        payload: e.payload.into(),
+                        age: e.age,
+                    };
+                    Response::History {
+                        entries: page.entries.into_iter().map(entry).collect(),
+                        recovered: page.recovered,
+                        oldest: page.oldest,
+                        more: page.more,
+                    }
+                }),
+            Err(invalid) => return bad(invalid),
+        },
+        Request::Members { channel } => match Channel::parse(&channel) {
+            Ok(channel) => node.members(&channel).map(|list| {
+                let member = |m: crate::node::MemberSummary| WireMember {
+                    user: m.user.to_string(),
+                    info: m.info.map(|info| info.get().to_owned()),
+                    connections: m.connections,
                 };
-                Response::History {
-                    entries: page.entries.into_iter().map(entry).collect(),
-                    recovered: page.recovered,
-                    oldest: page.oldest,
-                }
+                Response::Members(list.into_iter().map(member).collect())
             }),
             Err(invalid) => return bad(invalid),
         },
@@ -136,6 +160,10 @@ pub fn ask(node: &Arc<Node>, request: Request<'_>) -> Response {
     finish(asked)
 }
 
+fn walk<'a>(since: Option<&'a str>, before: Option<&'a str>) -> Walk<'a> {
+    before.map_or(since.into(), Walk::Before)
+}
+
 fn wire_connection(info: &ConnectionInfo) -> WireConnection {
     WireConnection {
         id: info.id.to_bits(),
@@ -153,7 +181,7 @@ pub fn finish(result: Result<Response, Failure>) -> Response {
             Failure::TooLarge { size, limit } => WireFailure::TooLarge { size, limit },
             Failure::Busy => WireFailure::Busy,
             Failure::Stopped => WireFailure::Stopped,
-            Failure::Refused(reason) => WireFailure::Refused(reason),
+            Failure::Refused(reason) | Failure::Unstored(reason) => WireFailure::Refused(reason),
             Failure::Link(reason) => WireFailure::Bad(reason),
         })
     })

@@ -191,6 +191,7 @@ mod tests {
             payload: Payload::Json(Bytes::from_static(&[b'1'; 2000])),
             except: None,
             at: std::time::Instant::now(),
+            terms: None,
         });
         let mut replay = Replay::default();
         replay.push_past([publication.clone()].into_iter());

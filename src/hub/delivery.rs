@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::connection::Connection;
 use super::mailbox::Command;
-use super::{Hub, REPLAY_AHEAD};
+use super::{Hub, REPLAY_AHEAD, patterns};
 use crate::backend::Outcome;
 use crate::ids::ConnectionId;
 use crate::message::{EventName, Payload, Publication};
@@ -79,7 +79,7 @@ impl Hub {
                     if connection.closing.is_some() {
                         connection.wake();
                     } else {
-                        self.lanes[slot].open = true;
+                        self.lanes[slot].reopen();
                     }
                     return Flushed::All;
                 }
@@ -101,23 +101,38 @@ impl Hub {
     }
 
     fn publication(&mut self, publication: &Arc<Publication>, alone: bool) {
-        let Some(subscribers) = self.channels.get(publication.channel.as_str()) else {
+        let exact = self.channels.get(publication.channel.as_str());
+        let exact = exact.map_or(&[][..], Vec::as_slice);
+        let by_pattern = self.patterns.subscribers(publication, &self.connections);
+        if exact.is_empty() && by_pattern.is_empty() {
             return;
-        };
+        }
         let except = publication
             .except
             .and_then(|except| self.shard.connection(except))
             .map(|registered| registered.slot);
         let seq = publication.position.seq;
+        // A client of /raw would take it for a message.
+        let is_presence = publication.event.is_presence();
         let mut encoded: [Option<Bytes>; Format::COUNT] = Default::default();
         let mut delivered = 0;
         let mut stuck = Vec::new();
-        for subscriber in subscribers {
+        // Nearly none has terms, and for those nobody need be asked.
+        let with_terms = publication.terms.is_some();
+        for subscriber in exact.iter().chain(&by_pattern) {
             let slot = subscriber.slot;
             if seq <= subscriber.after || except == Some(slot) {
                 continue;
             }
+            if with_terms
+                && !patterns::may_have(&self.connections[slot], self.patterns.of(slot), publication)
+            {
+                continue;
+            }
             let lane = &mut self.lanes[slot];
+            if is_presence && matches!(lane.format, Format::Raw(_)) {
+                continue;
+            }
             let bytes = encoded[lane.format.index()].get_or_insert_with(|| {
                 let packed = &self.shard.packed;
                 packed.encode(publication, lane.format, &mut self.packer)
@@ -194,6 +209,7 @@ impl Hub {
             cursor: None,
             event,
             payload,
+            retry: None,
         };
         let format = self.format(registered.slot);
         let bytes = wire::encode(&outgoing, format, &mut self.packer);

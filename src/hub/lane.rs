@@ -13,6 +13,7 @@ use crate::wire::Format;
 /// One connection's lane, at the index of its slot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lane {
+    /// None where bytes cannot be sent as they are: long polling, and TLS.
     socket: RawFd,
     pub(super) format: Format,
     /// Nothing waits, nothing is being replayed, and it is not closing: what comes next may go straight out.
@@ -24,18 +25,24 @@ pub(super) struct Lane {
 impl Lane {
     /// The lane of a connection with nothing to send.
     pub(super) fn new(format: Format, socket: Option<&Rc<Socket>>) -> Self {
+        let socket = socket.and_then(|socket| socket.raw());
         Self {
-            socket: socket.map_or(-1, |socket| socket.raw()),
+            socket: socket.unwrap_or(-1),
             format,
             open: socket.is_some(),
             sent: true,
         }
     }
 
+    /// Lets what comes next go straight out, if anything ever may.
+    pub(super) fn reopen(&mut self) {
+        self.open = self.socket >= 0;
+    }
+
     /// Sends what fits into the kernel's buffer.
     pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        // SAFETY: a lane is only used between its connection's `add` and `remove`, and the connection holds the
-        // socket for all of that time; this thread alone adds and removes.
+        // SAFETY: only open lanes are sent to, and those have a descriptor. A lane is only used between its connection's
+        // `add` and `remove`, and the connection holds the socket for all of that time; this thread alone adds and removes.
         let socket = unsafe { BorrowedFd::borrow_raw(self.socket) };
         socket::send(&socket2::SockRef::from(&socket), bytes)
     }

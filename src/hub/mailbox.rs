@@ -1,18 +1,17 @@
 //! The part of a shard that other threads reach: its mailbox, its list of connections and its counters.
 //!
-//! `node` puts in from any thread; the shard's thread takes out. Imports `ids`, `message` and `backend`'s outcome.
+//! `node` puts in from any thread; the shard's thread takes out. Imports `ids`, `message`, `sync` and `backend`'s outcome.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use tokio::sync::Notify;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use super::Hub;
 use super::packed::Packed;
 use crate::backend::Outcome;
 use crate::ids::ConnectionId;
 use crate::message::{ConnectionInfo, EventName, Payload, Publication};
+use crate::sync::{AtomicUsize, Mutex, MutexGuard, Notify};
 
 /// What a piece of work weighs beside its content, in bytes.
 const COMMAND_COST: usize = 128;
@@ -98,9 +97,9 @@ pub struct ShardStats {
     /// Connections closed because they read too slowly.
     pub dropped_slow: AtomicU64,
     /// Subscriptions at the moment.
-    pub subscriptions: AtomicUsize,
+    pub subscriptions: std::sync::atomic::AtomicUsize,
     /// Connections at the moment.
-    pub connections: AtomicUsize,
+    pub connections: std::sync::atomic::AtomicUsize,
 }
 
 impl Shard {
@@ -281,4 +280,96 @@ impl Command {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing under these locks can leave them half done: a panic elsewhere must not stop the shard.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(all(test, feature = "loom"))]
+mod meetings {
+    use loom::future::block_on;
+    use loom::thread;
+
+    use super::*;
+
+    fn work(name: &'static str) -> Command {
+        Command::Send {
+            to: ConnectionId::from_bits(1),
+            payload: Payload::Json(name.into()),
+            event: EventName::Message,
+        }
+    }
+
+    /// Works until `count` pieces are done, as a shard does, and tells which.
+    fn shard(shard: &Shard, count: usize) -> Vec<String> {
+        let mut done = Vec::new();
+        let mut commands = Vec::new();
+        while done.len() < count {
+            block_on(shard.take(&mut commands));
+            let _working = shard.working(&commands);
+            for command in commands.drain(..) {
+                let Command::Send {
+                    payload: Payload::Json(name),
+                    ..
+                } = command
+                else {
+                    unreachable!()
+                };
+                done.push(String::from_utf8(name.to_vec()).unwrap());
+            }
+        }
+        done
+    }
+
+    fn in_order(done: &[String], first: &str, second: &str) -> bool {
+        let place = |name| done.iter().position(|its| its == name);
+        place(first) < place(second)
+    }
+
+    #[test]
+    fn nothing_that_is_put_in_is_left_behind() {
+        loom::model(|| {
+            let mailbox = loom::sync::Arc::new(Shard::default());
+            let two = mailbox.clone();
+            let two = thread::spawn(move || ["a1", "a2"].map(|name| two.put(work(name))));
+            let one = mailbox.clone();
+            let one = thread::spawn(move || one.put(work("b")));
+            let done = shard(&mailbox, 3);
+            two.join().unwrap();
+            one.join().unwrap();
+            assert!(in_order(&done, "a1", "a2"));
+            assert_eq!(mailbox.waiting(), 0);
+        });
+    }
+
+    #[test]
+    fn what_is_put_in_quietly_is_done_when_the_shard_is_roused() {
+        loom::model(|| {
+            let mailbox = loom::sync::Arc::new(Shard::default());
+            let quiet = mailbox.clone();
+            let quiet = thread::spawn(move || {
+                quiet.put_quietly(work("a1"));
+                quiet.put_quietly(work("a2"));
+                quiet.rouse();
+            });
+            let loud = mailbox.clone();
+            let loud = thread::spawn(move || loud.put(work("b")));
+            let done = shard(&mailbox, 3);
+            quiet.join().unwrap();
+            loud.join().unwrap();
+            assert!(in_order(&done, "a1", "a2"));
+            assert_eq!(mailbox.waiting(), 0);
+        });
+    }
+
+    #[test]
+    fn what_is_put_off_is_done_or_forgotten() {
+        loom::model(|| {
+            let mailbox = Arc::new(Shard::default());
+            let id = ConnectionId::from_bits(1);
+            let opening = mailbox.begin_opening(id);
+            let php = mailbox.clone();
+            let php = thread::spawn(move || php.defer(id, work("a")));
+            let done = opening.finish().len();
+            assert_eq!(php.join().unwrap(), done == 1);
+            assert!(lock(&mailbox.opening).is_empty());
+        });
+    }
 }

@@ -9,6 +9,7 @@ mod expiry;
 mod lane;
 pub mod mailbox;
 pub mod packed;
+mod patterns;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -25,12 +26,13 @@ use self::expiry::Expiries;
 pub use self::expiry::{CLOSE_EXPIRED, CLOSE_REVOKED};
 use self::lane::Lane;
 use self::mailbox::Shard;
+use self::patterns::Patterns;
 use crate::ids::Channel;
 use crate::message::{ConnectionInfo, Publication};
 use crate::outbox::{Flushed, GATHER};
 use crate::socket::Socket;
+use crate::wire::Format;
 use crate::wire::deflate::{Inflater, Packer};
-use crate::wire::{Format, websocket};
 
 /// A hub that the tasks of one thread share. Borrowed for one call at a time, never across an await.
 pub type SharedHub = Rc<RefCell<Hub>>;
@@ -41,6 +43,20 @@ pub const CLOSE_SLOW: u16 = 4008;
 pub const CLOSE_MOVED: u16 = 1012;
 /// Did not answer a ping.
 pub const CLOSE_SILENT: u16 = 4009;
+
+/// Whether a connection that the hub closes with `code` is closed because PHP wants it gone.
+pub fn is_of_php(code: u16) -> bool {
+    match code {
+        CLOSE_SLOW | CLOSE_SILENT | CLOSE_EXPIRED => false,
+        code => code == 1000 || code >= 3000,
+    }
+}
+
+/// For how much work the room is kept in which it waits.
+const BATCH_KEPT: usize = 4096;
+
+/// For how many channels more than there are room is kept.
+const CHANNELS_KEPT: usize = 4096;
 
 /// How much is encoded ahead for a connection that catches up, in bytes.
 const REPLAY_AHEAD: usize = GATHER;
@@ -53,6 +69,8 @@ pub struct Hub {
     /// By slot; what the broadcast path looks at.
     lanes: Vec<Lane>,
     channels: HashMap<Channel, Vec<Subscriber>>,
+    /// Subscriptions to whatever fits a pattern.
+    patterns: Patterns,
     /// Connections with something to flush at the end of the batch.
     dirty: Vec<usize>,
     gather: Vec<u8>,
@@ -83,6 +101,7 @@ impl Hub {
             connections: Slab::new(),
             lanes: Vec::new(),
             channels: HashMap::new(),
+            patterns: Patterns::default(),
             dirty: Vec::new(),
             gather: Vec::with_capacity(GATHER),
             input: Vec::new(),
@@ -127,6 +146,9 @@ impl Hub {
         while let Some(subscription) = self.connections[slot].subscriptions.pop() {
             self.leave(&subscription);
         }
+        let patterns = self.patterns.leave(slot);
+        let subscriptions = &self.shard.stats.subscriptions;
+        subscriptions.fetch_sub(patterns, Ordering::Relaxed);
         let connection = self.connections.remove(slot);
         self.shard.deregister(connection.info.id);
         if connection.dirty {
@@ -204,6 +226,11 @@ impl Hub {
             .collect()
     }
 
+    /// How many connections are subscribed to `channel`.
+    pub fn subscriber_count(&self, channel: &str) -> usize {
+        self.channels.get(channel).map_or(0, Vec::len)
+    }
+
     /// What PHP may know of `slot`.
     pub fn info(&self, slot: usize) -> &Arc<ConnectionInfo> {
         &self.connections[slot].info
@@ -266,11 +293,7 @@ impl Hub {
         if connection.closing.is_some() {
             return;
         }
-        let last = match connection.format {
-            Format::Native(_) | Format::Raw(_) => websocket::close(code, reason),
-            Format::Sse { body, .. } | Format::Stream { body } => Bytes::from_static(body.end()),
-            Format::Object => Bytes::new(),
-        };
+        let last = crate::wire::farewell(connection.format, code, reason);
         if !last.is_empty() {
             connection.outbox.push(last);
         }
@@ -327,6 +350,20 @@ impl Hub {
         self.flush_dirty();
     }
 
+    /// Puts `bytes` into the outboxes of a channel's subscribers that speak the Pusher protocol.
+    pub fn push_to_pusher(&mut self, channel: &str, bytes: &Bytes) {
+        let subscribers = self.channels.get(channel).map_or(&[][..], Vec::as_slice);
+        let speaks = |slot: &usize| matches!(self.lanes[*slot].format, Format::Pusher(_));
+        let slots: Vec<usize> = subscribers
+            .iter()
+            .map(|its| its.slot)
+            .filter(speaks)
+            .collect();
+        for slot in slots {
+            self.push(slot, bytes.clone());
+        }
+    }
+
     /// Puts `bytes` into a connection's outbox. They leave with the next flush.
     pub fn push(&mut self, slot: usize, bytes: Bytes) {
         let connection = &mut self.connections[slot];
@@ -356,6 +393,12 @@ impl Hub {
 
     /// Gives `slot` what it missed; live messages queue behind it.
     pub fn replay(&mut self, slot: usize, missed: impl IntoIterator<Item = Arc<Publication>>) {
+        let connection = &self.connections[slot];
+        // Who may have it is asked anew: a token may be another than when it was published.
+        let may_have = |publication: &Arc<Publication>| {
+            patterns::may_have(connection, self.patterns.of(slot), publication)
+        };
+        let missed: Vec<_> = missed.into_iter().filter(may_have).collect();
         let connection = &mut self.connections[slot];
         let mut missed = missed.into_iter().peekable();
         if missed.peek().is_none() {
@@ -393,7 +436,7 @@ impl Hub {
     /// Whether all that was put into the outbox has left.
     pub fn is_flushed(&self, slot: usize) -> bool {
         let connection = &self.connections[slot];
-        connection.outbox.is_empty() && connection.replay.is_none()
+        connection.outbox.is_empty() && connection.replay.is_none() && !connection.blocked
     }
 
     /// For long polling: takes what waits, with the newest number in it. `None` while nothing does.
@@ -429,18 +472,21 @@ impl Hub {
             }
         }
         self.flush_dirty();
+        if self.channels.capacity() > 4 * (self.channels.len() + CHANNELS_KEPT) {
+            self.channels.shrink_to_fit();
+        }
     }
 
     fn check_life(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
         let silent = match connection.format {
             // A WebSocket must answer a ping; what is sent to it says nothing about its being there.
-            Format::Native(_) | Format::Raw(_) => !std::mem::take(&mut connection.heard),
+            format if format.is_websocket() => !std::mem::take(&mut connection.heard),
             // A stream only has to see something now and then, and so have the proxies before it.
             Format::Sse { .. } | Format::Stream { .. } => {
                 !std::mem::take(&mut self.lanes[slot].sent)
             }
-            Format::Object => false,
+            _ => false,
         };
         if !silent || connection.closing.is_some() {
             return;
@@ -458,7 +504,7 @@ impl Hub {
             self.close(slot, CLOSE_SILENT, "no answer to a ping");
             return;
         }
-        connection.pinged = matches!(connection.format, Format::Native(_) | Format::Raw(_));
+        connection.pinged = connection.format.is_websocket();
         let heartbeat = crate::wire::heartbeat(connection.format);
         self.push(slot, heartbeat);
     }
@@ -524,6 +570,8 @@ pub async fn deliver(hub: SharedHub) {
             }
             hub.flush_dirty();
         }
+        // A burst's room is not kept for ever.
+        commands.shrink_to(BATCH_KEPT);
         // Reading goes on between two batches, however fast the publishers are.
         tokio::task::yield_now().await;
     }

@@ -95,6 +95,7 @@ mod tests {
             payload: Payload::Json(json.into()),
             except: None,
             at: std::time::Instant::now(),
+            terms: None,
         }
     }
 
@@ -132,6 +133,10 @@ mod tests {
         let large = publication(3000, LARGEST);
         packed.encode(&large, Format::Raw(Packing::Wide), &mut packer);
         let kept = packed.0.lock().unwrap();
-        assert!(!kept.frames.contains_key(&(1, 3000, 11)));
+        assert!(
+            !kept
+                .frames
+                .contains_key(&(1, 3000, Format::Raw(Packing::Wide).index() as u8))
+        );
     }
 }

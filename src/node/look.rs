@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{Failure, Node};
-use crate::broker::Broker;
+use crate::broker::{Broker, Walk};
+use crate::history::Missed;
 use crate::ids::{Channel, Pattern};
-use crate::message::{ConnectionInfo, EventName, Payload};
+use crate::message::{ConnectionInfo, EventName, Payload, Publication};
 use crate::wire::control::WireStats;
 
 /// A channel with subscribers.
@@ -37,17 +38,29 @@ pub struct HistoryEntry {
 pub struct HistoryPage {
     /// The messages.
     pub entries: Vec<HistoryEntry>,
-    /// Whether nothing is missing after the position asked for.
+    /// Whether nothing is missing between the position asked for and these.
     pub recovered: bool,
     /// The oldest id that is kept.
     pub oldest: Option<String>,
+    /// Whether there are more that way: newer ones after a position, else older ones.
+    pub more: bool,
 }
 
 /// The counters of a server.
 pub type Stats = WireStats;
 
 impl Node {
-    /// The channels that have subscribers and fit `pattern`, by name.
+    /// How many connections are subscribed to a channel.
+    pub fn subscribers(&self, channel: &Channel) -> Result<usize, Failure> {
+        let mut sum = 0;
+        for shard in self.shards.iter() {
+            let channel = channel.clone();
+            sum += self.ask(shard, move |hub| hub.subscriber_count(channel.as_str()))?;
+        }
+        Ok(sum)
+    }
+
+    /// The channels that have subscribers and fit `pattern`, by name; without those of one user's own.
     pub fn channels(&self, pattern: &Pattern) -> Result<Vec<ChannelSummary>, Failure> {
         let mut sums = std::collections::BTreeMap::<Channel, usize>::new();
         for shard in self.shards.iter() {
@@ -55,6 +68,7 @@ impl Node {
             let part = self.ask(shard, move |hub| {
                 hub.channels()
                     .filter(|(channel, _)| pattern.matches(channel.as_str()))
+                    .filter(|(channel, _)| Channel::user_of(channel.as_str()).is_none())
                     .map(|(channel, count)| (channel.clone(), count))
                     .collect::<Vec<_>>()
             })?;
@@ -67,6 +81,12 @@ impl Node {
             subscribers,
         };
         Ok(sums.into_iter().map(summary).collect())
+    }
+
+    /// All connections.
+    pub fn all_connections(&self) -> Vec<Arc<ConnectionInfo>> {
+        let shards = self.shards.iter();
+        shards.flat_map(|shard| shard.connections()).collect()
     }
 
     /// All connections, or those subscribed to `channel`.
@@ -86,29 +106,29 @@ impl Node {
         Ok(all)
     }
 
-    /// The newest `limit` messages of a channel, or the first `limit` after `since`.
-    pub fn history(
+    /// The newest `limit` messages of a channel, the first `limit` after a position, or the last before one.
+    pub fn history<'a>(
         &self,
         channel: &Channel,
         limit: usize,
-        since: Option<&str>,
+        walk: impl Into<Walk<'a>>,
     ) -> Result<HistoryPage, Failure> {
-        let missed = self.broker.history(channel, limit, since);
-        let now = Instant::now();
-        Ok(HistoryPage {
-            recovered: missed.recovered,
-            oldest: missed.oldest.map(|publication| publication.public_id()),
-            entries: missed
-                .publications
-                .iter()
-                .map(|publication| HistoryEntry {
-                    id: publication.public_id(),
-                    event: publication.event.clone(),
-                    payload: publication.payload.clone(),
-                    age: now.saturating_duration_since(publication.at),
-                })
-                .collect(),
-        })
+        Ok(page(self.broker.history(channel, limit, walk.into())))
+    }
+
+    /// The same for a client: without what is private and not for it.
+    pub fn history_for(
+        &self,
+        client: &ConnectionInfo,
+        channel: &Channel,
+        limit: usize,
+        walk: Walk<'_>,
+    ) -> HistoryPage {
+        let mut missed = self.broker.history(channel, limit, walk);
+        let grant = client.grant();
+        let mine = |it: &Arc<Publication>| it.is_open_to(grant.as_deref());
+        missed.publications.retain(mine);
+        page(missed)
     }
 
     /// The counters.
@@ -143,5 +163,24 @@ impl Node {
             stats.subscriptions += shard.stats.subscriptions.load(Ordering::Relaxed);
         }
         Ok(stats)
+    }
+}
+
+fn page(missed: Missed) -> HistoryPage {
+    let now = Instant::now();
+    HistoryPage {
+        recovered: missed.recovered,
+        more: missed.more,
+        oldest: missed.oldest.map(|publication| publication.public_id()),
+        entries: missed
+            .publications
+            .iter()
+            .map(|publication| HistoryEntry {
+                id: publication.public_id(),
+                event: publication.event.clone(),
+                payload: publication.payload.clone(),
+                age: now.saturating_duration_since(publication.at),
+            })
+            .collect(),
     }
 }

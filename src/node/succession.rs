@@ -30,6 +30,7 @@ impl Node {
 
     /// Delivers what another hub has accepted. Needs [`Node::rouse`] then.
     pub fn inject(&self, note: WireNote) -> Result<(), InvalidId> {
+        self.note_presence(&note)?;
         self.broker.inject(note)
     }
 
@@ -49,7 +50,14 @@ impl Node {
 
     /// Whether another hub gives the numbers: then nothing is published here any more, only passed on.
     pub(crate) fn resign(&self, resigned: bool) {
-        self.resigned.store(resigned, Ordering::SeqCst);
+        {
+            // Held, so that nobody gives a number under it who has seen this as it was before.
+            let _attendance = self.attendance();
+            self.resigned.store(resigned, Ordering::SeqCst);
+        }
+        if !resigned {
+            self.say_unsaid();
+        }
     }
 
     /// Whether another hub has taken over, and this one only closes its clients.

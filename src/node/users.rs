@@ -19,21 +19,25 @@ impl Node {
     /// Takes back all tokens that a user has got up to now, and closes its connections. Returns how many there were.
     pub fn revoke_user(&self, user: &str) -> Result<usize, Failure> {
         let revoked = self.auth.revoke_user(user);
-        revoked.map_err(|full| Failure::Refused(full.to_string()))?;
-        self.disconnect(user, hub::CLOSE_REVOKED, REVOKED)
+        let revoked = revoked.map_err(|full| Failure::Refused(full.to_string()))?;
+        let kept = self.keep_revoked(revoked);
+        let closed = self.disconnect(user, hub::CLOSE_REVOKED, REVOKED)?;
+        kept.map(|()| closed)
     }
 
     /// Takes back one token, and closes the connections that came with it. Returns how many there were.
     pub fn revoke_token(&self, token: &str) -> Result<usize, Failure> {
-        let grant = match self.auth.revoke_token(token) {
-            Ok(Ok(grant)) => grant,
+        let (grant, revoked) = match self.auth.revoke_token(token) {
+            Ok(Ok(revoked)) => revoked,
             Ok(Err(full)) => return Err(Failure::Refused(full.to_string())),
             Err(bad) => return Err(Failure::Refused(bad.to_string())),
         };
-        self.close_each(hub::CLOSE_REVOKED, REVOKED, move |info| {
+        let kept = self.keep_revoked(revoked);
+        let closed = self.close_each(hub::CLOSE_REVOKED, REVOKED, move |info| {
             let its = info.grant();
             its.is_some_and(|its| its.fingerprint == grant.fingerprint)
-        })
+        })?;
+        kept.map(|()| closed)
     }
 
     fn close_each(

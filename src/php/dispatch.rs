@@ -17,8 +17,8 @@ use super::message::Right;
 use super::state::{self, Entered};
 use super::value::NotEncodable;
 use super::work::{Way, What, Work};
-use super::{connection, message, value};
-use crate::backend::HandlerFailed;
+use super::{connection, message, presence, value};
+use crate::backend::{HandlerFailed, Ruling};
 use crate::ids::Channel;
 use crate::message::{ClientMessage, ConnectionInfo, Payload};
 
@@ -58,7 +58,7 @@ fn open(info: &Arc<ConnectionInfo>, way: Way) -> Result<(), Unwinding> {
         };
         Ok(admit)
     })?;
-    way.decide(admit);
+    way.decide(ruling(admit));
     if !admit {
         connection::forget(info.id);
     }
@@ -70,14 +70,21 @@ fn subscribe(info: &Arc<ConnectionInfo>, channel: &Channel, way: Way) -> Result<
     let _entered = Entered::new(&who)?;
     let mut opened = false;
     let mut refused = false;
+    let mut attendee = None;
+    let whence = c"an rt_on_subscribe() handler";
     for_each(Kind::Subscribe, |handler| {
         let mut arguments = [who.shallow_clone(), value::string(channel.as_str())];
-        match called(
-            handler,
-            &mut arguments,
-            &who,
-            c"an rt_on_subscribe() handler",
-        )? {
+        match called(handler, &mut arguments, &who, whence)? {
+            Some(verdict) if verdict.is_array() => match presence::attendee(&verdict) {
+                Ok(its) => {
+                    opened = true;
+                    attendee.get_or_insert(its);
+                }
+                Err(fault) => {
+                    refused = true;
+                    raised(fault, &who, whence)?;
+                }
+            },
             Some(verdict) => {
                 opened |= verdict.is_true();
                 refused |= verdict.is_false();
@@ -86,8 +93,31 @@ fn subscribe(info: &Arc<ConnectionInfo>, channel: &Channel, way: Way) -> Result<
         }
         Ok(!refused)
     })?;
-    way.decide(!refused && (opened || !channel.is_guarded()));
+    let admit = !refused && (opened || !channel.is_guarded());
+    way.decide(match attendee {
+        Some(attendee) if admit => Ruling::AdmittedAs(attendee),
+        _ => ruling(admit),
+    });
     Ok(())
+}
+
+fn ruling(admit: bool) -> Ruling {
+    match admit {
+        true => Ruling::Admitted,
+        false => Ruling::Refused,
+    }
+}
+
+/// Reports what is wrong with a handler's verdict, as if the handler had thrown it.
+fn raised(fault: Fault, who: &Zval, whence: &CStr) -> Result<(), Unwinding> {
+    if let Fault::Unwinding(Unwinding::Bailout) = fault {
+        return Err(Unwinding::Bailout);
+    }
+    fault.raise();
+    match pending() {
+        Ended::Exception(exception) => report(&exception, Some(who), whence),
+        Ended::Unwinding(unwinding) => Err(unwinding),
+    }
 }
 
 fn client_message(sent: &ClientMessage, way: Way) -> Result<(), Unwinding> {

@@ -35,7 +35,8 @@ pub fn register(module: c_int) {
         })
         .collect();
     entries.push(IniEntryDef::end());
-    // PHP 8.5 keeps the table itself; the static is for leak checkers.
+    // PHP 8.5 keeps the table itself; the static is for leak checkers. Nothing reads it, so without `used` there is none.
+    #[used]
     static TABLE: AtomicPtr<IniEntryDef> = AtomicPtr::new(std::ptr::null_mut());
     let table = Box::leak(entries.into_boxed_slice());
     TABLE.store(table.as_mut_ptr(), Ordering::Relaxed);

@@ -7,6 +7,7 @@ use ext_php_rs::zend::ExecuteData;
 
 use super::fault::{Fault, guard};
 use super::{args, connection, link, value, zend};
+use crate::broker::Walk;
 use crate::ids::{self, InvalidId};
 use crate::message::Transport;
 use crate::node::Stats;
@@ -65,43 +66,50 @@ pub extern "C" fn rt_connections(call: &mut ExecuteData, ret: &mut Zval) {
     });
 }
 
-/// `rt_history(string $channel, int $limit = 100, ?string $since = null): array`
+/// `rt_history(string $channel, int $limit = 100, ?string $since = null, ?string $before = null): array`
 pub extern "C" fn rt_history(call: &mut ExecuteData, ret: &mut Zval) {
     guard(|| {
         let mut channel: *mut ZendStr = std::ptr::null_mut();
         let mut limit: i64 = 100;
         let mut since: *mut ZendStr = std::ptr::null_mut();
+        let mut before: *mut ZendStr = std::ptr::null_mut();
         let count = zend::arg_count(call);
-        // SAFETY: "S|lS!" fills string, long and string pointers with arguments, alive until we return.
-        let (channel, since) = unsafe {
+        // SAFETY: "S|lS!S!" fills string, long and two string pointers with arguments, alive until we return.
+        let (channel, since, before) = unsafe {
             zend::zend_parse_parameters(
                 count,
-                c"S|lS!".as_ptr(),
+                c"S|lS!S!".as_ptr(),
                 &raw mut channel,
                 &raw mut limit,
                 &raw mut since,
+                &raw mut before,
             )
             .eq(&0)
-            .then(|| (zend::bytes(channel), zend::bytes(since)))
+            .then(|| {
+                (
+                    zend::bytes(channel),
+                    zend::bytes(since),
+                    zend::bytes(before),
+                )
+            })
             .ok_or(Fault::ARGUMENTS)?
         };
         let channel = args::channel(1, channel.unwrap_or_default())?;
         if !(1..=MAX_HISTORY).contains(&limit) {
             return Err(Fault::argument(2, format_args!("be 1 to {MAX_HISTORY}")));
         }
-        let since = since
-            .map(|id| {
-                std::str::from_utf8(id)
-                    .ok()
-                    .filter(|id| ids::check_custom_id(id).is_ok())
-                    .ok_or_else(|| Fault::argument(3, InvalidId::Position))
-            })
-            .transpose()?;
-        let page = link::with(|link| link.history(&channel, limit as usize, since))
+        let walk = match (id(3, since)?, id(4, before)?) {
+            (Some(_), Some(_)) => {
+                return Err(Fault::argument(4, "be null when $since is given"));
+            }
+            (None, Some(before)) => Walk::Before(before),
+            (since, None) => since.into(),
+        };
+        let page = link::with(|link| link.history(&channel, limit as usize, walk))
             .map_err(Fault::realtime)?;
-        if let (Some(since), false) = (since, page.recovered) {
+        if let (Walk::After(id) | Walk::Before(id), false) = (walk, page.recovered) {
             return Err(Fault::realtime(format_args!(
-                "the history of {channel} does not reach back to {since} any more{}",
+                "the history of {channel} does not reach back to {id} any more{}",
                 page.oldest
                     .map_or_else(String::new, |id| format!(", the oldest id kept is {id}"))
             )));
@@ -119,6 +127,17 @@ pub extern "C" fn rt_history(call: &mut ExecuteData, ret: &mut Zval) {
         ret.set_hashtable(table);
         Ok(())
     });
+}
+
+/// A message's id, as argument `number`.
+fn id(number: u32, id: Option<&[u8]>) -> Result<Option<&str>, Fault> {
+    id.map(|id| {
+        std::str::from_utf8(id)
+            .ok()
+            .filter(|id| ids::check_custom_id(id).is_ok())
+            .ok_or_else(|| Fault::argument(number, InvalidId::Position))
+    })
+    .transpose()
 }
 
 /// `rt_stats(): array`

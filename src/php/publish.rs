@@ -49,6 +49,7 @@ pub extern "C" fn rt_broadcast(call: &mut ExecuteData, ret: &mut Zval) {
             except,
             id,
             store: given.store,
+            terms: None,
         });
         let id = link::with(|link| link.publish(&mut publish)).map_err(Fault::realtime)?;
         *ret = value::string(id);

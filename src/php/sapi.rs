@@ -29,6 +29,12 @@ pub enum Home {
 
 /// What decides about the server's home.
 pub fn home() -> Home {
+    // Asked several times a request, and PHP never changes its SAPI.
+    static HOME: OnceLock<Home> = OnceLock::new();
+    *HOME.get_or_init(look_for_home)
+}
+
+fn look_for_home() -> Home {
     match (name().to_bytes(), ext_php_rs::PHP_ZTS) {
         (b"cli" | b"phpdbg" | b"embed", _) => Home::Nowhere,
         (b"cli-server" | b"frankenphp", _) => Home::Threads,

@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
+use crate::broker::Walk;
 use crate::control::client::Client;
 use crate::ids::{Channel, ConnectionId, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish};
-use crate::node::{ChannelSummary, Failure, HistoryPage, Node, Stats};
+use crate::node::{ChannelSummary, Failure, HistoryPage, MemberSummary, Node, Stats};
 
 /// The server, wherever it is.
 pub enum Link<'a> {
@@ -112,11 +113,19 @@ impl Link<'_> {
         &mut self,
         channel: &Channel,
         limit: usize,
-        since: Option<&str>,
+        walk: Walk<'_>,
     ) -> Result<HistoryPage, Failure> {
         match self {
-            Self::Here(node) => node.history(channel, limit, since),
-            Self::Remote(client) => client.history(channel, limit, since),
+            Self::Here(node) => node.history(channel, limit, walk),
+            Self::Remote(client) => client.history(channel, limit, walk),
+        }
+    }
+
+    /// `Node::members`
+    pub fn members(&mut self, channel: &Channel) -> Result<Vec<MemberSummary>, Failure> {
+        match self {
+            Self::Here(node) => node.members(channel),
+            Self::Remote(client) => client.members(channel),
         }
     }
 

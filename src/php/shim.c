@@ -408,10 +408,18 @@ void rt_fd_stream(int fd, zval *out)
 extern int rt_web_busy(void);
 
 /* A parameter of the FastCGI request; its length, 0 when it is not there or does not fit. */
-size_t rt_request_param(const char *name, char *out, size_t size)
+size_t rt_request_param(const char *text, size_t text_length, char *out, size_t size)
 {
-	char *value = sapi_getenv(name, strlen(name));
-	size_t length = value ? strlen(value) : 0;
+	char name[32];
+	char *value;
+	size_t length;
+	if (text_length >= sizeof(name)) {
+		return 0;
+	}
+	memcpy(name, text, text_length);
+	name[text_length] = '\0';
+	value = sapi_getenv(name, text_length);
+	length = value ? strlen(value) : 0;
 	if (length > size) {
 		length = 0;
 	}

@@ -1,7 +1,7 @@
 //! The functions as PHP's Reflection sees them: names, parameters, types and defaults.
 //!
 //! The same as in `php/realtime.stub.php`; a test compares the two. Imports `publish`, `look`, `handlers`, `timers`,
-//! `tokens` and `event_loop`.
+//! `tokens`, `pusher` and `event_loop`.
 
 use ext_php_rs::args::Arg;
 use ext_php_rs::builders::{FunctionBuilder, ModuleBuilder};
@@ -9,7 +9,7 @@ use ext_php_rs::flags::DataType::{self, Array, Bool, Callable, Double, Long, Mix
 use ext_php_rs::types::Zval;
 use ext_php_rs::zend::ExecuteData;
 
-use super::{event_loop, handlers, look, publish, timers, tokens};
+use super::{event_loop, handlers, look, presence, publish, pusher, timers, tokens};
 
 type Handler = extern "C" fn(&mut ExecuteData, &mut Zval);
 
@@ -104,7 +104,11 @@ fn steering(module: ModuleBuilder<'_>) -> ModuleBuilder<'_> {
                 .arg(Arg::new("channel", String))
                 .not_required()
                 .arg(optional("limit", Long, "100"))
-                .arg(nullable("since", String)),
+                .arg(nullable("since", String))
+                .arg(nullable("before", String)),
+        )
+        .function(
+            function("rt_presence", presence::rt_presence, Array).arg(Arg::new("channel", String)),
         )
         .function(function("rt_stats", look::rt_stats, Array))
 }
@@ -129,6 +133,13 @@ fn identity(module: ModuleBuilder<'_>) -> ModuleBuilder<'_> {
                 .not_required()
                 .arg(nullable("user", String))
                 .arg(nullable("token", String)),
+        )
+        .function(
+            function("rt_pusher_auth", pusher::rt_pusher_auth, Array)
+                .arg(Arg::new("socket_id", String))
+                .arg(Arg::new("channel", String))
+                .not_required()
+                .arg(nullable("user", Array)),
         )
 }
 

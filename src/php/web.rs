@@ -99,20 +99,20 @@ impl Request {
     }
 
     fn read() -> Result<Self, Fault> {
-        let Some(secret) = param(SECRET_PARAM) else {
+        let mut room = [0; PARAM_MAX];
+        let Some(secret) = param(SECRET_PARAM, &mut room) else {
             return Err(Fault::realtime(
                 "this request is not from the realtime server: it runs realtime.handler by itself when clients do \
                  something, and nobody else can",
             ));
         };
-        if !link::is_secret(&secret).map_err(Fault::realtime)? {
+        if !link::is_secret(secret).map_err(Fault::realtime)? {
             return Err(Fault::realtime(
                 "this request has a wrong REALTIME_SECRET: it is not from the realtime server of this PHP",
             ));
         }
-        let mark = param(MARK_PARAM).and_then(|text| mark(&text));
-        let batch = control::read::<Batch>(&body()?);
-        let (Some(mark), Ok(batch)) = (mark, batch) else {
+        let mark = param(MARK_PARAM, &mut room).and_then(mark);
+        let (Some(mark), Some(batch)) = (mark, batch()?) else {
             return Err(Fault::realtime(
                 "the realtime server's request cannot be read: it is of another version",
             ));
@@ -168,14 +168,21 @@ extern "C" fn rt_web_busy() -> c_int {
     })
 }
 
-fn param(name: &str) -> Option<String> {
-    let name = zend::c_text(name);
-    let mut value = [0u8; 256];
-    // SAFETY: on the PHP thread, in a request; writes at most as many bytes as there are.
-    let length =
-        unsafe { zend::rt_request_param(name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
-    let value = std::str::from_utf8(value.get(..length)?).ok()?;
-    (!value.is_empty()).then(|| value.to_owned())
+/// What a parameter of ours may hold, in bytes.
+const PARAM_MAX: usize = 256;
+
+fn param<'a>(name: &str, room: &'a mut [u8; PARAM_MAX]) -> Option<&'a str> {
+    // SAFETY: on the PHP thread, in a request; reads the name, and writes at most as many bytes as there are.
+    let length = unsafe {
+        zend::rt_request_param(
+            name.as_ptr().cast(),
+            name.len(),
+            room.as_mut_ptr().cast(),
+            room.len(),
+        )
+    };
+    let value = std::str::from_utf8(room.get(..length)?).ok()?;
+    (!value.is_empty()).then_some(value)
 }
 
 fn mark(text: &str) -> Option<Mark> {
@@ -183,22 +190,24 @@ fn mark(text: &str) -> Option<Mark> {
     if text.len() != 2 * mark.len() {
         return None;
     }
-    for (i, byte) in mark.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok()?;
+    let digit = |digit: u8| char::from(digit).to_digit(16);
+    for (byte, pair) in mark.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
     }
     Some(mark)
 }
 
-fn body() -> Result<Vec<u8>, Fault> {
+/// What the request's body holds; `None` when it cannot be read.
+fn batch() -> Result<Option<Batch>, Fault> {
     let mut text: *mut ZendStr = std::ptr::null_mut();
     // SAFETY: on the PHP thread, in a request; the result is a local.
     fault::check(unsafe { zend::rt_request_body(&raw mut text) })?;
     // SAFETY: null, or a string that is ours to release, once, and is not used after.
     unsafe {
-        let bytes = zend::bytes(text).unwrap_or_default().to_vec();
+        let batch = control::read::<Batch>(zend::bytes(text).unwrap_or_default()).ok();
         if let Some(text) = text.as_mut() {
             ext_php_rs::ffi::ext_php_rs_zend_string_release(text);
         }
-        Ok(bytes)
+        Ok(batch)
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::server_here::{self, Here};
 use super::{connection, handlers};
-use crate::backend::{Answer, Event, HandlerFailed, Outcome, ReplyTo};
+use crate::backend::{Answer, Event, HandlerFailed, Outcome, ReplyTo, Ruling};
 use crate::ids::{Channel, ConnectionId};
 use crate::message::{ClientMessage, ConnectionInfo, EventName, Incoming, Transport};
 use crate::node::Failure;
@@ -79,12 +79,19 @@ impl Way {
     }
 
     /// Admits or refuses.
-    pub fn decide(self, admit: bool) {
+    pub fn decide(self, ruling: Ruling) {
         match self {
             inherited if inherited.is_inherited() => std::mem::forget(inherited),
-            Self::Verdict(_, answer) => answer.decide(admit),
+            Self::Verdict(_, answer) => answer.rule(ruling),
             Self::Reply(..) | Self::Nowhere => {}
-            Self::Away(pending) => pending.set(WireResult::Verdict(admit)),
+            Self::Away(pending) => pending.set(match ruling {
+                Ruling::Refused => WireResult::Verdict(false),
+                Ruling::Admitted => WireResult::Verdict(true),
+                Ruling::AdmittedAs(attendee) => WireResult::AdmittedAs {
+                    user: attendee.user.to_string(),
+                    info: attendee.info.map(|info| info.get().to_owned()),
+                },
+            }),
         }
     }
 

@@ -75,7 +75,12 @@ unsafe extern "C" {
     pub fn rt_add_cookies(line: *mut c_char, out: *mut Zval);
     pub fn rt_fd_stream(fd: c_int, out: *mut Zval);
 
-    pub fn rt_request_param(name: *const c_char, out: *mut c_char, size: usize) -> usize;
+    pub fn rt_request_param(
+        name: *const c_char,
+        name_length: usize,
+        out: *mut c_char,
+        size: usize,
+    ) -> usize;
     pub fn rt_request_body(out: *mut *mut zend_string) -> c_int;
     pub fn rt_request_write(bytes: *const c_char, length: usize, flush: c_int) -> c_int;
     pub fn rt_request_hold();

@@ -1,6 +1,7 @@
 //! Accepts clients and deals them out to the shards, one after the other.
 //!
-//! Runs on the control thread; what it hands over is served by `transport::http` on the shard. Imports `config` and `limits`.
+//! Runs on the control thread; what it hands over is served by `transport::http` on the shard. Imports `config`,
+//! `limits` and `tls`.
 
 use std::io;
 use std::rc::Rc;
@@ -14,6 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use super::listen::Listener;
 use crate::config::Config;
 use crate::limits::{self, Counts, Place};
+use crate::tls;
 
 /// A client on its way to a shard.
 #[derive(Debug)]
@@ -73,8 +75,7 @@ pub async fn run(
                         "more than {} sockets are open, new ones are refused: raise realtime.max_connections",
                         config.max_connections + SPARE
                     );
-                    // A courtesy: the answer may be lost.
-                    let _ = socket.send_with_flags(FULL, libc::MSG_NOSIGNAL);
+                    refuse(&socket, FULL, &config);
                     continue;
                 };
                 // A proxy has the connections of all its clients; theirs are counted when they say who they are.
@@ -87,7 +88,7 @@ pub async fn run(
                         ip,
                         "an address has more than {limit} sockets (realtime.max_connections_per_address)"
                     );
-                    let _ = socket.send_with_flags(GREEDY, libc::MSG_NOSIGNAL);
+                    refuse(&socket, GREEDY, &config);
                     continue;
                 };
                 let place = Place::new(place, of_address);
@@ -113,6 +114,16 @@ pub async fn run(
             }
         }
     }
+}
+
+/// A courtesy: the answer may be lost.
+fn refuse(socket: &socket2::Socket, answer: &[u8], config: &Config) {
+    let answer = if config.tls_cert.is_some() {
+        tls::REFUSAL
+    } else {
+        answer
+    };
+    let _ = crate::socket::send(socket, answer);
 }
 
 async fn accept(watched: &AsyncFd<Rc<Listener>>) -> io::Result<(socket2::Socket, Box<str>)> {

@@ -154,7 +154,6 @@ fn live(birth: &Birth, listeners: Option<Listeners>) -> i32 {
     match serve(birth, listeners, &address) {
         Ok(()) => 0,
         Err(error) => {
-            let error = StartError::Threads(error);
             tracing::error!("{error}");
             // For whoever tries next, unless somebody has just done better.
             if let Ok(claim) = election::claim(&birth.config) {
@@ -174,7 +173,11 @@ fn inherit(birth: &Birth) -> Result<Listeners, i32> {
     {
         return Err(0);
     }
-    let error = match takeover::take_if(&birth.config, |hub| is_outdated(hub, &birth.worker)) {
+    // With settings that cannot be used nobody is to be disturbed.
+    let taken = super::check_files(&birth.config)
+        .map_err(TakeoverError::from)
+        .and_then(|()| takeover::take_if(&birth.config, |hub| is_outdated(hub, &birth.worker)));
+    let error = match taken {
         Ok(listeners) => return Ok(listeners),
         // Another worker was faster.
         Err(TakeoverError::Underway(_) | TakeoverError::Needless(_)) => return Err(0),
@@ -182,7 +185,7 @@ fn inherit(birth: &Birth) -> Result<Listeners, i32> {
         Err(TakeoverError::Absent(_)) => return Err(0),
         Err(error) => error,
     };
-    tracing::error!("{error}; it serves on as it is");
+    tracing::error!("{error}; the server that runs serves on as it is");
     if let Some(tried) = tried(&birth.config) {
         let mut record = Record::read(&tried);
         record.started(&birth.name());
@@ -192,11 +195,11 @@ fn inherit(birth: &Birth) -> Result<Listeners, i32> {
     Err(1)
 }
 
-fn serve(birth: &Birth, listeners: Listeners, address: &str) -> io::Result<()> {
+fn serve(birth: &Birth, listeners: Listeners, address: &str) -> Result<(), StartError> {
     let config = Arc::new(birth.config.clone());
     let secret = match &listeners.legacy {
         Some(legacy) => legacy.secret.clone(),
-        None => secret()?,
+        None => secret().map_err(StartError::Threads)?,
     };
     let shards: Arc<[Arc<Shard>]> = (0..config.threads)
         .map(|_| Arc::new(Shard::default()))
@@ -206,7 +209,8 @@ fn serve(birth: &Birth, listeners: Listeners, address: &str) -> io::Result<()> {
         birth.pool.clone(),
         secret.clone(),
     ));
-    let node = Arc::new(Node::new(config.clone(), shards, workers.clone())?);
+    let node = Node::new(config.clone(), shards, workers.clone()).map_err(StartError::Threads)?;
+    let node = Arc::new(node);
     node.set_address(address.to_owned());
     node.set_identity(Identity {
         generation: birth.worker.generation,
@@ -214,9 +218,11 @@ fn serve(birth: &Birth, listeners: Listeners, address: &str) -> io::Result<()> {
         detached: true,
         secret,
     });
-    let masters = Arc::new(Masters::new()?);
+    let masters = Arc::new(Masters::new().map_err(StartError::Threads)?);
     masters.adopt(birth.worker.master);
     let adopting = masters.clone();
+    let living = masters.clone();
+    node.set_masters(Box::new(move || living.living()));
     let newest = AtomicU64::new(birth.worker.generation);
     node.set_adopter(Box::new(move |master, generation| {
         adopting.adopt(master);
@@ -225,13 +231,21 @@ fn serve(birth: &Birth, listeners: Listeners, address: &str) -> io::Result<()> {
             workers.handler_may_have_changed();
         }
     }));
-    let signals = process::ending_signals()?;
+    let signals = process::ending_signals().map_err(StartError::Threads)?;
     let (stop, shutdown) = watch::channel(false);
     let linger = config.linger;
     // Never joined: it ends with the process.
-    spawn("rt-masters", move || masters.watch(&signals, linger, &stop))?;
-    tracing::info!("process {} is the server on {address}", std::process::id());
-    run(listeners, node, shutdown)
+    let watching = spawn("rt-masters", move || masters.watch(&signals, linger, &stop));
+    watching.map_err(StartError::Threads)?;
+    if listeners.legacy.is_none() {
+        node.open_store()?;
+    }
+    let tls = node.tls().map_or("", |_| ", with TLS");
+    tracing::info!(
+        "process {} is the server on {address}{tls}",
+        std::process::id()
+    );
+    run(listeners, node, shutdown).map_err(StartError::Threads)
 }
 
 impl Birth {

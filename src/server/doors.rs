@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::accept::{self, Accepted, SPARE};
 use super::listen::Listener;
-use crate::control::election::Elected;
+use crate::control::election::{Elected, NotElected};
 use crate::control::server::{self, Desks};
 use crate::limits::Counts;
 use crate::node::Node;
@@ -44,7 +44,14 @@ pub struct Doors {
 struct Open {
     closed: watch::Sender<bool>,
     accepting: JoinHandle<()>,
-    controlling: JoinHandle<io::Result<()>>,
+    control: Control,
+}
+
+/// The one for other processes.
+#[derive(Debug)]
+struct Control {
+    closed: watch::Sender<bool>,
+    greeting: JoinHandle<io::Result<()>>,
 }
 
 impl Doors {
@@ -72,18 +79,34 @@ impl Doors {
     /// Opens both.
     pub fn open(&mut self) -> io::Result<()> {
         let (closed, closing) = watch::channel(false);
-        let control = self.control.listener.try_clone()?;
-        let greeting = server::run(
-            control,
-            self.node.clone(),
-            self.desks.clone(),
-            closing.clone(),
-        );
         self.open = Some(Open {
             closed,
+            control: self.greet()?,
             accepting: self.accept(self.clients.clone(), closing, false),
-            controlling: tokio::task::spawn_local(greeting),
         });
+        Ok(())
+    }
+
+    /// Looks whether the control socket can still be found, and puts it back if not. To be called now and then.
+    pub fn look_after(&mut self) -> Result<(), NotElected> {
+        if self.open.is_none() || !self.control.restore(self.node.config())? {
+            return Ok(());
+        }
+        let system = |error| NotElected::System {
+            socket: self.node.config().socket.clone(),
+            error,
+        };
+        let control = self.greet().map_err(system)?;
+        if let Some(open) = &mut self.open {
+            // The links that it has greeted stay; nobody finds its socket any more.
+            let _ = std::mem::replace(&mut open.control, control)
+                .closed
+                .send(true);
+        }
+        tracing::warn!(
+            "the control socket {} (realtime.socket) had been removed and is back: keep cleaners of temporary files away from it",
+            self.node.config().socket.display()
+        );
         Ok(())
     }
 
@@ -111,7 +134,8 @@ impl Doors {
         // They may have ended by themselves.
         let _ = open.closed.send(true);
         let _ = open.accepting.await;
-        if let Ok(ended) = open.controlling.await {
+        let _ = open.control.closed.send(true);
+        if let Ok(ended) = open.control.greeting.await {
             ended?;
         }
         let finished = self.desks.links.finish(LAST_REQUEST).await;
@@ -122,15 +146,25 @@ impl Doors {
     pub async fn slam(&mut self) {
         if let Some(open) = self.open.take() {
             open.accepting.abort();
-            open.controlling.abort();
+            open.control.greeting.abort();
             let _ = open.accepting.await;
-            let _ = open.controlling.await;
+            let _ = open.control.greeting.await;
         }
     }
 
     /// Whether every client's socket is closed.
     pub fn is_empty(&self) -> bool {
         self.places.available_permits() == self.node.config().max_connections + SPARE
+    }
+
+    fn greet(&self) -> io::Result<Control> {
+        let (closed, closing) = watch::channel(false);
+        let listener = self.control.listener.try_clone()?;
+        let greeting = server::run(listener, self.node.clone(), self.desks.clone(), closing);
+        Ok(Control {
+            closed,
+            greeting: tokio::task::spawn_local(greeting),
+        })
     }
 
     fn accept(

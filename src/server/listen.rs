@@ -13,6 +13,8 @@ use crate::auth::KeysError;
 use crate::config::ListenAddress;
 use crate::control::election::NotElected;
 use crate::procfs::Process;
+use crate::store::StoreError;
+use crate::tls::TlsError;
 
 /// Connections that the kernel completes before they are accepted. It takes at most net.core.somaxconn.
 const BACKLOG: i32 = 4096;
@@ -56,6 +58,12 @@ pub enum StartError {
     /// The keys of tokens cannot be read.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// Nothing can be kept on disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The certificate or its key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Anything else about the address.
     #[error("cannot listen on {address} (realtime.listen): {error}")]
     Listen {

@@ -8,6 +8,7 @@ pub mod detached;
 mod doors;
 mod drain;
 mod executors;
+mod heap;
 mod listen;
 mod logfile;
 mod logging;
@@ -29,13 +30,14 @@ use tokio::time::Instant;
 
 use self::accept::Accepted;
 use self::doors::Doors;
+use self::heap::Heap;
 pub use self::listen::{Listener, StartError};
 pub use self::logging::PhpLog;
 pub use self::process::is_patient;
 pub use self::takeover::{Legacy, TakeoverError};
 use crate::auth::Auth;
 use crate::backend::Backend;
-use crate::config::Config;
+use crate::config::{Config, HistoryKind};
 use crate::control::election::{self, Elected};
 use crate::control::handover::{self, Link, Taker};
 use crate::control::links::Links;
@@ -45,12 +47,18 @@ use crate::hub::mailbox::Shard;
 use crate::hub::packed::Packed;
 use crate::node::Node;
 use crate::predecessor::Predecessor;
+use crate::pusher::{self, Pusher};
+use crate::store;
+use crate::threads::spawn;
+use crate::tls::Tls;
 use crate::transport::Polls;
 use crate::wire::control::Identity;
 use crate::wire::handover::Estate;
 
 /// How often the history is looked through for what is too old.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// After how many of those the heap is looked at, which walks over all that is free in it.
+const HEAP_LOOKS: usize = 5;
 
 /// Within what time clients are closed to whom nothing can be delivered any more, by a hub that another has taken over
 /// from.
@@ -91,6 +99,7 @@ pub type Shutdown = watch::Receiver<bool>;
 pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Result<()> {
     let config = node.config().clone();
     let polls = Arc::new(Polls::default());
+    let (pusher, webhooks) = Pusher::new(&config);
     let (stop, stopping) = watch::channel(false);
     let (leave, leaving) = watch::channel(None);
     let mut shards = Vec::new();
@@ -98,7 +107,7 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
         shards.push(shard::start(
             index,
             node.clone(),
-            polls.clone(),
+            (polls.clone(), pusher.clone()),
             stopping.clone(),
             leaving.clone(),
         )?);
@@ -121,18 +130,22 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
         legacy,
     } = listeners;
     let control = Rc::new(control);
+    let hub = node.clone();
     let serving = serve(
         (clients, control.clone(), legacy),
-        node,
+        node.clone(),
         senders,
         links.clone(),
         shutdown,
         leave,
     );
+    local.spawn_local(pusher::run(pusher, node, webhooks));
     let result = local.block_on(&runtime, serving);
     // Also when it never served: the shards wait for it.
     let _ = stop.send(true);
     drop(local);
+    // Also its directory is free for the next hub.
+    hub.close_store();
     // The next hub need not wait until this one's clients have taken leave.
     drop(control);
     // What it has answered reaches the shards before they end.
@@ -150,6 +163,10 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
 fn check_files(config: &Config) -> Result<(), StartError> {
     // Read once more with the node.
     Auth::new(config)?;
+    if let (HistoryKind::Disk, Some(directory)) = (config.history, &config.data_dir) {
+        store::check(directory)?;
+    }
+    Tls::new(config)?;
     let Some(directory) = &config.docroot else {
         return Ok(());
     };
@@ -176,7 +193,7 @@ async fn serve(
         let (predecessor, asks) = Predecessor::new();
         node.succeed(link.is_some().then_some(predecessor));
         if let Some(link) = link {
-            tokio::task::spawn_local(relay::run(link, node.feed(), asks));
+            tokio::task::spawn_local(relay::run(link, node.clone(), node.feed(), asks));
         }
     }
     let (takers, mut taking) = mpsc::channel(1);
@@ -212,8 +229,22 @@ async fn serve(
 /// Hands over to the first who wants to take over and can.
 async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io::Result<Successor> {
     let config = doors.node.config().clone();
+    let mut look = tokio::time::interval(HOUSEKEEPING);
+    // Whatever is wrong with the socket is told once.
+    let mut told = None;
     loop {
-        let Some(taker) = takers.recv().await else {
+        let taker = tokio::select! {
+            taker = takers.recv() => taker,
+            _ = look.tick() => {
+                let wrong = doors.look_after().err().map(|error| error.to_string());
+                if let Some(error) = wrong.as_ref().filter(|_| wrong != told) {
+                    tracing::error!("nobody finds this server any more: {error}");
+                }
+                told = wrong;
+                continue;
+            }
+        };
+        let Some(taker) = taker else {
             // Its sender is in `doors`.
             return std::future::pending().await;
         };
@@ -226,6 +257,7 @@ async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io:
                 .node
                 .workers()
                 .map_or(0, |workers| workers.attached_interest().to_bits()),
+            masters: doors.node.masters(),
         };
         let same_version = taker.same_version;
         let (node, control, clients) = (
@@ -237,6 +269,10 @@ async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io:
         let let_go = async || {
             doors.close().await?;
             node.resign(true);
+            // The new hub opens it next.
+            let closing = node.clone();
+            let closed = tokio::task::spawn_blocking(move || closing.close_store());
+            closed.await.map_err(io::Error::other)?;
             // From here on the new hub may be serving, which this one hears a moment later: if it is stopped in between, the
             // sockets' files must stay.
             control.set_owned(false);
@@ -254,6 +290,11 @@ async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io:
                 tracing::warn!(%error, "another server wanted to take over and did not; this one serves on");
                 control.set_owned(true);
                 clients.set_owned(true);
+                if let Err(error) = node.open_store() {
+                    tracing::error!(
+                        "{error}; nothing is published until this server is started anew"
+                    );
+                }
                 node.resign(false);
                 node.succeed(None);
                 if !doors.is_open() {
@@ -297,9 +338,13 @@ async fn part(successor: Successor, doors: &Doors, leave: &watch::Sender<Option<
 
 async fn keep_house(node: Arc<Node>) {
     let mut interval = tokio::time::interval(HOUSEKEEPING);
-    loop {
+    let mut heap = Heap::default();
+    for tick in 1_usize.. {
         interval.tick().await;
         node.expire();
+        if tick.is_multiple_of(HEAP_LOOKS) {
+            heap.look();
+        }
     }
 }
 
@@ -337,7 +382,11 @@ impl Server {
         let node = Arc::new(Node::new(config, shards, backend).map_err(StartError::Threads)?);
         node.set_address(listeners.clients.address().to_owned());
         node.set_identity(identity);
+        if listeners.legacy.is_none() {
+            node.open_store()?;
+        }
         let mut descriptors = vec![listeners.clients.as_raw_fd()];
+        descriptors.extend(node.store_descriptor());
         descriptors.extend(listeners.control.descriptors());
         let (stop, shutdown) = watch::channel(false);
         let hub = node.clone();
@@ -394,21 +443,5 @@ impl Drop for Server {
         {
             tracing::error!("the server's thread has panicked: a bug in realtime");
         }
-    }
-}
-
-/// Starts a thread on which no signal is ever handled: they belong to PHP's own thread.
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    let builder = std::thread::Builder::new().name(name.to_owned());
-    // SAFETY: both sets are locals that nobody else can reach. The mask belongs to the calling thread and is
-    // put back before this returns; the new thread inherits the full one.
-    unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        let mut before: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-        let thread = builder.spawn(work);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
-        thread
     }
 }

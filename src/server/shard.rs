@@ -16,6 +16,8 @@ use super::drain::{self, Leaving};
 use super::{Shutdown, spawn};
 use crate::hub::{self, Hub, SharedHub};
 use crate::node::Node;
+use crate::pusher::Pusher;
+use crate::tls::Desk;
 use crate::transport::{Polls, Shared, http};
 
 /// Accepted sockets that may wait for a shard.
@@ -45,7 +47,7 @@ impl Running {
 pub fn start(
     index: usize,
     node: Arc<Node>,
-    polls: Arc<Polls>,
+    (polls, pusher): (Arc<Polls>, Arc<Pusher>),
     shutdown: Shutdown,
     leaving: Leaving,
 ) -> io::Result<Running> {
@@ -65,7 +67,9 @@ pub fn start(
             hub,
             shard: index as u8,
             polls,
+            pusher,
             leaving,
+            desk: Desk::default(),
         });
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, serve(shared, accepted, shutdown));

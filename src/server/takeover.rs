@@ -22,8 +22,11 @@ use crate::control::election::Elected;
 use crate::control::handover::Link;
 use crate::history::Past;
 use crate::node::Node;
+use crate::procfs::Process;
 use crate::wire::control::{self, Greeting, HELLO_MAX, Hello, Identity, Purpose, VERSION};
-use crate::wire::handover::{self, DESCRIPTORS, Estate, HANDOVER, PARTS_MAX, Part, Said, Step};
+use crate::wire::handover::{
+    self, DESCRIPTORS, Estate, HANDOVER, Master, PARTS_MAX, Part, Said, Step,
+};
 
 /// How long the old hub may say nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -70,6 +73,8 @@ pub struct Legacy {
     pub(super) past: Option<Past>,
     /// Which events the old hub's attached PHP processes handle.
     pub(super) attached: Interest,
+    /// The PHP masters that the old hub lives for.
+    pub(super) masters: Vec<Master>,
     /// The link to the old hub.
     pub(super) link: UnixStream,
     /// The largest frame on it, in bytes.
@@ -146,6 +151,7 @@ pub fn take_if(
         legacy: Some(Legacy {
             secret: estate.secret,
             attached: Interest::from_bits(estate.attached),
+            masters: estate.masters,
             past,
             link,
             frame_max,
@@ -168,6 +174,13 @@ pub async fn succeed(
     if let Some(workers) = node.workers() {
         workers.expect_attached(legacy.attached);
     }
+    for master in legacy.masters {
+        let now = Process::look(master.pid);
+        // Whose number another process has by now is nobody's master.
+        if now.is_some_and(|process| process.started == master.started) {
+            node.adopt(master.pid, 0);
+        }
+    }
     if let Some(past) = legacy.past {
         node.inherit(past).map_err(io::Error::other)?;
     }
@@ -183,11 +196,15 @@ pub async fn succeed(
                 }
             }
             Said::Part(Part::Revoked(lists)) => node.auth().revocations().adopt(lists),
+            Said::Part(Part::Present(patience, all)) => {
+                node.await_all(patience, all).map_err(io::Error::other)?
+            }
             Said::Step(Step::Yours) => break,
             other => return Err(io::Error::other(format!("{other:?} in place of Yours"))),
         }
     }
     control.admit(node.config()).map_err(io::Error::other)?;
+    node.open_store().map_err(io::Error::other)?;
     // The word that counts: if it can be said, the old hub hears it and never serves again; if not, it serves on.
     link.step(Step::Serving).await?;
     control.set_owned(true);
@@ -271,6 +288,7 @@ fn past(link: &mut UnixStream, frame_max: usize) -> io::Result<Past> {
             }) => (past.epoch, past.seq, past.forgotten) = (epoch, seq, forgotten),
             Said::Part(Part::Marks(marks)) => past.marks.extend(marks),
             Said::Part(Part::Notes(notes)) => past.notes.extend(notes),
+            Said::Part(Part::Cached(notes)) => past.cached.extend(notes),
             Said::Part(Part::End) => return Ok(past),
             other => return Err(io::Error::other(format!("{other:?} in place of the past"))),
         }

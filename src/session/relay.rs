@@ -7,6 +7,7 @@ use crate::backend::ReplyTo;
 use crate::ids::Channel;
 use crate::message::{ConnectionInfo, EventName, Incoming, Payload, Publish};
 use crate::node::{Failure, Node};
+use crate::wire::mercure;
 
 /// How a message goes to the other subscribers without PHP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,10 @@ pub(super) async fn past_php(
     channel: &Channel,
     event: &EventName,
 ) -> Option<Past> {
+    if channel.as_str().starts_with(mercure::PATH) {
+        // What is told there, the server tells.
+        return None;
+    }
     let grant = from.grant();
     if grant.is_some_and(|grant| grant.publishes(channel.as_str())) {
         return Some(Past::Token);
@@ -59,6 +64,17 @@ pub(super) async fn relay(
             Payload::Json(json.into())
         }
     };
+    let event = match event {
+        // Others there know the client by a name.
+        EventName::Other(name) if channel.is_presence() && way == Past::ClientEvent => {
+            let by = from.user().map(Into::into);
+            by.map_or(EventName::Other(name.clone()), |by| EventName::Said {
+                name,
+                by,
+            })
+        }
+        event => event,
+    };
     let publish = Publish {
         channels: vec![channel],
         payload,
@@ -66,12 +82,14 @@ pub(super) async fn relay(
         except: Some(from.id),
         id: None,
         store: way == Past::Token,
+        terms: None,
     };
     node.publish_async(publish)
         .await
         .map_err(|failure| match failure {
             Failure::TooLarge { .. } => Denied::TooLarge,
             Failure::Busy => Denied::Busy,
+            Failure::Unstored(_) => Denied::NotStored,
             Failure::Stopped | Failure::Refused(_) | Failure::Link(_) => Denied::Gone,
         })?;
     node.reply(reply_to, Ok(None));

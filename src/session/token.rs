@@ -37,7 +37,7 @@ impl Session {
             channel.is_guarded() && was && !grant.opens(channel.as_str())
         });
         for channel in lost {
-            unsubscribe_for_php(&mut hub, self.slot(), &channel);
+            unsubscribe_for_php(self.node(), &mut hub, self.slot(), &channel);
         }
         Ok(grant.expires.left().as_secs())
     }

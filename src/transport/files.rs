@@ -1,4 +1,4 @@
-//! `/realtime.js`, and the static files of `realtime.docroot`: pages and what belongs to them, never programs.
+//! The client libraries, and the static files of `realtime.docroot`: pages and what belongs to them, never programs.
 //!
 //! Imports `config`.
 
@@ -11,7 +11,6 @@ use hyper::{Response, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use super::body::Body;
-use super::library;
 use super::response::{self, Refusal};
 use crate::config::Config;
 
@@ -42,8 +41,8 @@ const TYPES: &[(&str, &str)] = &[
     ("txt", "text/plain; charset=utf-8"),
 ];
 
-/// Answers with the client library.
-pub fn client(parts: &Parts) -> Response<Body> {
+/// Answers with a client library.
+pub fn client(parts: &Parts, library: &'static str) -> Response<Body> {
     const TAG: &str = concat!("\"", env!("CARGO_PKG_VERSION"), "\"");
     let known = parts
         .headers
@@ -54,7 +53,7 @@ pub fn client(parts: &Parts) -> Response<Body> {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        let body = Bytes::from_static(library::SERVED.as_bytes());
+        let body = Bytes::from_static(library.as_bytes());
         response::full(StatusCode::OK, "text/javascript; charset=utf-8", body)
     };
     let headers = response.headers_mut();
@@ -73,7 +72,7 @@ pub async fn serve(config: &Config, parts: &Parts) -> Result<Response<Body>, Ref
     let path = parts.uri.path().to_owned();
     let not_found = || {
         let message = "nothing here: see /ws, /raw/{channel}, /sse, /stream, /poll, /publish, \
-                       /realtime.js, /healthz";
+                       /history, /presence, /app/{key} (with realtime.pusher_app), /realtime.js, /healthz";
         Refusal::new(StatusCode::NOT_FOUND, "not_found", message)
     };
     let root = config.docroot.clone().ok_or_else(not_found)?;

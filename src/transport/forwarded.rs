@@ -9,25 +9,34 @@ use hyper::header::HeaderMap;
 
 use crate::config::Proxies;
 
+/// Whoever has connected to this server: a client, or the last of the proxies before it.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer<'a> {
+    /// Its address; empty for a Unix socket.
+    pub ip: &'a str,
+    /// Whether it speaks TLS with this server.
+    pub secure: bool,
+}
+
 /// The client behind the proxies.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Client<'a> {
     /// Its address; empty for a Unix socket that no proxy stands at.
     pub ip: Cow<'a, str>,
-    /// Whether it speaks TLS with the first of them.
+    /// Whether it speaks TLS with the first of them, or with this server when there is none.
     pub secure: bool,
 }
 
-/// Finds it. `peer` is the address of whoever has connected, empty for a Unix socket.
+/// Finds it.
 ///
 /// Each proxy adds the address of whom it serves at the right of `X-Forwarded-For`, so the client is the right-most one
 /// that is no trusted proxy: what stands left of it is the client's own word.
-pub fn client<'a>(headers: &HeaderMap, peer: &'a str, trusted: &Proxies) -> Client<'a> {
+pub fn client<'a>(headers: &HeaderMap, peer: Peer<'a>, trusted: &Proxies) -> Client<'a> {
     let mut client = Client {
-        ip: peer.into(),
-        secure: false,
+        ip: peer.ip.into(),
+        secure: peer.secure,
     };
-    if !trusted.trusts(peer) {
+    if !trusted.trusts(peer.ip) {
         return client;
     }
     for hop in items(headers, "x-forwarded-for") {
@@ -39,11 +48,9 @@ pub fn client<'a>(headers: &HeaderMap, peer: &'a str, trusted: &Proxies) -> Clie
             break;
         }
     }
-    client.secure = items(headers, "x-forwarded-proto")
-        .next()
-        .is_some_and(|scheme| {
-            scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss")
-        });
+    if let Some(scheme) = items(headers, "x-forwarded-proto").next() {
+        client.secure = scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss");
+    }
     client
 }
 
@@ -72,13 +79,17 @@ mod tests {
     use super::*;
     use hyper::header::HeaderValue;
 
+    fn plain(ip: &str) -> Peer<'_> {
+        Peer { ip, secure: false }
+    }
+
     fn ip(peer: &str, lines: &[&str]) -> String {
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append("x-forwarded-for", HeaderValue::from_str(line).unwrap());
         }
         let trusted = Proxies::parse("127.0.0.1, ::1, unix, 10.0.0.0/8").unwrap();
-        client(&headers, peer, &trusted).ip.into_owned()
+        client(&headers, plain(peer), &trusted).ip.into_owned()
     }
 
     #[test]
@@ -115,7 +126,21 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
         let trusted = Proxies::parse("127.0.0.1").unwrap();
-        assert!(client(&headers, "127.0.0.1", &trusted).secure);
-        assert!(!client(&headers, "127.0.0.2", &trusted).secure);
+        assert!(client(&headers, plain("127.0.0.1"), &trusted).secure);
+        assert!(!client(&headers, plain("127.0.0.2"), &trusted).secure);
+    }
+
+    #[test]
+    fn tls_ends_here_when_no_proxy_says_otherwise() {
+        let trusted = Proxies::parse("127.0.0.1").unwrap();
+        let secure = |ip, headers: &HeaderMap| {
+            let peer = Peer { ip, secure: true };
+            client(headers, peer, &trusted).secure
+        };
+        let mut headers = HeaderMap::new();
+        assert!(secure("127.0.0.1", &headers));
+        headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
+        assert!(!secure("127.0.0.1", &headers));
+        assert!(secure("127.0.0.2", &headers));
     }
 }

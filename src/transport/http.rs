@@ -9,17 +9,19 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::rt::ReadBufCursor;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 
-use super::Shared;
 use super::routes::{self, Requests};
 use super::stream::{self, Stream};
 use super::websocket::{self, WebSocket};
+use super::{Shared, pusher};
 use crate::limits::Place;
 use crate::socket::Socket;
+use crate::tls::{NotTls, Tls};
 
 /// The largest request head, in bytes. Browsers' cookies alone may have 8 KiB.
 const HEAD_MAX: usize = 32 << 10;
@@ -28,6 +30,11 @@ const HEADERS_MAX: usize = 100;
 /// How long a closed socket may still say what nobody reads, so that its last answer arrives.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// The answer to HTTP where TLS is spoken.
+const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\
+    Cache-Control: no-store\r\nConnection: close\r\n\r\n\
+    {\"error\":{\"code\":\"tls_required\",\"message\":\"this address speaks TLS: use https:// or wss:// here\"}}\n";
+
 /// What a socket becomes when its route has answered.
 #[derive(Debug)]
 pub enum Takeover {
@@ -35,16 +42,14 @@ pub enum Takeover {
     WebSocket(WebSocket),
     /// `/sse` and `/stream`
     Stream(Stream),
+    /// A client that is sent away, with its last bytes.
+    Farewell(Bytes),
 }
 
 /// Serves one socket until it ends.
 pub async fn serve(shared: Rc<Shared>, socket: socket2::Socket, ip: Box<str>, place: Place) {
-    let socket = match Socket::new(socket, place) {
-        Ok(socket) => Rc::new(socket),
-        Err(error) => {
-            tracing::warn!(%error, "cannot watch a client's socket");
-            return;
-        }
+    let Some(socket) = begin(&shared, socket, place).await else {
+        return;
     };
     let blocked = Rc::new(Cell::new(false));
     let asked = Rc::new(Cell::new(false));
@@ -52,6 +57,7 @@ pub async fn serve(shared: Rc<Shared>, socket: socket2::Socket, ip: Box<str>, pl
     let requests = Rc::new(Requests {
         shared: shared.clone(),
         ip,
+        secure: socket.is_secure(),
         pace: RefCell::default(),
         taken: taken.clone(),
         asked: asked.clone(),
@@ -113,12 +119,53 @@ pub async fn serve(shared: Rc<Shared>, socket: socket2::Socket, ip: Box<str>, pl
         (Ok(()), Some(Takeover::Stream(stream))) => {
             tokio::task::spawn_local(stream::run(shared, stream, socket));
         }
+        (Ok(()), Some(Takeover::Farewell(farewell))) => {
+            tokio::task::spawn_local(pusher::send_away(socket, farewell));
+        }
         (Ok(()), None) => linger(&socket).await,
         (Err(error), _) => {
             tracing::debug!(%error, "a connection ended in its HTTP part");
             linger(&socket).await;
         }
     }
+}
+
+/// The socket as the shard works with it, its TLS agreed on.
+async fn begin(shared: &Shared, socket: socket2::Socket, place: Place) -> Option<Rc<Socket>> {
+    let offer = shared.node.tls().map(Tls::offer);
+    let session = match offer.map(|offer| shared.desk.session(offer)).transpose() {
+        Ok(session) => session,
+        Err(error) => {
+            tracing::error!(%error, "cannot begin TLS with a client");
+            return None;
+        }
+    };
+    let socket = match Socket::new(socket, place, session) {
+        Ok(socket) => Rc::new(socket),
+        Err(error) => {
+            tracing::warn!(%error, "cannot watch a client's socket");
+            return None;
+        }
+    };
+    if !socket.is_secure() {
+        return Some(socket);
+    }
+    let within = shared.node.config().handshake_timeout;
+    // Boxed, so that its memory is free when it is done.
+    let handshake = Box::pin(socket.handshake(&shared.desk));
+    match tokio::time::timeout(within, handshake).await {
+        Ok(Ok(())) => return Some(socket),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            let other = error.get_ref().and_then(|error| error.downcast_ref());
+            if let Some(NotTls { http: true }) = other {
+                socket.send_bare(PLAIN_HTTP);
+            }
+            linger(&socket).await;
+        }
+        Err(_) => tracing::debug!("a TLS handshake took longer than realtime.handshake_timeout"),
+    }
+    None
 }
 
 /// Ends the sending side, and reads to the end for a moment: closing with bytes unread would reset the connection, and
@@ -129,7 +176,7 @@ pub async fn linger(socket: &Socket) {
         let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
         let mut budget = 64;
         loop {
-            match ready!(socket.poll_read(cx, &mut buffer)) {
+            match ready!(socket.poll_read_bare(cx, &mut buffer)) {
                 Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(_) if budget == 0 => return Poll::Ready(()),
                 Ok(_) => budget -= 1,
@@ -150,6 +197,20 @@ struct Io {
     patience: Duration,
     /// When that is over; only while it reads nothing.
     late: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Io {
+    /// Waits until the socket takes more, but not for ever.
+    fn poll_patiently(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let patience = self.patience;
+        let late = self
+            .late
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        if late.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        self.socket.poll_writable(cx)
+    }
 }
 
 impl hyper::rt::Read for Io {
@@ -180,14 +241,7 @@ impl hyper::rt::Write for Io {
             match self.socket.send(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.blocked.set(true);
-                    let patience = self.patience;
-                    let late = self
-                        .late
-                        .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-                    if late.as_mut().poll(cx).is_ready() {
-                        return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-                    }
-                    ready!(self.socket.poll_writable(cx))?;
+                    ready!(self.poll_patiently(cx))?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => {
@@ -199,7 +253,10 @@ impl hyper::rt::Write for Io {
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.socket.drain()? {
+            ready!(self.poll_patiently(cx))?;
+        }
         Poll::Ready(Ok(()))
     }
 

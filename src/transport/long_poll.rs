@@ -22,11 +22,11 @@ use super::request::Query;
 use super::response::{self, Refusal};
 use super::routes::{self, Requests};
 use crate::auth;
-use crate::broker::CatchUp;
+use crate::broker::{CatchUp, Since};
 use crate::ids::{Channel, ConnectionId, Position};
-use crate::message::Transport;
+use crate::message::{ConnectionInfo, Publication, Transport};
 use crate::node::Node;
-use crate::session::Session;
+use crate::session::{Entry, Session};
 use crate::wire::deflate::Packer;
 use crate::wire::{Format, encode_publication};
 
@@ -50,6 +50,12 @@ struct Answer {
     recovered: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest: Option<String>,
+    /// The cache channels among them whose newest message is the first of theirs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cached: Vec<String>,
+    /// Who is on the presence channels among them.
+    #[serde(skip_serializing_if = "HashMap::is_empty")]
+    members: HashMap<String, Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     connection: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,12 +77,12 @@ pub async fn answer(requests: &Requests, parts: &Parts) -> Result<Response<Body>
             let connected = query.session;
             let query = query.with_channels(connected)?;
             let admitted = routes::admit(requests, Transport::Poll, parts).await?;
-            routes::authorize_all(requests, admitted.info(), &query).await?;
+            let entries = routes::authorize_all(requests, admitted.info(), &query).await?;
             let session = Session::new(admitted, &requests.shared.hub, Format::Object, None);
             if query.session {
-                first_of_session(&requests.shared, session, &query, timeout).await?
+                first_of_session(&requests.shared, session, &entries, &query, timeout).await?
             } else {
-                plain(session, &query, timeout).await
+                plain(session, &entries, &query, timeout).await?
             }
         }
         _ => {
@@ -90,22 +96,27 @@ pub async fn answer(requests: &Requests, parts: &Parts) -> Result<Response<Body>
     Ok(response::json(StatusCode::OK, body.into()))
 }
 
-async fn plain(mut session: Session, query: &Query, timeout: Duration) -> Answer {
+async fn plain(
+    mut session: Session,
+    entries: &[Entry],
+    query: &Query,
+    timeout: Duration,
+) -> Result<Answer, Refusal> {
     let node = session.node().clone();
-    let (mut past, answer, _) = attach(&session, query);
+    let (mut past, answer, _) = attach(&session, entries, query)?;
     session.opened();
     session.ends(1000, "");
     if !past.is_empty() {
         let slot = session.slot();
         past.extend(session.hub().borrow_mut().collected(slot).0);
-        return Answer {
+        return Ok(Answer {
             messages: objects(past),
             ..answer
-        };
+        });
     }
     let (hub, slot) = (session.hub().clone(), session.slot());
     let collected = std::future::poll_fn(|cx| hub.borrow_mut().poll_collected(slot, cx));
-    match tokio::time::timeout(timeout, collected).await {
+    Ok(match tokio::time::timeout(timeout, collected).await {
         Ok((messages, newest)) if !messages.is_empty() => {
             let cursor = at(&answer.cursor, newest);
             Answer {
@@ -116,9 +127,13 @@ async fn plain(mut session: Session, query: &Query, timeout: Duration) -> Answer
         }
         _ => {
             // Moves the cursor on over what other channels got, so that a quiet channel's cursor does not grow old.
-            let caught = node.catch_up(&query.channels, Some(&answer.cursor));
+            let since = Since {
+                id: Some(&answer.cursor),
+                except: &[],
+            };
+            let caught = node.catch_up(&query.channels, since);
             let (short, oldest) = shortfall(&caught);
-            let (messages, cursor) = merge(&node, caught);
+            let (messages, cursor) = merge(session.info(), &node, caught);
             Answer {
                 messages: objects(messages),
                 cursor: cursor.to_string(),
@@ -127,16 +142,17 @@ async fn plain(mut session: Session, query: &Query, timeout: Duration) -> Answer
                 ..answer
             }
         }
-    }
+    })
 }
 
 async fn first_of_session(
     shared: &Rc<Shared>,
     mut session: Session,
+    entries: &[Entry],
     query: &Query,
     timeout: Duration,
 ) -> Result<Answer, Refusal> {
-    let (past, answer, complete) = attach(&session, query);
+    let (past, answer, complete) = attach(&session, entries, query)?;
     session.opened();
     if !complete {
         session.ends(1000, "");
@@ -182,6 +198,8 @@ async fn next_of_session(
         cursor: taken.cursor.to_string(),
         recovered: None,
         oldest: None,
+        cached: Vec::new(),
+        members: HashMap::new(),
         connection: None,
         key: None,
         expires: None,
@@ -237,28 +255,56 @@ async fn keep(shared: Rc<Shared>, mut session: Session, slot: Arc<Mailslot>) {
 }
 
 /// Takes what was missed and, when that is all of it, subscribes: then the last of what it returns is true.
-fn attach(session: &Session, query: &Query) -> (Vec<Bytes>, Answer, bool) {
+fn attach(
+    session: &Session,
+    entries: &[Entry],
+    query: &Query,
+) -> Result<(Vec<Bytes>, Answer, bool), Refusal> {
     let node = session.node();
-    let caught = node.catch_up(&query.channels, query.since.as_deref());
+    // While it is held nobody comes or goes.
+    let mut attendance = session.present(entries)?;
+    let since = Since {
+        id: query.since.as_deref(),
+        except: &query.new,
+    };
+    let mut caught = node.catch_up(&query.channels, since);
+    let grant = session.info().grant();
+    let mine = |it: &Arc<Publication>| it.is_open_to(grant.as_deref());
+    caught.cached.retain(mine);
+    let cached = caught.cached.iter().map(|it| it.channel.to_string());
+    let cached = cached.collect();
     let seq = caught.position.seq;
     let (short, oldest) = shortfall(&caught);
     let recovered = query.since.as_ref().map(|_| !short);
-    let (messages, cursor) = merge(node, caught);
+    let (messages, cursor) = merge(session.info(), node, caught);
     // A past that did not fit into one answer is not followed by what comes live: the next poll gets both.
     let complete = cursor.seq >= seq;
+    let mut members = HashMap::new();
     if complete {
         subscribe(session, &query.channels, seq);
+        for entry in entries.iter().filter(|it| it.channel.is_presence()) {
+            let name = entry.channel.as_str();
+            let list = attendance.as_ref().map(|attendance| attendance.list(name));
+            let list = serde_json::value::to_raw_value(&list.unwrap_or_default());
+            members.extend(list.ok().map(|list| (name.to_owned(), list)));
+        }
+    } else if let Some(attendance) = &mut attendance {
+        // It is not subscribed: present until the next poll, which is awaited.
+        attendance.end(session.info().id, false);
     }
+    drop(attendance);
     let answer = Answer {
         messages: Vec::new(),
         cursor: cursor.to_string(),
         recovered,
         oldest,
+        cached,
+        members,
         connection: None,
         key: None,
         expires: None,
     };
-    (messages, answer, complete)
+    Ok((messages, answer, complete))
 }
 
 /// Whether the history no longer reaches back far enough in one of the channels, and the oldest that is left there.
@@ -278,23 +324,30 @@ fn subscribe(session: &Session, channels: &[Channel], after: u64) {
     }
 }
 
-/// What was missed in all channels, in order, as much as fits into `realtime.max_backlog`; and up to where that is.
-fn merge(node: &Node, caught: CatchUp) -> (Vec<Bytes>, Position) {
+/// What was missed in all channels, in order, as much as fits into `realtime.max_backlog`; and up to where that is. Before it
+/// the newest messages of cache channels, which are few.
+fn merge(info: &ConnectionInfo, node: &Node, caught: CatchUp) -> (Vec<Bytes>, Position) {
+    let grant = info.grant();
     let mut past: Vec<_> = caught
         .missed
         .into_iter()
         .flat_map(|m| m.publications)
+        .filter(|publication| publication.is_open_to(grant.as_deref()))
         .collect();
     past.sort_unstable_by_key(|publication| publication.position.seq);
     let mut bytes = 0;
-    let mut messages = Vec::with_capacity(past.len());
+    let mut messages = Vec::with_capacity(caught.cached.len() + past.len());
     let mut cursor = None;
     // Answers of HTTP are compressed by a proxy, or not at all.
     let mut packer = Packer::default();
+    let mut encode =
+        |publication: &Publication| encode_publication(publication, Format::Object, &mut packer);
+    messages.extend(caught.cached.iter().map(|publication| encode(publication)));
+    let first = messages.len();
     for publication in past {
-        let object = encode_publication(&publication, Format::Object, &mut packer);
+        let object = encode(&publication);
         bytes += object.len();
-        if bytes > node.config().max_backlog && !messages.is_empty() {
+        if bytes > node.config().max_backlog && messages.len() > first {
             return (messages, cursor.unwrap_or(caught.position));
         }
         cursor = Some(publication.position);
@@ -319,7 +372,8 @@ fn objects(messages: impl IntoIterator<Item = Bytes>) -> Vec<Box<RawValue>> {
         .collect()
 }
 
-fn timeout(text: Option<&str>) -> Result<Duration, Refusal> {
+/// How long a poll may wait.
+pub(super) fn timeout(text: Option<&str>) -> Result<Duration, Refusal> {
     let Some(text) = text else { return Ok(TIMEOUT) };
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=TIMEOUT_MAX).contains(&seconds) => {

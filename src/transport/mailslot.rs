@@ -1,17 +1,17 @@
 //! What waits for a long-polling session's next poll.
 //!
 //! The session's own shard puts in; the shard that serves a poll takes out. An answer is kept until the next poll says by
-//! its `since` that the client has got it. Imports `ids`.
+//! its `since` that the client has got it. Imports `ids` and `sync`.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::ids::Position;
+use crate::sync::{Mutex, MutexGuard, Notify, timeout_at};
 
 /// How long a session waits for its next poll.
 pub const BETWEEN_POLLS: Duration = Duration::from_secs(10);
@@ -124,7 +124,7 @@ impl Mailslot {
                 }
             }
             // Late is seen at the top of the loop.
-            let _ = tokio::time::timeout_at(deadline, changed).await;
+            let _ = timeout_at(deadline, changed).await;
         }
     }
 
@@ -185,5 +185,67 @@ impl Drop for Polling<'_> {
         if state.turn == self.turn {
             state.deadline = Some(Instant::now() + BETWEEN_POLLS);
         }
+    }
+}
+
+#[cfg(all(test, feature = "loom"))]
+mod meetings {
+    use loom::future::block_on;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    const AN_HOUR: Duration = Duration::from_secs(3600);
+
+    fn at(seq: u64) -> Position {
+        Position { epoch: 1, seq }
+    }
+
+    fn slot() -> Arc<Mailslot> {
+        Arc::new(Mailslot::new(1, Vec::new(), at(0), at(0)))
+    }
+
+    #[test]
+    fn a_poll_gets_what_comes_while_it_begins_to_wait() {
+        loom::model(|| {
+            let slot = slot();
+            let shard = slot.clone();
+            let shard = thread::spawn(move || {
+                shard.put(vec!["1".into()], 1);
+                shard.put(vec!["2".into()], 2);
+                shard.end();
+            });
+            let mut got = Vec::new();
+            let mut since = at(0);
+            while let Some(taken) = block_on(slot.next(Some(since), AN_HOUR)) {
+                since = taken.cursor;
+                got.extend(taken.messages);
+            }
+            shard.join().unwrap();
+            assert_eq!(
+                (got, since),
+                (vec![Bytes::from("1"), Bytes::from("2")], at(2))
+            );
+            assert!(slot.deadline().is_some());
+        });
+    }
+
+    #[test]
+    fn a_newer_poll_ends_the_wait_of_an_older_one() {
+        loom::model(|| {
+            let slot = slot();
+            let polls = [0, 1].map(|_| {
+                let slot = slot.clone();
+                thread::spawn(move || {
+                    let taken = block_on(slot.next(Some(at(0)), AN_HOUR)).unwrap();
+                    taken.messages.len()
+                })
+            });
+            slot.put(vec!["1".into()], 1);
+            let got = polls.map(|poll| poll.join().unwrap());
+            // The older one gets nothing, or it has had the message before the newer one came, which gets it again.
+            assert!(got.contains(&1), "{got:?}");
+        });
     }
 }

@@ -10,11 +10,16 @@ mod body;
 mod extensions;
 mod files;
 mod forwarded;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod history;
 mod library;
 mod long_poll;
 mod mailslot;
+mod mercure;
 mod origin;
 mod publish;
+mod pusher;
 mod request;
 mod response;
 mod routes;
@@ -31,7 +36,9 @@ use tokio::time::Instant;
 
 use crate::hub::SharedHub;
 use crate::node::Node;
+use crate::pusher::Pusher;
 use crate::session::Session;
+use crate::tls::Desk;
 
 pub use self::long_poll::Polls;
 
@@ -46,8 +53,12 @@ pub struct Shared {
     pub shard: u8,
     /// Long-polling clients between two polls, of all shards.
     pub polls: Arc<Polls>,
+    /// What the clients and servers of the Pusher protocol share, of all shards.
+    pub pusher: Arc<Pusher>,
     /// Set when another hub has taken over and this one closes its clients.
     pub leaving: watch::Receiver<Option<Instant>>,
+    /// For those who speak TLS.
+    pub desk: Desk,
 }
 
 /// Runs `work` while the connection's outbox goes on emptying.

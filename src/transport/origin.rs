@@ -19,8 +19,9 @@ pub enum Verdict {
     Foreign,
 }
 
-/// Judges a request by its headers.
-pub fn judge(headers: &HeaderMap, allowed: &Origins) -> Verdict {
+/// Judges a request by its headers. `secure` when it came over TLS of this server's own: then a page that did not is of
+/// another origin. (Which of both the pages behind a proxy use is not known here.)
+pub fn judge(headers: &HeaderMap, allowed: &Origins, secure: bool) -> Verdict {
     let otherwise = if allowed.any() {
         Verdict::Any
     } else {
@@ -43,7 +44,9 @@ pub fn judge(headers: &HeaderMap, allowed: &Origins) -> Verdict {
     let same = text
         .split_once("://")
         .zip(host)
-        .is_some_and(|((scheme, from), host)| same_host(scheme, from, host));
+        .is_some_and(|((scheme, from), host)| {
+            (scheme == "https" || !secure) && same_host(scheme, from, host)
+        });
     if same {
         Verdict::Same
     } else if allowed.names(text) {
@@ -78,7 +81,7 @@ pub fn add_preflight(headers: &mut HeaderMap) {
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "Content-Type, Last-Event-ID, Authorization",
+            "Content-Type, Last-Event-ID, Authorization, Cache-Control",
         ),
         (header::ACCESS_CONTROL_MAX_AGE, "600"),
     ];
@@ -123,7 +126,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
             headers.insert(header::HOST, HeaderValue::from_static(host));
-            judge(&headers, &allowed)
+            judge(&headers, &allowed, false)
         };
         assert_eq!(
             verdict("http://a.example:8080", "a.example:8080"),
@@ -143,13 +146,25 @@ mod tests {
     }
 
     #[test]
+    fn a_page_without_tls_is_no_page_of_a_server_with_it() {
+        let judge = |origin: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
+            headers.insert(header::HOST, HeaderValue::from_static("a.example"));
+            super::judge(&headers, &Origins::default(), true)
+        };
+        assert_eq!(judge("https://a.example"), Verdict::Same);
+        assert_eq!(judge("http://a.example"), Verdict::Foreign);
+    }
+
+    #[test]
     fn what_another_site_embeds_is_foreign() {
         let none = Origins::default();
         let verdict = |site: &'static str, mode: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert("sec-fetch-site", HeaderValue::from_static(site));
             headers.insert("sec-fetch-mode", HeaderValue::from_static(mode));
-            judge(&headers, &none)
+            judge(&headers, &none, false)
         };
         assert_eq!(verdict("same-origin", "no-cors"), Verdict::Same);
         assert_eq!(verdict("none", "navigate"), Verdict::Same);

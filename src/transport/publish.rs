@@ -47,14 +47,8 @@ pub async fn answer(
         ));
     }
     let node = &requests.shared.node;
-    let body = read(node, body).await?;
-    let wait = requests
-        .pace
-        .borrow_mut()
-        .spend(node.config().rate(), 0, body.len());
-    if let Some(wait) = wait {
-        tokio::time::sleep(wait).await;
-    }
+    let body = read(node, body, node.config().max_message_size + OVERHEAD).await?;
+    requests.slow_down(0, body.len()).await;
     let text = std::str::from_utf8(&body)
         .map_err(|_| Refusal::bad("bad_json", "the body is not UTF-8"))?;
     let (publish, claim) = native::parse_publish(text).map_err(|mistake: Mistake| Refusal {
@@ -116,8 +110,8 @@ async fn send(
     }
 }
 
-async fn read(node: &Node, body: HttpBody) -> Result<Bytes, Refusal> {
-    let limit = node.config().max_message_size + OVERHEAD;
+/// Reads a body of at most `limit` bytes.
+pub async fn read(node: &Node, body: HttpBody, limit: usize) -> Result<Bytes, Refusal> {
     let too_large = || {
         let message = format!("the body may have at most {limit} bytes");
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)

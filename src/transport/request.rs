@@ -7,25 +7,33 @@ use std::sync::Arc;
 use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
 
+use super::forwarded::Peer;
 use super::response::Refusal;
-use super::{Shared, forwarded, token};
+use super::{Shared, forwarded};
+use crate::auth::Grant;
 use crate::ids::{Channel, ConnectionId};
 use crate::message::{ConnectionInfo, Transport};
 
 /// Channels in one request.
 const CHANNELS_MAX: usize = 1000;
 
-/// The query of `/sse`, `/stream` and `/poll`.
+/// The query of `/sse`, `/stream`, `/poll`, `/history` and `/presence`.
 #[derive(Debug, Default)]
 pub struct Query {
-    /// `channel=`, once or more; no doubles.
+    /// `channel=` and `new=`, once or more; no doubles.
     pub channels: Vec<Channel>,
+    /// `new=`: those of them for which `since` does not hold.
+    pub new: Vec<Channel>,
     /// `since=`, or the `Last-Event-ID` header.
     pub since: Option<String>,
     /// `meta=1`
     pub meta: bool,
     /// `timeout=`, as it was written.
     pub timeout: Option<String>,
+    /// `before=`
+    pub before: Option<String>,
+    /// `limit=`, as it was written.
+    pub limit: Option<String>,
     /// `session=1`
     pub session: bool,
     /// `connection=`
@@ -42,8 +50,14 @@ impl Query {
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
             match &*name {
                 "channel" | "channel[]" => query.add_channel(&value)?,
+                "new" => {
+                    query.add_channel(&value)?;
+                    query.new.push(channel(&value)?);
+                }
                 "since" | "lastEventId" => query.since = Some(value.into_owned()),
                 "meta" => query.meta = is_on(&value),
+                "before" => query.before = Some(value.into_owned()).filter(|id| !id.is_empty()),
+                "limit" => query.limit = Some(value.into_owned()),
                 "timeout" => query.timeout = Some(value.into_owned()),
                 "session" => query.session = is_on(&value),
                 "connection" => query.connection = Some(value.into_owned()),
@@ -94,14 +108,14 @@ pub fn channel(name: &str) -> Result<Channel, Refusal> {
     })
 }
 
-/// A new connection's identity, proven when it has a token.
+/// A new connection's identity, with what its token grants.
 pub fn identify(
     shared: &Shared,
     transport: Transport,
-    ip: &str,
+    peer: Peer<'_>,
     parts: &Parts,
+    grant: Option<Grant>,
 ) -> Result<Arc<ConnectionInfo>, Refusal> {
-    let grant = token::grant(&shared.node, parts)?;
     let mut random = [0u8; 24];
     getrandom::fill(&mut random).map_err(|error| {
         tracing::error!(%error, "the kernel gives no random numbers");
@@ -118,7 +132,7 @@ pub fn identify(
         .uri
         .path_and_query()
         .map_or("/", |target| target.as_str());
-    let client = forwarded::client(&parts.headers, ip, &shared.node.config().trusted_proxies);
+    let client = forwarded::client(&parts.headers, peer, &shared.node.config().trusted_proxies);
     let mut info = ConnectionInfo::new(
         ConnectionId::new(shared.shard, id),
         key,

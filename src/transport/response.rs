@@ -56,7 +56,9 @@ impl From<Denied> for Refusal {
             Denied::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Denied::Busy => StatusCode::TOO_MANY_REQUESTS,
             Denied::TooManySubscriptions => StatusCode::BAD_REQUEST,
-            Denied::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Denied::TooManyMembers => StatusCode::SERVICE_UNAVAILABLE,
+            Denied::TooLarge | Denied::InfoTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Denied::NotStored => StatusCode::INSUFFICIENT_STORAGE,
         };
         Self::new(status, denied.code(), denied.to_string())
     }

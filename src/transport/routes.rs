@@ -14,19 +14,21 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use percent_encoding::percent_decode_str;
 
 use super::body::Body;
+use super::forwarded::Peer;
 use super::http::Takeover;
 use super::origin::{self, Verdict};
 use super::request::{self, Query};
 use super::response::{self, Refusal};
-use super::stream::Stream;
+use super::stream::{Begin, Stream};
 use super::upgrade::{Handshake, Protocols};
 use super::websocket::{Kind, WebSocket};
-use super::{Shared, files, long_poll, publish};
+use super::{Shared, files, history, library, long_poll, mercure, publish, pusher, token};
+use crate::auth::Grant;
 use crate::limits::{self, Held, Pace};
 use crate::message::{ConnectionInfo, Transport};
 use crate::node::Node;
-use crate::session::{self, Admitted};
-use crate::wire::{self, Format};
+use crate::session::{self, Admitted, Entry};
+use crate::wire::{self, Flavour, Format};
 
 /// What the requests of one socket share.
 #[derive(Debug)]
@@ -35,12 +37,33 @@ pub struct Requests {
     pub shared: Rc<Shared>,
     /// The peer's address.
     pub ip: Box<str>,
+    /// Whether it speaks TLS with this server.
+    pub secure: bool,
     /// How fast its requests may come.
     pub pace: RefCell<Pace>,
     /// Where a route puts what takes the socket over.
     pub taken: Rc<RefCell<Option<Takeover>>>,
     /// Set when the head of an endless answer has been written.
     pub asked: Rc<Cell<bool>>,
+}
+
+impl Requests {
+    /// Counts what the client has sent, and waits when that was too much.
+    pub async fn slow_down(&self, messages: usize, bytes: usize) {
+        let rate = self.shared.node.config().rate();
+        let wait = self.pace.borrow_mut().spend(rate, messages, bytes);
+        if let Some(wait) = wait {
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Whoever has connected.
+    fn peer(&self) -> Peer<'_> {
+        Peer {
+            ip: &self.ip,
+            secure: self.secure,
+        }
+    }
 }
 
 /// Answers one request.
@@ -50,14 +73,16 @@ pub async fn answer(
 ) -> Result<Response<Body>, Infallible> {
     let (mut parts, body) = request.into_parts();
     let config = requests.shared.node.config();
-    let verdict = origin::judge(&parts.headers, &config.allowed_origins);
+    let verdict = origin::judge(&parts.headers, &config.allowed_origins, requests.secure);
     if verdict == Verdict::Any {
         // Any page may ask, but not in the name of whoever looks at it.
         parts.headers.remove(header::COOKIE);
     }
-    let wait = requests.pace.borrow_mut().spend(config.rate(), 1, 0);
-    if let Some(wait) = wait {
-        tokio::time::sleep(wait).await;
+    let is_api = requests.shared.pusher.is_on() && parts.uri.path().starts_with("/apps/");
+    if !is_api && !mercure::is_publish(&requests, &parts) {
+        // An application's servers may ask as often as they like: they sign what they ask for, or count when their token is
+        // not right.
+        requests.slow_down(1, 0).await;
     }
     let mut response = match route(&requests, &parts, body, &verdict).await {
         Ok(response) => response,
@@ -79,8 +104,11 @@ async fn route(
     verdict: &Verdict,
 ) -> Result<Response<Body>, Refusal> {
     let path = parts.uri.path();
-    let speaks = matches!(path, "/ws" | "/sse" | "/stream" | "/poll" | "/publish")
-        || path.starts_with("/raw/");
+    let speaks = matches!(
+        path,
+        "/ws" | "/sse" | "/stream" | "/poll" | "/publish" | "/history" | "/presence"
+    ) || path.starts_with("/raw/")
+        || mercure::is_meant(requests, parts);
     if speaks && *verdict == Verdict::Foreign {
         let message = "pages of this origin are not allowed: see realtime.allowed_origins";
         return Err(Refusal::new(StatusCode::FORBIDDEN, "bad_origin", message));
@@ -90,6 +118,12 @@ async fn route(
         *response.status_mut() = StatusCode::NO_CONTENT;
         origin::add_preflight(response.headers_mut());
         return Ok(response);
+    }
+    if mercure::is_meant(requests, parts) {
+        return mercure::answer(requests, parts, body).await;
+    }
+    if requests.shared.pusher.is_on() && path.starts_with("/apps/") {
+        return pusher::api(requests, parts, body).await;
     }
     if path == "/publish" {
         allow(parts, &[Method::POST])?;
@@ -105,8 +139,14 @@ async fn route(
         "/sse" => sse(requests, parts).await,
         "/stream" => stream(requests, parts).await,
         "/poll" => long_poll::answer(requests, parts).await,
-        "/realtime.js" => Ok(files::client(parts)),
+        "/history" => history::answer(requests, parts).await,
+        "/presence" => history::presence(requests, parts).await,
+        "/realtime.js" => Ok(files::client(parts, &library::SERVED)),
+        "/pusher-resume.js" => Ok(files::client(parts, &library::RESUME)),
         "/healthz" => Ok(response::json(StatusCode::OK, r#"{"status":"ok"}"#.into())),
+        _ if requests.shared.pusher.is_on() && path.starts_with("/app/") => {
+            pusher::connect(requests, parts, verdict, &path["/app/".len()..]).await
+        }
         _ => match path.strip_prefix("/raw/") {
             Some(name) => raw(requests, parts, name).await,
             None => files::serve(requests.shared.node.config(), parts).await,
@@ -119,6 +159,16 @@ pub async fn admit(
     requests: &Requests,
     transport: Transport,
     parts: &Parts,
+) -> Result<Admitted, Refusal> {
+    admit_by(requests, transport, parts, token::grant).await
+}
+
+/// The same for a protocol with tokens of its own, of which `prove` makes a grant.
+pub async fn admit_by(
+    requests: &Requests,
+    transport: Transport,
+    parts: &Parts,
+    prove: impl FnOnce(&Node, &Parts) -> Result<Option<Grant>, Refusal>,
 ) -> Result<Admitted, Refusal> {
     let node = &requests.shared.node;
     let limit = node.config().max_connections;
@@ -133,7 +183,8 @@ pub async fn admit(
             message,
         ));
     }
-    let info = request::identify(&requests.shared, transport, &requests.ip, parts)?;
+    let grant = prove(node, parts)?;
+    let info = request::identify(&requests.shared, transport, requests.peer(), parts, grant)?;
     let held = hold(node, &info)?;
     let mut admitted = session::admit(node, info).await?;
     admitted.hold(held);
@@ -168,25 +219,30 @@ fn hold(node: &Node, info: &ConnectionInfo) -> Result<Vec<Held>, Refusal> {
     Ok(held)
 }
 
-/// Asks PHP, for each channel of a query, whether the client may subscribe.
+/// Asks PHP, for each channel of a query, whether the client may subscribe, and as whom.
 pub async fn authorize_all(
     requests: &Requests,
     info: &Arc<ConnectionInfo>,
     query: &Query,
-) -> Result<(), Refusal> {
+) -> Result<Vec<Entry>, Refusal> {
     let node = &requests.shared.node;
     if query.channels.len() > node.config().max_subscriptions {
         return Err(session::Denied::TooManySubscriptions.into());
     }
+    let mut entries = Vec::with_capacity(query.channels.len());
     for channel in &query.channels {
-        session::authorize(node, info, channel)
-            .await
-            .map_err(|denied| Refusal::from(denied).about(channel.as_str()))?;
+        let entry = session::authorize(node, info, channel).await;
+        let entry = entry.map_err(|denied| Refusal::from(denied).about(channel.as_str()))?;
+        entries.push(Entry {
+            is_new: query.new.contains(channel),
+            ..entry
+        });
     }
-    Ok(())
+    Ok(entries)
 }
 
-fn handshake(
+/// Checks a WebSocket handshake.
+pub fn handshake(
     requests: &Requests,
     parts: &Parts,
     protocols: Protocols,
@@ -200,11 +256,12 @@ async fn raw(requests: &Requests, parts: &Parts, name: &str) -> Result<Response<
     let name = percent_decode_str(name).decode_utf8_lossy();
     let channel = request::channel(&name)?;
     let admitted = admit(requests, Transport::Raw, parts).await?;
-    session::authorize(&requests.shared.node, admitted.info(), &channel).await?;
-    Ok(websocket(requests, handshake, admitted, Kind::Raw(channel)))
+    let entry = session::authorize(&requests.shared.node, admitted.info(), &channel).await?;
+    Ok(websocket(requests, handshake, admitted, Kind::Raw(entry)))
 }
 
-fn websocket(
+/// Answers a handshake, after which the socket is a WebSocket.
+pub fn websocket(
     requests: &Requests,
     handshake: Handshake,
     admitted: Admitted,
@@ -224,7 +281,10 @@ async fn sse(requests: &Requests, parts: &Parts) -> Result<Response<Body>, Refus
     let connected = query.meta;
     let query = query.with_channels(connected)?;
     let format = Format::Sse {
-        meta: query.meta,
+        flavour: match query.meta {
+            true => Flavour::Meta,
+            false => Flavour::Data,
+        },
         body: framing(parts),
     };
     let first = wire::sse::retry(requests.shared.node.config().retry);
@@ -259,12 +319,15 @@ async fn endless(
         Body::Full(None)
     } else {
         let admitted = admit(requests, transport, parts).await?;
-        authorize_all(requests, admitted.info(), &query).await?;
+        let entries = authorize_all(requests, admitted.info(), &query).await?;
         let stream = Stream {
             admitted,
             format,
-            query,
-            first,
+            begin: Begin::Query {
+                entries,
+                since: query.since,
+                first,
+            },
         };
         *requests.taken.borrow_mut() = Some(Takeover::Stream(stream));
         Body::Endless(requests.asked.clone())
@@ -273,28 +336,34 @@ async fn endless(
         Transport::Sse => "text/event-stream",
         _ => "application/x-ndjson",
     };
+    Ok(endless_head(body, content_type, "no-cache, no-transform"))
+}
+
+/// The head of an answer that never ends.
+pub fn endless_head(body: Body, content_type: &'static str, cache: &'static str) -> Response<Body> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     // No proxy may keep, compress or collect what should be seen at once; nginx has a header of its own.
-    let cache = HeaderValue::from_static("no-cache, no-transform");
-    headers.insert(header::CACHE_CONTROL, cache);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
-    Ok(response)
+    response
 }
 
-fn framing(parts: &Parts) -> wire::Body {
+/// How the body of an endless answer is framed.
+pub fn framing(parts: &Parts) -> wire::Body {
     match parts.version {
         Version::HTTP_11 => wire::Body::Chunked,
         _ => wire::Body::UntilClose,
     }
 }
 
-fn allow(parts: &Parts, methods: &[Method]) -> Result<(), Refusal> {
+/// Refuses other methods than these.
+pub fn allow(parts: &Parts, methods: &[Method]) -> Result<(), Refusal> {
     if methods.contains(&parts.method) {
         return Ok(());
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::Shared;
 use super::http::linger;
-use super::request::Query;
-use crate::session::{Admitted, Session};
+use crate::mercure::Subscription;
+use crate::session::{Admitted, Entry, Session};
 use crate::socket::Socket;
 use crate::wire::envelope::ServerFrame;
 use crate::wire::{Format, sse};
@@ -25,15 +25,50 @@ pub struct Stream {
     pub admitted: Admitted,
     /// How messages are written.
     pub format: Format,
-    /// Which channels, from where on.
-    pub query: Query,
-    /// What comes before everything else.
-    pub first: Vec<u8>,
+    /// What it begins with.
+    pub begin: Begin,
+}
+
+/// How a stream begins.
+#[derive(Debug)]
+pub enum Begin {
+    /// `/sse` and `/stream`
+    Query {
+        /// Which channels.
+        entries: Vec<Entry>,
+        /// From where on.
+        since: Option<String>,
+        /// What comes before everything else.
+        first: Vec<u8>,
+    },
+    /// `/.well-known/mercure`
+    Mercure(Subscription),
 }
 
 /// Serves the stream to its end.
 pub async fn run(shared: Rc<Shared>, stream: Stream, socket: Rc<Socket>) {
-    let mut session = begin(&shared, stream, &socket);
+    let Stream {
+        admitted,
+        format,
+        begin,
+    } = stream;
+    // Nothing comes back on a stream by which a client could be known to be there, but what its kernel acknowledges.
+    socket.give_up_after(3 * shared.node.config().ping_interval);
+    let mut session = Session::new(admitted, &shared.hub, format, Some(socket.clone()));
+    // Tells others of the subscription until it is dropped.
+    let _told = match begin {
+        Begin::Query {
+            entries,
+            since,
+            first,
+        } => {
+            subscribe(&session, &shared, format, &entries, since.as_deref(), first);
+            None
+        }
+        Begin::Mercure(subscription) => Some(subscription.begin(&session, format)),
+    };
+    session.opened();
+    shared.hub.borrow_mut().flush_dirty();
     let (hub, slot) = (shared.hub.clone(), session.slot());
     let closing = std::future::poll_fn(|cx| {
         if hub.borrow_mut().poll_task(slot, cx).is_ready() {
@@ -72,14 +107,14 @@ pub async fn run(shared: Rc<Shared>, stream: Stream, socket: Rc<Socket>) {
     }
 }
 
-fn begin(shared: &Shared, stream: Stream, socket: &Rc<Socket>) -> Session {
-    let Stream {
-        admitted,
-        format,
-        query,
-        first,
-    } = stream;
-    let mut session = Session::new(admitted, &shared.hub, format, Some(socket.clone()));
+fn subscribe(
+    session: &Session,
+    shared: &Shared,
+    format: Format,
+    entries: &[Entry],
+    since: Option<&str>,
+    first: Vec<u8>,
+) {
     if let Format::Sse { body, .. } = format {
         let slot = session.slot();
         session.hub().borrow_mut().push(slot, body.frame(first));
@@ -95,15 +130,21 @@ fn begin(shared: &Shared, stream: Stream, socket: &Rc<Socket>) -> Session {
             expires: session.expires(),
         });
     }
-    // Allowed before the head was written, and within realtime.max_subscriptions.
-    let attached = session.attach(&query.channels, query.since.as_deref(), None);
-    debug_assert!(attached.is_ok());
-    if let (Ok(position), None, Format::Sse { body, .. }) = (attached, &query.since, format) {
-        // An EventSource resumes after the newest id it has seen: it needs one before the first message, too.
-        let cursor = body.frame(sse::cursor(position));
-        session.hub().borrow_mut().push(session.slot(), cursor);
+    // Allowed before the head was written, and within realtime.max_subscriptions. But a channel's last place may be taken
+    // meanwhile.
+    match session.attach(entries, since, None) {
+        Ok(position) => {
+            if let (None, Format::Sse { body, .. }) = (since, format) {
+                // What cache channels have goes first: it is older.
+                session.hub().borrow_mut().flush_dirty();
+                // An EventSource resumes after the newest id it has seen: it needs one before the first message, too.
+                let cursor = body.frame(sse::cursor(position));
+                session.hub().borrow_mut().push(session.slot(), cursor);
+            }
+        }
+        Err(denied) => {
+            let (slot, reason) = (session.slot(), denied.to_string());
+            session.hub().borrow_mut().close(slot, 1013, &reason);
+        }
     }
-    session.opened();
-    session.hub().borrow_mut().flush_dirty();
-    session
 }

@@ -21,13 +21,17 @@ pub fn grant(node: &Node, parts: &Parts) -> Result<Option<Grant>, Refusal> {
     if !auth.is_on() {
         return Ok(None);
     }
-    let cookie = node.config().token_cookie.as_deref();
-    let token = in_query(parts)
-        .or_else(|| in_protocols(&parts.headers))
-        .or_else(|| in_authorization(&parts.headers))
-        .or_else(|| in_cookies(&parts.headers, cookie?));
+    let token = find(parts, node.config().token_cookie.as_deref());
     let grant = token.map(|token| auth.check(&token)).transpose();
     Ok(grant?)
+}
+
+/// The token as it was sent, wherever it stands.
+pub(super) fn find<'a>(parts: &'a Parts, cookie: Option<&str>) -> Option<Cow<'a, str>> {
+    in_query(parts)
+        .or_else(|| in_protocols(&parts.headers))
+        .or_else(|| in_authorization(&parts.headers))
+        .or_else(|| in_cookies(&parts.headers, cookie?))
 }
 
 impl From<BadToken> for Refusal {
@@ -61,7 +65,7 @@ fn in_authorization(headers: &HeaderMap) -> Option<Cow<'_, str>> {
 }
 
 /// `Cookie: realtime_token=…`. Never of a page of another site, unless realtime.allowed_origins names it: see `origin`.
-fn in_cookies<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
+pub fn in_cookies<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
     lists(headers, header::COOKIE, ';')
         .filter_map(|pair| pair.split_once('='))
         .find(|(its, value)| *its == name && !value.is_empty())

@@ -19,7 +19,8 @@ use crate::config::Rate;
 use crate::ids::Channel;
 use crate::limits::Pace;
 use crate::message::{EventName, Incoming};
-use crate::session::{self, Admitted, Denied, Session};
+use crate::pusher::client::Client;
+use crate::session::{self, Admitted, Denied, Entry, Session};
 use crate::socket::Socket;
 use crate::wire::deflate::Packing;
 use crate::wire::envelope::ServerFrame;
@@ -29,6 +30,10 @@ use crate::wire::{Format, websocket};
 
 /// How much is read at once, in bytes. The memory is the shard's and only lent while there is something in it.
 const INPUT: usize = 16 << 10;
+/// After how many messages the shard's other connections have their turn, and how many bytes count as one more. With a
+/// thousand clients that send as fast as they can, nobody waits longer than for a few messages of each.
+const TURN: usize = 32;
+const TURN_BYTES: usize = 512;
 /// How long a client has to answer a close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// How long PHP has to answer what a client sent before it broke the protocol, and how often that is looked at.
@@ -52,7 +57,9 @@ pub enum Kind {
     /// The native protocol.
     Native,
     /// Payloads of this channel.
-    Raw(Channel),
+    Raw(Entry),
+    /// The Pusher protocol.
+    Pusher(Rc<Client>),
 }
 
 /// Serves the connection to its end.
@@ -65,6 +72,7 @@ pub async fn run(shared: Rc<Shared>, websocket: WebSocket, socket: Rc<Socket>, r
     let format = match &kind {
         Kind::Native => Format::Native(packing),
         Kind::Raw(_) => Format::Raw(packing),
+        Kind::Pusher(_) => Format::Pusher(packing),
     };
     let session = Session::new(admitted, &shared.hub, format, Some(socket.clone()));
     let limit = shared.node.config().max_message_size;
@@ -78,12 +86,14 @@ pub async fn run(shared: Rc<Shared>, websocket: WebSocket, socket: Rc<Socket>, r
         pace: Pace::default(),
         rate: shared.node.config().rate(),
         paused: None,
+        turn: 0,
     };
     connection.greet(&kind);
     connection.serve(&kind).await;
     let (socket, ended) = (connection.socket.clone(), connection.ended);
     // The client is gone for everybody else; only its socket is seen off.
     drop(connection);
+    drop(kind);
     if ended {
         socket.abort();
     } else {
@@ -104,6 +114,8 @@ struct Connection {
     rate: Rate,
     /// Until when nothing more is read: it has outrun its pace.
     paused: Option<Pin<Box<Sleep>>>,
+    /// What it has had of its turn.
+    turn: usize,
 }
 
 enum Next {
@@ -130,13 +142,14 @@ impl Connection {
                     expires: self.session.expires(),
                 });
             }
-            Kind::Raw(channel) => {
-                // Allowed before the handshake was answered, and within every limit: the first subscription.
-                let attached = self
-                    .session
-                    .attach(std::slice::from_ref(channel), None, None);
-                debug_assert!(attached.is_ok());
+            Kind::Raw(entry) => {
+                // Allowed before the handshake was answered, and the first subscription. But others may have come meanwhile.
+                let entries = std::slice::from_ref(entry);
+                if let Err(denied) = self.session.attach(entries, None, None) {
+                    self.end_raw(denied);
+                }
             }
+            Kind::Pusher(client) => client.greet(&self.session),
         }
         self.session.opened();
         self.session.hub().borrow_mut().flush_dirty();
@@ -144,9 +157,15 @@ impl Connection {
 
     async fn serve(&mut self, kind: &Kind) {
         loop {
+            if self.turn >= TURN {
+                self.turn = 0;
+                self.session.hub().borrow_mut().flush_dirty();
+                tokio::task::yield_now().await;
+            }
             let next = std::future::poll_fn(|cx| self.poll_next(cx)).await;
-            if matches!(next, Next::Event(_)) {
+            if let Next::Event(event) = &next {
                 let unpacked = self.reader.take_unpacked();
+                self.turn += 1 + (event.length() + unpacked) / TURN_BYTES;
                 self.spend(1, unpacked);
             }
             match next {
@@ -154,17 +173,26 @@ impl Connection {
                     self.session.heard();
                     match kind {
                         Kind::Native => self.command(text.as_str()).await,
-                        Kind::Raw(channel) => self.raw(channel, Incoming::Text(text.into())).await,
+                        Kind::Raw(entry) => {
+                            self.raw(&entry.channel, Incoming::Text(text.into())).await;
+                        }
+                        Kind::Pusher(client) => {
+                            // Boxed, so that the task of an idle connection need not have room for it.
+                            let done = Box::pin(client.text(&self.session, text.as_str()));
+                            alongside(&self.session, done).await;
+                        }
                     }
                 }
                 Next::Event(Event::Binary(bytes)) => {
                     self.session.heard();
                     match kind {
-                        Kind::Native => {
+                        Kind::Native | Kind::Pusher(_) => {
                             let message = "frames of this protocol are text";
                             self.error("bad_frame", message, None, None);
                         }
-                        Kind::Raw(channel) => self.raw(channel, Incoming::Binary(bytes)).await,
+                        Kind::Raw(entry) => {
+                            self.raw(&entry.channel, Incoming::Binary(bytes)).await;
+                        }
                     }
                 }
                 Next::Event(Event::Ping(payload)) => {
@@ -233,6 +261,7 @@ impl Connection {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Next::Ended),
                 Poll::Pending => {
+                    self.turn = 0;
                     hub.borrow_mut().flush_dirty();
                     return Poll::Pending;
                 }
@@ -323,12 +352,11 @@ impl Connection {
                 self.subscribe(channel, since, reference).await;
             }
             Command::Unsubscribe { channel } => {
-                let slot = self.session.slot();
-                let was = self
-                    .session
-                    .hub()
-                    .borrow_mut()
-                    .unsubscribe(slot, channel.as_str());
+                let was = {
+                    let mut hub = self.session.hub().borrow_mut();
+                    let (node, slot) = (self.session.node(), self.session.slot());
+                    session::unsubscribe(node, &mut hub, slot, &channel)
+                };
                 let name = channel.as_str();
                 if was {
                     let reference = reference.as_deref();
@@ -337,6 +365,13 @@ impl Connection {
                         reference,
                     });
                 } else {
+                    self.error("not_subscribed", "not subscribed", reference, Some(name));
+                }
+            }
+            Command::Presence { channel } => {
+                let told = self.session.tell_members(&channel, reference.as_deref());
+                if !told {
+                    let name = channel.as_str();
                     self.error("not_subscribed", "not subscribed", reference, Some(name));
                 }
             }
@@ -357,9 +392,9 @@ impl Connection {
         let asked = session::authorize(session.node(), session.info(), &channel);
         // Boxed, so that the task of an idle connection need not have room for it.
         let verdict = alongside(session, Box::pin(asked)).await;
-        let done = verdict.and_then(|()| {
+        let done = verdict.and_then(|entry| {
             session.attach(
-                std::slice::from_ref(&channel),
+                std::slice::from_ref(&entry),
                 since.as_deref(),
                 reference.as_deref(),
             )
@@ -401,11 +436,24 @@ impl Connection {
 
     async fn raw(&self, channel: &Channel, data: Incoming) {
         let sent = Box::pin(self.publish(channel.clone(), EventName::Message, data, None));
-        let Err(denied) = sent.await else { return };
+        if let Err(denied) = sent.await {
+            self.end_raw(denied);
+        }
+    }
+
+    /// `/raw` has no other way to say it.
+    fn end_raw(&self, denied: Denied) {
         let code = match denied {
-            Denied::Busy | Denied::TimedOut | Denied::HandlerFailed => 1013,
+            Denied::Busy
+            | Denied::TimedOut
+            | Denied::HandlerFailed
+            | Denied::TooManyMembers
+            | Denied::NotStored => 1013,
             Denied::Gone => 1001,
-            Denied::NoHandler | Denied::Forbidden | Denied::TooManySubscriptions => 1008,
+            Denied::NoHandler
+            | Denied::Forbidden
+            | Denied::TooManySubscriptions
+            | Denied::InfoTooLarge => 1008,
             Denied::TooLarge => 1009,
         };
         let slot = self.session.slot();

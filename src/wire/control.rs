@@ -13,7 +13,7 @@ use crate::ids::{Channel, ConnectionId, InvalidId};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish, Transport};
 
 /// The version of these frames. Both sides must have the same.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The largest hello or greeting, in bytes: what is read from a peer before it is known to be one of ours.
 pub const HELLO_MAX: usize = 4096;
@@ -125,6 +125,7 @@ pub enum Request<'a> {
         channel: String,
         limit: usize,
         since: Option<String>,
+        before: Option<String>,
     },
     Stats,
     Disconnect {
@@ -143,6 +144,9 @@ pub enum Request<'a> {
         who: u128,
         key: u64,
     },
+    Members {
+        channel: String,
+    },
 }
 
 /// What the hub answers.
@@ -160,10 +164,22 @@ pub enum Response {
         entries: Vec<WireEntry>,
         recovered: bool,
         oldest: Option<String>,
+        more: bool,
     },
     Stats(WireStats),
     Failed(WireFailure),
     Count(usize),
+    Members(Vec<WireMember>),
+}
+
+/// A member of a presence channel.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields of MemberSummary")]
+pub struct WireMember {
+    pub user: String,
+    /// As JSON.
+    pub info: Option<String>,
+    pub connections: usize,
 }
 
 /// Why a request was not done.
@@ -262,7 +278,7 @@ pub struct WireStats {
     pub address: String,
     pub connections: usize,
     pub connections_total: u64,
-    pub by_transport: [usize; 6],
+    pub by_transport: [usize; 7],
     pub channels: usize,
     pub subscriptions: usize,
     pub published: u64,
@@ -338,6 +354,7 @@ impl TryFrom<WirePublish<'_>> for Publish {
             except: wire.except.map(ConnectionId::from_bits),
             id: wire.id.map(Into::into),
             store: wire.store,
+            terms: None,
         })
     }
 }
@@ -352,10 +369,16 @@ pub fn frame(value: &impl Serialize) -> Vec<u8> {
 /// Puts `value` into a frame in place of what `bytes` holds, whose room is used again.
 pub fn frame_into(bytes: &mut Vec<u8>, value: &impl Serialize) {
     bytes.clear();
+    add_frame(bytes, value);
+}
+
+/// Puts `value` into a frame behind what `bytes` holds.
+pub fn add_frame(bytes: &mut Vec<u8>, value: &impl Serialize) {
+    let start = bytes.len();
     bytes.extend_from_slice(&[0; 4]);
-    let written = postcard::to_extend(value, std::mem::take(bytes))
+    *bytes = postcard::to_extend(value, std::mem::take(bytes))
         .expect("the control frames hold nothing that postcard cannot write");
-    *bytes = with_length(written);
+    set_length(&mut bytes[start..]);
 }
 
 /// The first frame's content, and the bytes after it. `None` when it is not whole yet.
@@ -374,7 +397,8 @@ pub fn announced(bytes: &[u8]) -> Option<usize> {
 pub fn json_frame(value: &impl Serialize) -> Vec<u8> {
     let mut bytes = vec![0u8; 4];
     serde_json::to_writer(&mut bytes, value).expect("a Vec takes what is written to it");
-    with_length(bytes)
+    set_length(&mut bytes);
+    bytes
 }
 
 /// Reads a frame's content.
@@ -385,10 +409,9 @@ pub fn read<'a, T: Deserialize<'a>>(content: &'a [u8]) -> Result<T, postcard::Er
     }
 }
 
-fn with_length(mut bytes: Vec<u8>) -> Vec<u8> {
-    let length = u32::try_from(bytes.len() - 4).expect("messages are limited to 1 GiB");
-    bytes[..4].copy_from_slice(&length.to_le_bytes());
-    bytes
+fn set_length(frame: &mut [u8]) {
+    let length = u32::try_from(frame.len() - 4).expect("messages are limited to 1 GiB");
+    frame[..4].copy_from_slice(&length.to_le_bytes());
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{Outgoing, base64_json};
-use crate::message::Payload;
+use crate::message::{EventName, Payload};
 
 /// A frame about the connection itself.
 #[derive(Debug, Serialize)]
@@ -36,6 +36,18 @@ pub enum ServerFrame<'a> {
         recovered: Option<bool>,
         #[serde(skip_serializing_if = "Option::is_none")]
         oldest: Option<&'a str>,
+        /// Whether the next message is the newest of a cache channel, published before this.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        cached: bool,
+        /// Of a presence channel: who is there.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        members: Option<&'a [Attendee<'a>]>,
+    },
+    Presence {
+        channel: &'a str,
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a RawValue>,
+        members: &'a [Attendee<'a>],
     },
     Unsubscribed {
         channel: &'a str,
@@ -61,21 +73,40 @@ pub enum ServerFrame<'a> {
     },
 }
 
-/// The JSON of a server frame.
-pub fn server_frame(frame: &ServerFrame<'_>) -> Vec<u8> {
-    serde_json::to_vec(frame).expect("strings, numbers and ready-made JSON always serialize")
+/// Somebody who is present, as others see it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Attendee<'a> {
+    /// Who.
+    pub user: &'a str,
+    /// What the others may know of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub info: Option<&'a RawValue>,
 }
 
-/// The JSON of a `message`.
+/// The JSON of a server frame, on one line: what a token says of its user may be pretty-printed.
+pub fn server_frame(frame: &ServerFrame<'_>) -> Vec<u8> {
+    let json = serde_json::to_vec(frame);
+    let mut line = json.expect("strings, numbers and ready-made JSON always serialize");
+    straighten(&mut line);
+    line
+}
+
+/// The JSON of a `message`; or of a `join` or `leave`, whose payload is an [`Attendee`].
 pub fn message(message: &Outgoing<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(message.payload.len() + 128);
-    out.extend_from_slice(b"{\"type\":\"message\"");
+    out.extend_from_slice(match message.event {
+        EventName::Join => b"{\"type\":\"join\"",
+        EventName::Leave => b"{\"type\":\"leave\"",
+        _ => b"{\"type\":\"message\"",
+    });
     if let Some(channel) = message.channel {
         out.extend_from_slice(b",\"channel\":");
         string(channel, &mut out);
     }
-    out.extend_from_slice(b",\"event\":");
-    string(message.event.as_str(), &mut out);
+    if !message.event.is_presence() {
+        out.extend_from_slice(b",\"event\":");
+        string(message.event.as_str(), &mut out);
+    }
     if let Some(id) = message.id {
         out.extend_from_slice(b",\"id\":");
         string(id, &mut out);
@@ -84,19 +115,24 @@ pub fn message(message: &Outgoing<'_>) -> Vec<u8> {
         out.extend_from_slice(b",\"cursor\":");
         string(cursor, &mut out);
     }
-    data(message.payload, &mut out);
-    out.push(b'}');
+    match message.payload {
+        // Its fields are the frame's own.
+        Payload::Json(attendee) if message.event.is_presence() => {
+            out.push(b',');
+            out.extend_from_slice(attendee.strip_prefix(b"{").unwrap_or(b"}"));
+        }
+        payload => {
+            data(payload, &mut out);
+            out.push(b'}');
+        }
+    }
     out
 }
 
 /// The JSON of a `message` on one line: pretty-printed data has line ends, though never inside a string.
 pub fn message_line(outgoing: &Outgoing<'_>) -> Vec<u8> {
     let mut line = message(outgoing);
-    for byte in &mut line {
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
-        }
-    }
+    straighten(&mut line);
     line
 }
 
@@ -129,6 +165,15 @@ fn data(payload: &Payload, out: &mut Vec<u8>) {
     }
 }
 
+/// Puts JSON on one line.
+fn straighten(json: &mut [u8]) {
+    for byte in json {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+}
+
 fn string(text: &str, out: &mut Vec<u8>) {
     serde_json::to_writer(out, text).expect("a Vec takes what is written to it");
 }
@@ -138,13 +183,13 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::message::EventName;
 
     #[test]
     fn messages() {
         let payload = Payload::Json(Bytes::from_static(b"{\"a\":1}"));
         let event = EventName::new("it's \"x\"");
         let full = Outgoing {
+            retry: None,
             channel: Some("c"),
             id: Some("00000001-2"),
             cursor: None,
@@ -167,6 +212,7 @@ mod tests {
         );
         let binary = Payload::Binary(Bytes::from_static(&[0, 255]));
         let direct = Outgoing {
+            retry: None,
             channel: None,
             id: None,
             cursor: None,
@@ -176,6 +222,16 @@ mod tests {
         assert_eq!(
             String::from_utf8(message(&direct)).unwrap(),
             r#"{"type":"message","event":"message","encoding":"base64","data":"AP8="}"#
+        );
+        let attendee = Payload::Json(Bytes::from_static(b"{\"user\":\"ada\",\"info\":[1]}"));
+        let join = Outgoing {
+            event: &EventName::Join,
+            payload: &attendee,
+            ..full
+        };
+        assert_eq!(
+            String::from_utf8(message(&join)).unwrap(),
+            r#"{"type":"join","channel":"c","id":"00000001-2","user":"ada","info":[1]}"#
         );
     }
 
@@ -190,6 +246,19 @@ mod tests {
         assert_eq!(
             json,
             br#"{"type":"error","code":"bad_json","message":"no"}"#
+        );
+        let info = RawValue::from_string("{\r\n\"a\": 1\n}".to_owned()).unwrap();
+        let json = server_frame(&ServerFrame::Presence {
+            channel: "presence-a",
+            reference: None,
+            members: &[Attendee {
+                user: "ada",
+                info: Some(&info),
+            }],
+        });
+        assert_eq!(
+            String::from_utf8(json).unwrap(),
+            r#"{"type":"presence","channel":"presence-a","members":[{"user":"ada","info":{  "a": 1 }}]}"#
         );
     }
 }

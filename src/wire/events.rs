@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::control::{WireConnection, WirePayload};
+use crate::message::ConnectionInfo;
 
 /// The FastCGI parameter that holds the server's secret, in hexadecimal. A request from the web cannot have it: what
 /// a browser sends becomes a parameter that begins with `HTTP_`.
@@ -31,6 +32,64 @@ pub struct WireParty {
     pub connection: WireConnection,
     /// Its `$connection->state` before the first of these events, as JSON; empty for null.
     pub state: Bytes,
+}
+
+/// A [`Batch`] as its writer has it: the same bytes, without a copy of what connections hold.
+#[derive(Debug, Serialize)]
+pub struct BatchOf<'a> {
+    /// [`Batch::parties`]
+    pub parties: Vec<PartyOf<'a>>,
+    /// [`Batch::events`]
+    pub events: &'a [WireEvent],
+}
+
+/// A [`WireParty`] as its writer has it.
+#[derive(Debug, Serialize)]
+pub struct PartyOf<'a> {
+    connection: ConnectionOf<'a>,
+    state: Box<str>,
+}
+
+/// A [`WireConnection`] as its writer has it.
+#[derive(Debug, Serialize)]
+struct ConnectionOf<'a> {
+    id: u128,
+    transport: u8,
+    ip: &'a str,
+    head: &'a str,
+    user: Option<&'a str>,
+}
+
+impl<'a> PartyOf<'a> {
+    /// Of `connection`, with the state that it has now.
+    pub fn new(connection: &'a ConnectionInfo) -> Self {
+        Self {
+            connection: ConnectionOf {
+                id: connection.id.to_bits(),
+                transport: connection.transport.index() as u8,
+                ip: &connection.ip,
+                head: connection.head(),
+                user: connection.user(),
+            },
+            state: connection.state().unwrap_or_default(),
+        }
+    }
+}
+
+impl From<PartyOf<'_>> for WireParty {
+    fn from(of: PartyOf<'_>) -> Self {
+        let PartyOf { connection, state } = of;
+        Self {
+            connection: WireConnection {
+                id: connection.id,
+                transport: connection.transport,
+                ip: connection.ip.to_owned(),
+                head: connection.head.to_owned(),
+                user: connection.user.map(ToOwned::to_owned),
+            },
+            state: state.into_boxed_bytes().into_vec().into(),
+        }
+    }
 }
 
 /// One event.
@@ -110,6 +169,13 @@ pub enum WireResult {
     Done,
     /// A handler threw, or the script ended within it: trying again would not help.
     Failed,
+    /// Of a subscription to a presence channel: it is admitted, and this is who it is.
+    AdmittedAs {
+        /// The user.
+        user: String,
+        /// What others may know of it, as JSON.
+        info: Option<String>,
+    },
 }
 
 /// The FastCGI parameter that holds the request's mark, in hexadecimal: see [`marked`].
@@ -123,7 +189,51 @@ pub const OUTCOMES_OVERHEAD: usize = 1 << 20;
 
 /// Outcomes as they stand in a request's output: the mark, a length (4 bytes, little-endian), the outcomes.
 pub fn marked(mark: &Mark, outcomes: &Outcomes) -> Vec<u8> {
-    let mut bytes = mark.to_vec();
-    bytes.extend_from_slice(&super::control::frame(outcomes));
+    // Mostly they are one small answer.
+    let mut bytes = Vec::with_capacity(256);
+    bytes.extend_from_slice(mark);
+    super::control::add_frame(&mut bytes, outcomes);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ConnectionId;
+    use crate::message::Transport;
+
+    #[test]
+    fn a_batch_is_read_as_it_was_written() {
+        let headers: [(&str, &[u8]); 1] = [("host", b"a.example")];
+        let id = ConnectionId::new(7, 9);
+        let headers = headers.into_iter();
+        let info = ConnectionInfo::new(id, 0, Transport::Sse, "192.0.2.1", "/sse?a=1", headers)
+            .with_user(Some("me".into()));
+        info.set_state(Some("[1]".into()));
+        let event = WireEvent {
+            number: 1 << 40,
+            party: 0,
+            what: WireWhat::Open,
+        };
+        let written = BatchOf {
+            parties: vec![PartyOf::new(&info)],
+            events: &[event],
+        };
+        let bytes = postcard::to_stdvec(&written).unwrap();
+        let read: Batch = super::super::control::read(&bytes).unwrap();
+        let party = &read.parties[0];
+        assert_eq!(party.state, "[1]");
+        assert_eq!(party.connection.id, id.to_bits());
+        assert_eq!(party.connection.transport, Transport::Sse.index() as u8);
+        assert_eq!(party.connection.ip, "192.0.2.1");
+        assert_eq!(party.connection.head, info.head());
+        assert_eq!(party.connection.user.as_deref(), Some("me"));
+        assert_eq!(read.events[0].number, 1 << 40);
+        // Both ways to make one give the same bytes.
+        let owned = Batch {
+            parties: vec![PartyOf::new(&info).into()],
+            events: read.events,
+        };
+        assert_eq!(postcard::to_stdvec(&owned).unwrap(), bytes);
+    }
 }

@@ -35,8 +35,63 @@ impl Request {
 
     /// Adds a parameter whose name and value are in parts.
     pub fn param_of(&mut self, name: &[&str], value: &[&str]) {
-        for part in [name, value] {
-            let length: usize = part.iter().map(|part| part.len()).sum();
+        let length = |parts: &[&str]| parts.iter().map(|part| part.len()).sum();
+        self.lengths(length(name), length(value));
+        for part in name.iter().chain(value) {
+            self.params.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    /// Adds a header of the client's request as CGI names it: `x-app` becomes `HTTP_X_APP`. Values of the same name come
+    /// joined by `separator`.
+    pub fn header<'a>(
+        &mut self,
+        name: &str,
+        values: impl Iterator<Item = &'a str> + Clone,
+        separator: &str,
+    ) {
+        const PREFIX: &[u8] = b"HTTP_";
+        let (count, length) = values.clone().fold((0, 0), |(count, length), value| {
+            (count + 1, length + value.len())
+        });
+        let separators = separator.len() * usize::saturating_sub(count, 1);
+        self.lengths(PREFIX.len() + name.len(), length + separators);
+        self.params.extend_from_slice(PREFIX);
+        self.params.extend(name.bytes().map(|byte| match byte {
+            b'-' => b'_',
+            other => other.to_ascii_uppercase(),
+        }));
+        for (index, value) in values.enumerate() {
+            if index > 0 {
+                self.params.extend_from_slice(separator.as_bytes());
+            }
+            self.params.extend_from_slice(value.as_bytes());
+        }
+    }
+
+    /// Becomes a copy of `other`, in the memory that it has.
+    pub fn become_like(&mut self, other: &Self) {
+        self.params.clone_from(&other.params);
+    }
+
+    /// The whole request, which asks the pool to keep the connection.
+    pub fn bytes(&self, body: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.write(body, &mut bytes);
+        bytes
+    }
+
+    /// As [`Request::bytes`], behind what is in `bytes`.
+    pub fn write(&self, body: &[u8], bytes: &mut Vec<u8>) {
+        bytes.reserve(self.params.len() + body.len() + 128);
+        // The role of a responder, and FCGI_KEEP_CONN.
+        record(BEGIN_REQUEST, &[0, 1, 1, 0, 0, 0, 0, 0], bytes);
+        stream(PARAMS, &self.params, bytes);
+        stream(STDIN, body, bytes);
+    }
+
+    fn lengths(&mut self, name: usize, value: usize) {
+        for length in [name, value] {
             match u8::try_from(length) {
                 Ok(short) if short < 0x80 => self.params.push(short),
                 _ => self
@@ -44,19 +99,6 @@ impl Request {
                     .extend_from_slice(&(length as u32 | 1 << 31).to_be_bytes()),
             }
         }
-        for part in name.iter().chain(value) {
-            self.params.extend_from_slice(part.as_bytes());
-        }
-    }
-
-    /// The whole request, which asks the pool to keep the connection.
-    pub fn bytes(&self, body: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.params.len() + body.len() + 128);
-        // The role of a responder, and FCGI_KEEP_CONN.
-        record(BEGIN_REQUEST, &[0, 1, 1, 0, 0, 0, 0, 0], &mut bytes);
-        stream(PARAMS, &self.params, &mut bytes);
-        stream(STDIN, body, &mut bytes);
-        bytes
     }
 }
 

@@ -34,7 +34,7 @@ pub enum Event {
 
 impl Event {
     /// The bytes of a message.
-    fn length(&self) -> usize {
+    pub fn length(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
             Self::Binary(bytes) => bytes.len(),

@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::control::{self, WirePayload};
 use crate::auth::Lists;
+use crate::message::Terms;
 
 /// The version of [`Part`].
-pub const HANDOVER: u32 = 1;
+pub const HANDOVER: u32 = 2;
 
 /// How many descriptors come with an [`Estate`]: the control socket, its lock, and the clients' socket, in this order.
 pub const DESCRIPTORS: usize = 3;
@@ -37,6 +38,18 @@ pub struct Estate {
     /// Which events its attached PHP processes handle, as in [`super::events::Outcomes::interest`].
     #[serde(default)]
     pub attached: u8,
+    /// The PHP masters that it lives for.
+    #[serde(default)]
+    pub masters: Vec<Master>,
+}
+
+/// A PHP master: number and start name one process for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Master {
+    /// Its process number.
+    pub pid: u32,
+    /// When it was started, in the kernel's clock ticks.
+    pub started: u64,
 }
 
 /// How far the hand-over is.
@@ -85,6 +98,42 @@ pub enum Part {
     },
     /// Tokens and users that were taken back.
     Revoked(Lists),
+    /// What is only kept as the newest of a cache channel: of the past, too.
+    Cached(Vec<WireNote>),
+    /// Who is present at the old hub, and is to be awaited for so long.
+    Present(Duration, Vec<WireAttendee>),
+    /// Who came or went at the old hub since then.
+    Changes(Vec<WireChange>),
+}
+
+/// Somebody on a presence channel.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields of presence::Attendee")]
+pub struct WireAttendee {
+    pub channel: String,
+    pub user: String,
+    /// As JSON.
+    pub info: Option<String>,
+}
+
+impl WireAttendee {
+    /// About how many bytes it takes in a frame.
+    pub fn size(&self) -> usize {
+        let info = self.info.as_ref().map_or(0, String::len);
+        16 + self.channel.len() + self.user.len() + info
+    }
+}
+
+/// See [`crate::presence::Change`].
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the variants of presence::Change")]
+pub enum WireChange {
+    /// With the connection by which.
+    Joined(WireAttendee, u128),
+    Left {
+        channel: String,
+        user: String,
+    },
 }
 
 /// A message of the history.
@@ -101,6 +150,37 @@ pub struct WireNote {
     pub age: Duration,
     /// Whether it is kept. If not, it is only passed on, or only its publisher's id is remembered.
     pub store: bool,
+    pub terms: Option<WireTerms>,
+}
+
+/// What a publisher said beside a message's content.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields of Terms")]
+pub struct WireTerms {
+    pub private: bool,
+    pub retry: Option<u64>,
+    pub topics: Vec<String>,
+    pub first: u64,
+}
+
+impl WireTerms {
+    /// How many bytes it takes, roughly, but not less.
+    pub fn size(&self) -> usize {
+        let topics = self.topics.iter();
+        32 + topics.map(|topic| 4 + topic.len()).sum::<usize>()
+    }
+}
+
+impl From<&Terms> for WireTerms {
+    fn from(terms: &Terms) -> Self {
+        let topics = terms.topics.iter();
+        Self {
+            private: terms.private,
+            retry: terms.retry,
+            topics: topics.map(|topic| topic.as_str().to_owned()).collect(),
+            first: terms.first,
+        }
+    }
 }
 
 impl WireNote {
@@ -108,7 +188,8 @@ impl WireNote {
     pub fn size(&self) -> usize {
         let (WirePayload::Json(content) | WirePayload::Binary(content)) = &self.payload;
         let id = self.id.as_ref().map_or(0, String::len);
-        64 + self.channel.len() + self.event.len() + id + content.len()
+        let terms = self.terms.as_ref().map_or(0, WireTerms::size);
+        64 + terms + self.channel.len() + self.event.len() + id + content.len()
     }
 }
 

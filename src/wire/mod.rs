@@ -10,8 +10,10 @@ pub mod events;
 pub mod fastcgi;
 pub mod frames;
 pub mod handover;
+pub mod mercure;
 pub mod native;
 pub mod output;
+pub mod pusher;
 pub mod sse;
 pub mod websocket;
 
@@ -29,10 +31,12 @@ pub enum Format {
     Native(Packing),
     /// A WebSocket frame that is the payload (`/raw`).
     Raw(Packing),
-    /// Server-Sent Events; with `meta` the data is the native envelope.
+    /// A WebSocket text frame with an event of the Pusher protocol (`/app/{key}`).
+    Pusher(Packing),
+    /// Server-Sent Events.
     Sse {
-        /// Whether `meta=1` was asked for.
-        meta: bool,
+        /// What an event's data is.
+        flavour: Flavour,
         /// How the HTTP body is framed.
         body: Body,
     },
@@ -43,6 +47,17 @@ pub enum Format {
     },
     /// The bare native envelope, for `/poll` to put into an array.
     Object,
+}
+
+/// What the data of a Server-Sent Event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// The message's (`/sse`).
+    Data,
+    /// The native envelope (`/sse?meta=1`).
+    Meta,
+    /// An update's (`/.well-known/mercure`).
+    Mercure,
 }
 
 /// How an endless HTTP/1 body is framed (RFC 9112, section 6).
@@ -56,25 +71,33 @@ pub enum Body {
 
 impl Format {
     /// How many different formats there are.
-    pub const COUNT: usize = 7 + 2 * Packing::COUNT;
+    pub const COUNT: usize = 9 + 3 * Packing::COUNT;
 
     /// A number below [`Format::COUNT`] of its own.
     pub fn index(self) -> usize {
         match self {
             Self::Object => 0,
-            Self::Sse { meta, body } => 1 + usize::from(meta) * 2 + body.index(),
-            Self::Stream { body } => 5 + body.index(),
-            Self::Native(packing) => 7 + packing.index(),
-            Self::Raw(packing) => 7 + Packing::COUNT + packing.index(),
+            Self::Sse { flavour, body } => 1 + flavour as usize * 2 + body.index(),
+            Self::Stream { body } => 7 + body.index(),
+            Self::Native(packing) => 9 + packing.index(),
+            Self::Raw(packing) => 9 + Packing::COUNT + packing.index(),
+            Self::Pusher(packing) => 9 + 2 * Packing::COUNT + packing.index(),
         }
     }
 
     /// How messages are compressed in it.
     pub fn packing(self) -> Packing {
         match self {
-            Self::Native(packing) | Self::Raw(packing) => packing,
+            Self::Native(packing) | Self::Raw(packing) | Self::Pusher(packing) => packing,
             Self::Sse { .. } | Self::Stream { .. } | Self::Object => Packing::Plain,
         }
+    }
+}
+
+impl Format {
+    /// Whether it is spoken over a WebSocket, whose client answers a heartbeat.
+    pub fn is_websocket(self) -> bool {
+        matches!(self, Self::Native(_) | Self::Raw(_) | Self::Pusher(_))
     }
 }
 
@@ -122,11 +145,19 @@ pub struct Outgoing<'a> {
     pub event: &'a EventName,
     /// The content.
     pub payload: &'a Payload,
+    /// How long EventSource is to wait before it reconnects, in milliseconds, where the publisher said that.
+    pub retry: Option<u64>,
 }
 
 /// Encodes a publication for subscribers with `format`.
 pub fn encode_publication(publication: &Publication, format: Format, packer: &mut Packer) -> Bytes {
-    let id = publication.public_id();
+    let id = match format {
+        Format::Sse {
+            flavour: Flavour::Mercure,
+            ..
+        } => mercure::update_id(publication),
+        _ => publication.public_id(),
+    };
     let cursor = publication.id.as_ref().map(|_| publication.position.text());
     encode(
         &Outgoing {
@@ -135,6 +166,7 @@ pub fn encode_publication(publication: &Publication, format: Format, packer: &mu
             cursor: cursor.as_deref(),
             event: &publication.event,
             payload: &publication.payload,
+            retry: publication.terms.as_ref().and_then(|terms| terms.retry),
         },
         format,
         packer,
@@ -147,8 +179,13 @@ pub fn encode(message: &Outgoing<'_>, format: Format, packer: &mut Packer) -> By
     match format {
         Format::Native(packing) => websocket::text(&envelope::message(message), packing, packer),
         Format::Raw(packing) => websocket::raw(message.payload, packing, packer),
+        Format::Pusher(packing) => websocket::text(&pusher::message(message), packing, packer),
         Format::Object => envelope::message(message).into(),
-        Format::Sse { meta, body } => body.frame(sse::message(message, meta)),
+        Format::Sse { flavour, body } => body.frame(match flavour {
+            Flavour::Data => sse::message(message, false),
+            Flavour::Meta => sse::message(message, true),
+            Flavour::Mercure => mercure::event(message),
+        }),
         Format::Stream { body } => {
             let mut line = envelope::message_line(message);
             line.push(b'\n');
@@ -163,7 +200,12 @@ pub fn encode_server_frame(frame: &envelope::ServerFrame<'_>, format: Format) ->
     match format {
         Format::Native(_) => Some(websocket::plain_text(&json())),
         Format::Raw(_) | Format::Object => None,
-        Format::Sse { meta, body } => sse::server_frame(frame, meta).map(|text| body.frame(text)),
+        Format::Pusher(_) => pusher::server_frame(frame).map(|json| websocket::plain_text(&json)),
+        Format::Sse { flavour, body } => match flavour {
+            Flavour::Data => sse::server_frame(frame, false).map(|text| body.frame(text)),
+            Flavour::Meta => sse::server_frame(frame, true).map(|text| body.frame(text)),
+            Flavour::Mercure => None,
+        },
         Format::Stream { body } => {
             let mut line = json();
             line.push(b'\n');
@@ -176,8 +218,19 @@ pub fn encode_server_frame(frame: &envelope::ServerFrame<'_>, format: Format) ->
 pub fn heartbeat(format: Format) -> Bytes {
     match format {
         Format::Native(_) | Format::Raw(_) => Bytes::from_static(websocket::PING),
+        Format::Pusher(_) => websocket::plain_text(&pusher::ping()),
         Format::Sse { body, .. } => body.frame(b":\n\n".to_vec()),
         Format::Stream { body } => body.frame(b"\n".to_vec()),
+        Format::Object => Bytes::new(),
+    }
+}
+
+/// The last that a connection with `format` gets.
+pub fn farewell(format: Format, code: u16, reason: &str) -> Bytes {
+    match format {
+        Format::Native(_) | Format::Raw(_) => websocket::close(code, reason),
+        Format::Pusher(_) => pusher::farewell(code, reason),
+        Format::Sse { body, .. } | Format::Stream { body } => Bytes::from_static(body.end()),
         Format::Object => Bytes::new(),
     }
 }

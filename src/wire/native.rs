@@ -29,6 +29,11 @@ pub enum Command {
         /// Which channel.
         channel: Channel,
     },
+    /// To know who is on a channel.
+    Presence {
+        /// Which channel.
+        channel: Channel,
+    },
     /// To hand a message to PHP.
     Publish(ClientPublish),
     /// To go on with a fresh token.
@@ -43,6 +48,7 @@ impl std::fmt::Debug for Command {
         match self {
             Self::Subscribe { channel, since } => write!(f, "Subscribe {channel} {since:?}"),
             Self::Unsubscribe { channel } => write!(f, "Unsubscribe {channel}"),
+            Self::Presence { channel } => write!(f, "Presence {channel}"),
             Self::Publish(publish) => write!(f, "Publish {}", publish.channel),
             Self::Token(_) => f.write_str("Token"),
             Self::Ping => f.write_str("Ping"),
@@ -103,6 +109,9 @@ pub fn parse(text: &str) -> Result<(Command, Reference), Mistake> {
             since: frame.since.clone().filter(|since| !since.is_empty()),
         }),
         Some("unsubscribe") => Ok(Command::Unsubscribe {
+            channel: channel(&frame)?,
+        }),
+        Some("presence") => Ok(Command::Presence {
             channel: channel(&frame)?,
         }),
         Some("publish") => Ok(Command::Publish(publish(&frame)?)),
@@ -222,7 +231,7 @@ fn mistake(code: &'static str, message: String) -> Mistake {
 
 /// Whether arrays and objects nest deeper than 128. A [`RawValue`] is skipped without building it, yet PHP's
 /// decoder has to build it, and serde_json's own limit does not hold for what is skipped.
-fn too_deep(json: &[u8]) -> bool {
+pub(super) fn too_deep(json: &[u8]) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
     for &byte in json {
         match byte {
@@ -245,7 +254,7 @@ fn too_deep(json: &[u8]) -> bool {
 
 /// Whether well-formed JSON has a `\ud83d` without its other half. PHP's decoder refuses that, and serde_json does not
 /// look into what it skips.
-fn has_half_a_pair(mut json: &[u8]) -> bool {
+pub(super) fn has_half_a_pair(mut json: &[u8]) -> bool {
     while let Some(at) = json.iter().position(|&byte| byte == b'\\') {
         let escape = &json[at..];
         let length = match escaped_unit(escape) {

@@ -51,7 +51,9 @@ pub fn server_frame(frame: &ServerFrame<'_>, meta: bool) -> Option<Vec<u8>> {
         ServerFrame::Subscribed { .. } => b"realtime.subscribed",
         ServerFrame::Unsubscribed { .. } => b"realtime.unsubscribed",
         ServerFrame::Error { .. } => b"realtime.error",
-        ServerFrame::Token { .. } | ServerFrame::Pong { .. } => return None,
+        ServerFrame::Presence { .. } | ServerFrame::Token { .. } | ServerFrame::Pong { .. } => {
+            return None;
+        }
     };
     let mut out = Vec::new();
     if meta {
@@ -72,14 +74,14 @@ pub fn server_frame(frame: &ServerFrame<'_>, meta: bool) -> Option<Vec<u8>> {
     Some(out)
 }
 
-fn line(field: &[u8], value: &[u8], out: &mut Vec<u8>) {
+pub(super) fn line(field: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(field);
     out.extend_from_slice(value);
     out.push(b'\n');
 }
 
 /// A field for each line of `value`: pretty-printed JSON has line ends outside its strings.
-fn lines(field: &[u8], value: &[u8], out: &mut Vec<u8>) {
+pub(super) fn lines(field: &[u8], value: &[u8], out: &mut Vec<u8>) {
     for part in value.split(|&b| b == b'\n' || b == b'\r') {
         line(field, part, out);
     }
@@ -101,6 +103,7 @@ mod tests {
             cursor: None,
             event: &event,
             payload: &payload,
+            retry: None,
         };
         assert_eq!(
             message(&outgoing, false),

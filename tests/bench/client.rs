@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use rustls::ClientConnection;
 use socket2::{Domain, Socket, Type};
 
 use realtime::wire::deflate::Inflater;
@@ -16,6 +17,7 @@ use realtime::wire::deflate::Inflater;
 use crate::cpu;
 use crate::epoll::Epoll;
 use crate::stats::Histogram;
+use crate::tls;
 use crate::wire::{self, Decoder, Event, Kind};
 use crate::{Outcome, say};
 
@@ -110,6 +112,7 @@ struct Client {
 
 struct Connection {
     socket: Socket,
+    tls: Option<Box<ClientConnection>>,
     decoder: Decoder,
     received: u64,
     sent: usize,
@@ -119,7 +122,11 @@ struct Connection {
 impl Connection {
     /// Writes a few bytes that surely fit the socket's buffer.
     fn write(&mut self, bytes: &[u8]) -> Outcome<()> {
-        match self.socket.write(bytes) {
+        let written = match &mut self.tls {
+            Some(tls) => tls::send(tls, &self.socket, bytes),
+            None => self.socket.write(bytes),
+        };
+        match written {
             Ok(written) if written == bytes.len() => Ok(()),
             Ok(written) => Err(format!("wrote {written} of {} bytes", bytes.len())),
             Err(error) => Err(format!("write: {error}")),
@@ -134,7 +141,11 @@ impl Connection {
         inflater: &mut Inflater,
         mut text: impl FnMut(&mut State<'_>, &[u8]) -> Outcome<()>,
     ) -> Outcome<u64> {
-        let length = match (&self.socket).read(buffer) {
+        let length = match &mut self.tls {
+            Some(tls) => tls::receive(tls, &self.socket, buffer),
+            None => (&self.socket).read(buffer),
+        };
+        let length = match length {
             Ok(0) => return Err("the server hung up".into()),
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
@@ -218,6 +229,7 @@ impl Client {
         self.epoll.add(socket.as_raw_fd(), token as u64)?;
         let mut connection = Connection {
             socket,
+            tls: tls::connect(options.kind)?,
             decoder: Decoder::new(options.kind),
             received: 0,
             sent: 0,
@@ -337,11 +349,12 @@ impl Client {
             }
         }
         say(&format!(
-            "DONE {} {} {} {}",
+            "DONE {} {} {} {} {}",
             cpu::now() - started,
             latency.quantile(0.5),
             latency.quantile(0.99),
-            self.bytes
+            self.bytes,
+            latency.quantile(1.0)
         ));
         Ok(())
     }

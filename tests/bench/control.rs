@@ -58,15 +58,18 @@ pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
 }
 
 /// An answering process and those that ask it.
-struct Side {
-    answering: u32,
-    asking: Vec<Publisher>,
+pub struct Side {
+    /// The process that answers.
+    pub answering: u32,
+    /// Those that ask.
+    pub asking: Vec<Publisher>,
     /// The process that is to live as long.
     _keeper: Process,
 }
 
+/// How the calls follow each other.
 #[derive(Clone, Copy)]
-enum Condition {
+pub enum Condition {
     /// So many calls, each at once after the last.
     Row(usize),
     /// So many calls, each after a pause.
@@ -75,10 +78,10 @@ enum Condition {
 
 /// Microseconds per call.
 #[derive(Clone, Copy, Default)]
-struct Cost {
+pub struct Cost {
     typical: f64,
     /// Of all who ask together.
-    wall: f64,
+    pub wall: f64,
     asking: f64,
     answering: f64,
 }
@@ -106,8 +109,27 @@ impl Side {
 
     /// Workers of PHP-FPM and the hub that they have started; without PHP-FPM, `php` processes.
     fn hub(setup: &Setup, hub: &[usize], publisher: &[usize], count: usize) -> Outcome<Self> {
+        Self::hub_with(setup, hub, publisher, count, &[])
+    }
+
+    /// The same with these settings, without their `realtime.`.
+    pub fn hub_with(
+        setup: &Setup,
+        hub: &[usize],
+        publisher: &[usize],
+        count: usize,
+        settings: &[(&str, &str)],
+    ) -> Outcome<Self> {
         if let Some(fpm) = fpm::find(setup) {
-            let pool = Pool::start(setup, &fpm, count, publisher, &[])?;
+            let names: Vec<_> = settings
+                .iter()
+                .map(|(name, _)| format!("realtime.{name}"))
+                .collect();
+            let pairs = names.iter().zip(settings);
+            let full: Vec<_> = pairs
+                .map(|(name, (_, value))| (name.as_str(), *value))
+                .collect();
+            let pool = Pool::start(setup, &fpm, count, publisher, &full)?;
             let workers = (0..count).map(|_| pool.worker());
             let workers: Vec<_> = workers.collect::<Outcome<_>>()?;
             let answering = workers.first().map_or(0, |worker| worker.hub);
@@ -120,7 +142,7 @@ impl Side {
         }
         let socket = format!("hub-{}.sock", crate::cpu::now());
         let start = |cores, listen| {
-            Server::php(setup, cores, "publish.php", &socket, listen, &[]).map(|s| s.process)
+            Server::php(setup, cores, "publish.php", &socket, listen, settings).map(|s| s.process)
         };
         let answering = start(hub, true)?;
         let asking = (0..count)
@@ -133,7 +155,8 @@ impl Side {
         })
     }
 
-    fn take(&mut self, condition: Condition) -> Outcome<Cost> {
+    /// Has all of them ask.
+    pub fn take(&mut self, condition: Condition) -> Outcome<Cost> {
         let (line, calls, block) = match condition {
             Condition::Row(calls) => (format!("loop nobody {calls} {MESSAGE}"), calls, 100.0),
             Condition::Asleep(calls) => {

@@ -10,6 +10,7 @@ use crate::fpm::Pool;
 use crate::process::{self, Process, Publisher, Server, Setup};
 use crate::report::{Figure, Report};
 use crate::stats::median;
+use crate::tls;
 use crate::wire::Kind;
 use crate::{MESSAGE, Outcome, Plan};
 
@@ -83,13 +84,23 @@ impl Contestant {
 
     /// A PHP server with `count` clients of one kind.
     pub fn php(setup: &Setup, kind: Kind, count: usize) -> Outcome<Self> {
-        let (server, _) = Self::server(setup, kind)?;
+        Self::php_with(setup, kind, count, &[])
+    }
+
+    /// The same with these settings, without their `realtime.`.
+    pub fn php_with(
+        setup: &Setup,
+        kind: Kind,
+        count: usize,
+        settings: &[(&str, &str)],
+    ) -> Outcome<Self> {
+        let (server, _) = Self::server(setup, kind, settings)?;
         Self::open(setup, server, kind, count)
     }
 
     /// The same, with the publisher in another PHP process.
     pub fn apart(setup: &Setup, kind: Kind, count: usize) -> Outcome<Self> {
-        let (mut server, socket) = Self::server(setup, kind)?;
+        let (mut server, socket) = Self::server(setup, kind, &[])?;
         let cores = &setup.cores.server;
         let publisher = Server::php(setup, cores, "publish.php", &socket, false, &[])?;
         server.other = Some(Publisher::Process(publisher.process));
@@ -105,18 +116,18 @@ impl Contestant {
     }
 
     /// A PHP server, and the name of its control socket.
-    fn server(setup: &Setup, kind: Kind) -> Outcome<(Server, String)> {
+    fn server(setup: &Setup, kind: Kind, settings: &[(&str, &str)]) -> Outcome<(Server, String)> {
+        // Thousands that opened together would be pinged together, in the middle of one taking or another.
+        let mut all = vec![("ping_interval", "3600")];
+        all.extend(settings);
         // A name that no other server of this run had.
         let socket = format!("{}-{}.sock", kind.name(), crate::cpu::now());
-        let server = Server::php(
-            setup,
-            &setup.cores.server,
-            "publish.php",
-            &socket,
-            true,
-            // Thousands that opened together would be pinged together, in the middle of one taking or another.
-            &[("ping_interval", "3600")],
-        )?;
+        let files = tls::settings(setup);
+        if kind.is_secure() {
+            all.extend(files.iter().map(|(name, path)| (*name, &**path)));
+        }
+        let cores = &setup.cores.server;
+        let server = Server::php(setup, cores, "publish.php", &socket, true, &all)?;
         Ok((server, socket))
     }
 

@@ -1,6 +1,8 @@
 //! Events of clients that a script under PHP-FPM handles (`realtime.handler`): what handing one out costs beside a bare
 //! FastCGI request of an empty script on a kept connection, and what handing out several at a time saves. Bare requests are
 //! made one at a time, and as many at a time as the hub makes: then the workers take turns on their core, as they do there.
+//! Since an event is handled and answered too, it also stands beside a bare request of a script that decodes the same
+//! message, calls the same closure and encodes what that returns, all in plain PHP.
 //!
 //! The hub and the pool share one core, as do the bare asker and its pool. What counts is the CPU time of both sides of
 //! the FastCGI connection; reading from the client and writing to it is what any echo costs.
@@ -45,7 +47,7 @@ pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
     let mut server = pool.server()?;
     let hub = server.hub.unwrap_or_default();
     let (asker, workers) = (bare.pid(), server.process.pid());
-    let events = plan.deliveries / 10;
+    let events = plan.deliveries / 20;
     let mut clients = Vec::new();
     for connections in [1, 100] {
         let kind = Kind::Raw;
@@ -62,16 +64,29 @@ pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
     for round in 0..=plan.rounds {
         for ((connections, window), taken) in TURNS.into_iter().zip(&mut takings) {
             let used = || {
-                Ok::<_, String>(cpu::children(bare_pool.pid())? + cpu::CpuTime::of(asker)?.process)
+                Ok::<_, String>((
+                    cpu::CpuTime::of(asker)?.process,
+                    cpu::children(bare_pool.pid())?,
+                ))
             };
-            let mut ask = |at_once: usize| {
+            let mut ask = |what: &str, at_once: usize| {
                 let before = used()?;
-                bare.tell(&format!("loop empty {events} {at_once}"))?;
+                bare.tell(&format!("loop {what} {events} {at_once}"))?;
                 let wall = numbers(&bare.hear("DONE")?)?[0];
-                Ok::<_, String>(Cost::of(wall, used()? - before, events))
+                let after = used()?;
+                Ok::<_, String>(Cost::of(
+                    wall,
+                    after.0 - before.0,
+                    after.1 - before.1,
+                    events,
+                ))
             };
-            let floor = ask(1)?;
-            let floors = ask(CONCURRENCY)?;
+            let floors = [
+                ask("empty", 1)?,
+                ask("empty", CONCURRENCY)?,
+                ask("plain", 1)?,
+                ask("plain", CONCURRENCY)?,
+            ];
             let requests = handler_requests(&mut server)?;
             let each = (events / connections).max(window);
             let clients = &mut clients[usize::from(connections > 1)];
@@ -88,15 +103,14 @@ pub fn run(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
             let wall = numbers(&clients.hear("DONE")?)?[0];
             let after = used()?;
             let count = each * connections;
-            let dispatch = after.0 - before.0 + after.1 - before.1;
-            let rest = (after.2 - before.2) - (after.0 - before.0);
+            let (asking, answering) = (after.0 - before.0, after.1 - before.1);
+            let rest = (after.2 - before.2) - asking;
             let requests = handler_requests(&mut server)? - requests;
             if round > 0 {
                 taken.push(Taking {
-                    floor,
                     floors,
-                    event: Cost::of(wall, dispatch, count),
-                    rest: Cost::of(0.0, rest, count).cpu,
+                    event: Cost::of(wall, asking, answering, count),
+                    rest: Cost::of(0.0, rest, 0, count).asking,
                     batch: count as f64 / requests,
                 });
             }
@@ -113,25 +127,30 @@ const TURNS: [(usize, usize); 3] = [(1, 1), (100, 1), (100, 16)];
 #[derive(Clone, Copy)]
 struct Cost {
     wall: f64,
-    cpu: f64,
+    /// CPU of who asks: of the hub, its thread that hands out.
+    asking: f64,
+    /// CPU of the workers.
+    answering: f64,
 }
 
 impl Cost {
-    fn of(wall: f64, cpu: u64, count: usize) -> Self {
+    fn of(wall: f64, asking: u64, answering: u64, count: usize) -> Self {
         let each = |nanoseconds: f64| nanoseconds / count as f64 / 1e3;
         Self {
             wall: each(wall),
-            cpu: each(cpu as f64),
+            asking: each(asking as f64),
+            answering: each(answering as f64),
         }
+    }
+
+    fn cpu(&self) -> f64 {
+        self.asking + self.answering
     }
 }
 
 struct Taking {
-    /// Of a bare request, one at a time.
-    floor: Cost,
-    /// The same, [`CONCURRENCY`] at a time.
-    floors: Cost,
-    /// The CPU time is of the hub's thread that hands out, and of the workers.
+    /// Of bare requests, see [`FLOORS`].
+    floors: [Cost; FLOORS.len()],
     event: Cost,
     /// CPU of the rest of the hub.
     rest: f64,
@@ -139,43 +158,52 @@ struct Taking {
     batch: f64,
 }
 
+/// Bare requests.
+const FLOORS: [&str; 4] = [
+    "bare request of an empty script",
+    "the same, 4 at a time",
+    "bare request of a script that does the handler's work",
+    "the same, 4 at a time",
+];
+
 fn show(takings: &[Vec<Taking>], report: &mut Report) {
-    let middle = |index: usize, of: fn(&Taking) -> f64| {
+    let middle = |index: usize, of: &dyn Fn(&Taking) -> f64| {
         median(&takings[index].iter().map(of).collect::<Vec<_>>())
     };
-    let mut figures = vec![
-        Figure::new(
-            "bare request of an empty script",
-            middle(1, |t| t.floor.cpu),
-            "us",
-        )
-        .over_floor(1.0)
-        .note(format!("wall time {:.1} us", middle(1, |t| t.floor.wall))),
-        Figure::new(
-            format!("the same, {CONCURRENCY} at a time"),
-            middle(1, |t| t.floors.cpu),
-            "us",
-        )
-        .over_floor(middle(1, |t| t.floors.cpu / t.floor.cpu))
-        .note(format!("wall time {:.1} us", middle(1, |t| t.floors.wall))),
-    ];
+    let mut figures = Vec::new();
+    for (index, name) in FLOORS.into_iter().enumerate() {
+        figures.push(
+            Figure::new(name, middle(1, &|t| t.floors[index].cpu()), "us")
+                .over_floor(middle(1, &|t| t.floors[index].cpu() / t.floors[0].cpu()))
+                .note(format!(
+                    "asker {:.1} us, worker {:.1} us; wall time {:.1} us",
+                    middle(1, &|t| t.floors[index].asking),
+                    middle(1, &|t| t.floors[index].answering),
+                    middle(1, &|t| t.floors[index].wall)
+                )),
+        );
+    }
     for (index, (connections, window)) in TURNS.into_iter().enumerate() {
-        let value = middle(index, |t| t.event.cpu);
-        let wall = middle(index, |t| t.event.wall);
+        let value = middle(index, &|t| t.event.cpu());
+        let wall = middle(index, &|t| t.event.wall);
         let name = format!("event, connections {connections}, under way {window}");
         let figure = Figure::new(name, value, "us")
-            .over_floor(middle(index, |t| t.event.cpu / t.floor.cpu))
+            .over_floor(middle(index, &|t| t.event.cpu() / t.floors[0].cpu()))
             .note(format!(
-                "{:.1} events a request; with the client wall time {wall:.1} us, {:.1} thousand/s, {:.1} us CPU more",
-                middle(index, |t| t.batch),
+                "{:.2} x the handler's work in plain PHP; hub {:.1} us, worker {:.1} us; {:.1} events a request; with the client \
+                 wall time {wall:.1} us, {:.1} thousand/s, {:.1} us CPU more",
+                middle(index, &|t| t.event.cpu() / t.floors[2].cpu()),
+                middle(index, &|t| t.event.asking),
+                middle(index, &|t| t.event.answering),
+                middle(index, &|t| t.batch),
                 1e3 / wall,
-                middle(index, |t| t.rest)
+                middle(index, &|t| t.rest)
             ));
         figures.push(match index {
             0 => figure,
             1 => figure.at_most_floors(1.3),
             _ => figure.at_most_times(
-                wall / middle(1, |t| t.event.wall),
+                wall / middle(1, &|t| t.event.wall),
                 1.0,
                 "the wall time of one",
             ),
@@ -192,21 +220,26 @@ fn handler_requests(server: &mut process::Server) -> Outcome<f64> {
     Ok(numbers(&server.hear()?)?[0])
 }
 
-/// The role that asks the pool at `address` for an empty script, as often as told on standard input.
-pub fn ask(address: &str) -> Outcome<()> {
-    let fail = |error: io::Error| format!("{address}: {error}");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench/php/empty.php");
+/// A request for one of the scripts, as a web server makes it.
+fn request(script: &str, body: &str) -> Vec<u8> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/bench/php")
+        .join(script);
+    let (method, kind) = match body {
+        "" => ("GET", ""),
+        _ => ("POST", "application/json"),
+    };
+    let uri = format!("/{script}");
     let mut request = Request::default();
-    // What a web server sends.
     for (name, value) in [
-        ("SCRIPT_FILENAME", &*script.to_string_lossy()),
+        ("SCRIPT_FILENAME", &*file.to_string_lossy()),
         ("QUERY_STRING", ""),
-        ("REQUEST_METHOD", "GET"),
-        ("CONTENT_TYPE", ""),
-        ("CONTENT_LENGTH", "0"),
-        ("SCRIPT_NAME", "/empty.php"),
-        ("REQUEST_URI", "/empty.php"),
-        ("DOCUMENT_URI", "/empty.php"),
+        ("REQUEST_METHOD", method),
+        ("CONTENT_TYPE", kind),
+        ("CONTENT_LENGTH", &body.len().to_string()),
+        ("SCRIPT_NAME", &uri),
+        ("REQUEST_URI", &uri),
+        ("DOCUMENT_URI", &uri),
         ("DOCUMENT_ROOT", "/"),
         ("SERVER_PROTOCOL", "HTTP/1.1"),
         ("REQUEST_SCHEME", "http"),
@@ -218,7 +251,18 @@ pub fn ask(address: &str) -> Outcome<()> {
     ] {
         request.param(name, value);
     }
-    let request = request.bytes(b"");
+    request.bytes(body.as_bytes())
+}
+
+/// The role that asks the pool at `address` for a script, as often as told on standard input.
+pub fn ask(address: &str) -> Outcome<()> {
+    let fail = |error: io::Error| format!("{address}: {error}");
+    let empty = request("empty.php", "");
+    let message = format!(
+        r#"{{"channel":"echo","event":"message","data":"{}"}}"#,
+        "x".repeat(MESSAGE)
+    );
+    let plain = request("plain.php", &message);
     let mut room = vec![0; 4096];
     let mut hear = |stream: &mut UnixStream| -> Outcome<()> {
         let mut answer = Answer::default();
@@ -240,13 +284,18 @@ pub fn ask(address: &str) -> Outcome<()> {
     say("LISTEN -");
     for line in io::stdin().lock().lines() {
         let line = line.map_err(|e| e.to_string())?;
-        let words: Option<Vec<usize>> = line
-            .split(' ')
-            .skip(2)
-            .map(|word| word.parse().ok())
-            .collect();
-        let Some(&[calls, at_once @ 1..=CONCURRENCY]) = words.as_deref() else {
-            return Err(format!("request: cannot do \"{line}\""));
+        let unknown = || format!("request: cannot do \"{line}\"");
+        let (request, rest) = match line
+            .split_once(' ')
+            .and_then(|(_, rest)| rest.split_once(' '))
+        {
+            Some(("empty", rest)) => (&empty, rest),
+            Some(("plain", rest)) => (&plain, rest),
+            _ => return Err(unknown()),
+        };
+        let numbers: Option<Vec<usize>> = rest.split(' ').map(|word| word.parse().ok()).collect();
+        let Some(&[calls, at_once @ 1..=CONCURRENCY]) = numbers.as_deref() else {
+            return Err(unknown());
         };
         while streams.len() < at_once {
             streams.push(UnixStream::connect(address).map_err(fail)?);
@@ -254,7 +303,7 @@ pub fn ask(address: &str) -> Outcome<()> {
         let started = cpu::now();
         for _ in 0..calls / at_once {
             for stream in &mut streams[..at_once] {
-                stream.write_all(&request).map_err(fail)?;
+                stream.write_all(request).map_err(fail)?;
             }
             for stream in &mut streams[..at_once] {
                 hear(stream)?;

@@ -11,6 +11,7 @@ mod client;
 mod control;
 mod cpu;
 mod deflate;
+mod disk;
 mod echo;
 mod epoll;
 mod fanout;
@@ -20,10 +21,12 @@ mod handler;
 mod memory;
 mod process;
 mod report;
+mod resume;
 mod roundtrip;
 mod slow;
 mod stats;
 mod syscalls;
+mod tls;
 mod wire;
 
 use std::ffi::OsString;
@@ -42,7 +45,7 @@ use wire::Kind;
 pub type Outcome<T> = Result<T, String>;
 
 const USAGE: &str = "usage: cargo bench --bench fanout -- --extension PATH [--php PATH] [--quick] \
-    [--connections N[,N]] [FILTER]\n  FILTER is part of a section's name: fanout, deflate, memory, calls, control, echo, handler, slow, syscalls";
+    [--connections N[,N]] [FILTER]\n  FILTER is part of a section's name: fanout, deflate, tls, memory, calls, control, disk, echo, handler, slow, resume, syscalls";
 
 /// How much to measure.
 #[derive(Clone, Debug)]
@@ -184,15 +187,18 @@ fn measure(setup: &Setup, plan: &Plan, quick: bool, filter: &str) -> Outcome<()>
         .apply()
         .map_err(|e| format!("sched_setaffinity: {e}"))?;
     type Section = fn(&Setup, &Plan, &mut Report) -> Outcome<()>;
-    let sections: [(&str, Section); 9] = [
+    let sections: [(&str, Section); 12] = [
         ("fanout", fanout::run),
         ("deflate", deflate::run),
+        ("tls", tls::run),
         ("memory", memory::run),
         ("calls", calls::run),
         ("control", control::run),
+        ("disk", disk::run),
         ("echo", echo::run),
         ("handler", handler::run),
         ("slow", slow::run),
+        ("resume", resume::run),
         ("syscalls", syscalls::run),
     ];
     let mut report = Report::default();

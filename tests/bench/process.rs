@@ -17,6 +17,7 @@ use crate::client::SIGNAL_FD;
 use crate::cpu::{self, Cores, CpuTime, Mask};
 use crate::epoll;
 use crate::fpm::Worker;
+use crate::tls;
 use crate::wire::Kind;
 
 /// How long a command may take; longer than the clients' own patience, whose error says more.
@@ -350,6 +351,7 @@ pub fn clients(
         .to_string();
     let mut command = myself()?;
     command.args(["--role", "client", kind.name(), &address]);
+    command.env(tls::TRUST, setup.scratch.join("cert.pem"));
     command.args([&count.to_string(), channel, manner.name()]);
     let mut clients = Process::start(
         &format!("{} clients", kind.name()),

@@ -15,6 +15,10 @@ pub enum Kind {
     Raw,
     /// The same with permessage-deflate.
     Deflate,
+    /// `/raw/{channel}` over TLS, each connection with a whole handshake.
+    Secure,
+    /// The same, resumed from the second connection on.
+    Resuming,
     /// `/ws` with one subscription.
     Native,
     /// `/sse?channel=`.
@@ -28,9 +32,16 @@ impl Kind {
             Self::Floor => "floor",
             Self::Raw => "raw",
             Self::Deflate => "deflate",
+            Self::Secure => "secure",
+            Self::Resuming => "resuming",
             Self::Native => "ws",
             Self::Sse => "sse",
         }
+    }
+
+    /// Whether it is spoken inside TLS.
+    pub fn is_secure(self) -> bool {
+        matches!(self, Self::Secure | Self::Resuming)
     }
 
     /// Finds a kind by its name.
@@ -39,6 +50,8 @@ impl Kind {
             Self::Floor,
             Self::Raw,
             Self::Deflate,
+            Self::Secure,
+            Self::Resuming,
             Self::Native,
             Self::Sse,
         ]
@@ -51,7 +64,7 @@ impl Kind {
         let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
         let (path, headers) = match self {
             // The floor's sockets have to be in the same state: with a request behind them TCP acknowledges otherwise.
-            Self::Floor | Self::Raw => (
+            Self::Floor | Self::Raw | Self::Secure | Self::Resuming => (
                 format!("/raw/{channel}"),
                 format!("{upgrade}Sec-WebSocket-Key: {KEY}\r\n"),
             ),
@@ -131,7 +144,7 @@ pub fn read_payload(payload: &[u8], bytes: usize) -> Outcome<(u64, u64)> {
 /// The payload within what arrived; none when it is not a message (a welcome, say).
 pub fn unwrap(kind: Kind, text: &[u8]) -> Option<&[u8]> {
     match kind {
-        Kind::Floor | Kind::Raw | Kind::Deflate => Some(text),
+        Kind::Floor | Kind::Raw | Kind::Deflate | Kind::Secure | Kind::Resuming => Some(text),
         Kind::Sse => text.strip_prefix(b"\"")?.strip_suffix(b"\""),
         Kind::Native => {
             find(text, br#""type":"message""#)?;

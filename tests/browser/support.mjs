@@ -28,13 +28,14 @@ export async function until(check, what, ms = 8000, state = () => '') {
   }
 }
 
-/** Chromium without a window. */
-export async function launch() {
+/** Chromium without a window; `env` is more for its environment. */
+export async function launch(env = {}) {
   const { chromium } = await import('playwright-core');
   return chromium.launch({
     executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
     args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
       '--disable-component-update', '--disable-sync'],
+    env: { ...process.env, ...env },
   });
 }
 

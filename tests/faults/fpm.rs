@@ -19,17 +19,20 @@ pub struct Fpm {
     directory: tempfile::TempDir,
     master: Child,
     settings: Vec<(&'static str, String)>,
+    scripts: Vec<PathBuf>,
     /// Where the hub listens.
     pub address: SocketAddr,
 }
 
 impl Fpm {
-    /// Starts it with `pool` lines that win over the documented ones.
+    /// Starts it with `pool` lines that win over the documented ones, and with these pages, of which the first is
+    /// [`Fpm::script`]. `{home}` in a setting's value is where the pages are.
     pub fn start(
         php: &Path,
         extension: &Path,
         pool: &str,
         settings: &[(&'static str, &str)],
+        pages: &[&str],
     ) -> Outcome<Self> {
         let directory = tempfile::Builder::new()
             .prefix("rt-faults-")
@@ -42,8 +45,15 @@ impl Fpm {
         allow(&home.join("realtime.so"), 0o644)?;
         fs::create_dir(home.join("run")).map_err(|e| e.to_string())?;
         user.give(&home.join("run"))?;
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/publish.php");
-        fs::copy(script, home.join("publish.php")).map_err(|e| e.to_string())?;
+        let mut scripts = Vec::new();
+        for page in pages {
+            let page = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests")
+                .join(page);
+            let copy = home.join(page.file_name().ok_or("a page without a name")?);
+            fs::copy(page, &copy).map_err(|e| e.to_string())?;
+            scripts.push(copy);
+        }
 
         let documented = Path::new(env!("CARGO_MANIFEST_DIR")).join("php/fpm/www.conf");
         let documented = fs::read_to_string(documented).map_err(|e| e.to_string())?;
@@ -67,6 +77,7 @@ impl Fpm {
                 .collect(),
             address,
             directory,
+            scripts,
         };
         fpm.configure("log_level", "warn")?;
         let mut command = Command::new(binary(php)?);
@@ -98,9 +109,9 @@ impl Fpm {
         self.directory.path().join("run/php8.2-fpm.sock")
     }
 
-    /// The page that publishes.
-    pub fn script(&self) -> PathBuf {
-        self.directory.path().join("publish.php")
+    /// The first of its pages.
+    pub fn script(&self) -> &Path {
+        &self.scripts[0]
     }
 
     /// Writes php.ini with one setting more, or changed.
@@ -114,7 +125,8 @@ impl Fpm {
             self.address
         );
         for (name, value) in &self.settings {
-            ini.push_str(&format!("realtime.{name}={value}\n"));
+            let value = value.replace("{home}", &home.to_string());
+            ini.push_str(&format!("realtime.{name}=\"{value}\"\n"));
         }
         fs::write(self.directory.path().join("php.ini"), ini).map_err(|e| e.to_string())
     }

@@ -128,14 +128,15 @@ impl Scenario {
     /// Runs it.
     pub fn run(&self, setup: &Setup) -> Outcome<Tally> {
         let settings = [("history_size", "100000"), ("drain", "3")];
-        let fpm = Fpm::start(&setup.php, &setup.extension, self.pool, &settings)?;
+        let pages = ["faults/publish.php"];
+        let fpm = Fpm::start(&setup.php, &setup.extension, self.pool, &settings, &pages)?;
         let socket = fpm.socket();
         // The first request brings the hub.
-        crate::fastcgi::request(&socket, &fpm.script(), "publisher=0&from=0&count=0", |_| {})?;
+        crate::fastcgi::request(&socket, fpm.script(), "publisher=0&from=0&count=0", |_| {})?;
         fpm.until("a hub", |fpm| fpm.hubs().len() == 1)?;
         let clients = Clients::start(setup.clients, fpm.address)
             .map_err(|error| format!("{error}{}", fpm.logs()))?;
-        let publishers = Publishers::start(socket, fpm.script(), &clients.progress);
+        let publishers = Publishers::start(socket, fpm.script().to_owned(), &clients.progress);
         let mut field = Field {
             fpm,
             clients,

@@ -39,15 +39,15 @@ attempt(fn() => count(rt_history('a')));
 ?>
 --EXPECTF--
 ValueError: rt_broadcast(): Argument #1 ($channel) must be a channel name of 1 to 200 bytes, 0 given
-ValueError: rt_broadcast(): Argument #1 ($channel) must be a channel name of letters, digits and _ - = @ , . ; : /, found ' '
+ValueError: rt_broadcast(): Argument #1 ($channel) must be a channel name of letters, digits and _ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ] that does not begin with #, found ' '
 ValueError: rt_broadcast(): Argument #1 ($channel) must be a channel name of 1 to 200 bytes, 201 given
-ValueError: rt_broadcast(): Argument #1 ($channel) must be a channel name of letters, digits and _ - = @ , . ; : /, found '%s'
+ValueError: rt_broadcast(): Argument #1 ($channel) must be a channel name of letters, digits and _ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ] that does not begin with #, found '%s'
 ValueError: rt_broadcast(): Argument #1 ($channel) must have 1 to 1000 channels, 0 given
-ValueError: rt_broadcast(): Argument #1 ($channel) must be a channel name of letters, digits and _ - = @ , . ; : /, found ' '
+ValueError: rt_broadcast(): Argument #1 ($channel) must be a channel name of letters, digits and _ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ] that does not begin with #, found ' '
 TypeError: rt_broadcast(): Argument #1 ($channel) must be of type array|string with strings only in the array
 ValueError: rt_broadcast(): Argument #1 ($channel) must have 1 to 1000 channels, 1001 given
-ValueError: rt_broadcast(): Argument #3 ($event) must be 1 to 128 bytes without control characters
-ValueError: rt_broadcast(): Argument #3 ($event) must be 1 to 128 bytes without control characters
+ValueError: rt_broadcast(): Argument #3 ($event) must be 1 to 200 bytes without control characters
+ValueError: rt_broadcast(): Argument #3 ($event) must be 1 to 200 bytes without control characters
 ValueError: rt_broadcast(): Argument #4 ($except) must be a connection id, which is 32 hexadecimal digits
 ValueError: rt_broadcast(): Argument #5 ($id) must be 1 to 128 bytes of printable ASCII without spaces
 ValueError: rt_broadcast(): Argument #5 ($id) must be 1 to 128 bytes of printable ASCII without spaces

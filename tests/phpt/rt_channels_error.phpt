@@ -23,7 +23,7 @@ attempt(fn() => rt_channels());
 ?>
 --EXPECTF--
 ValueError: rt_channels(): Argument #1 ($pattern) must be a channel name of 1 to 200 bytes, 0 given
-ValueError: rt_channels(): Argument #1 ($pattern) must be a channel name of letters, digits and _ - = @ , . ; : /, found ' '
+ValueError: rt_channels(): Argument #1 ($pattern) must be a channel name of letters, digits and _ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ] that does not begin with #, found ' '
 Realtime\Exception: no realtime server is running%s
 --CLEAN--
 <?php

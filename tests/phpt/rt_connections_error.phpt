@@ -23,7 +23,7 @@ attempt(fn() => rt_connections(null));
 ?>
 --EXPECTF--
 ValueError: rt_connections(): Argument #1 ($channel) must be a channel name of 1 to 200 bytes, 0 given
-ValueError: rt_connections(): Argument #1 ($channel) must be a channel name of letters, digits and _ - = @ , . ; : /, found '*'
+ValueError: rt_connections(): Argument #1 ($channel) must be a channel name of letters, digits and _ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ] that does not begin with #, found '*'
 Realtime\Exception: no realtime server is running%s
 --CLEAN--
 <?php

@@ -35,7 +35,7 @@ foreach (['throw', 'error', 'nan', 'fine'] as $data) {
 }
 ?>
 --EXPECTF--
-ValueError: rt_on_message(): Argument #2 ($channel) must be a channel name of letters, digits and _ - = @ , . ; : /, found ' '
+ValueError: rt_on_message(): Argument #2 ($channel) must be a channel name of letters, digits and _ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ] that does not begin with #, found ' '
 ValueError: rt_on_message(): Argument #2 ($channel) must be a channel name of 1 to 200 bytes, 0 given
 TypeError: rt_on_message(): Argument #1 ($handler) must be a valid callback, function "no_such_function" not found or invalid function name
 

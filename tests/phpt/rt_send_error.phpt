@@ -28,7 +28,7 @@ attempt(fn() => substr(rt_send(str_repeat('a', 32), 1), 0));
 ValueError: rt_send(): Argument #1 ($connection) must be a connection id, which is 32 hexadecimal digits
 ValueError: rt_send(): Argument #1 ($connection) must be a connection id, which is 32 hexadecimal digits
 ValueError: rt_send(): Argument #2 ($data) must be JSON-encodable: Inf and NaN cannot be JSON encoded
-ValueError: rt_send(): Argument #3 ($event) must be 1 to 128 bytes without control characters
+ValueError: rt_send(): Argument #3 ($event) must be 1 to 200 bytes without control characters
 ArgumentCountError: rt_send() expects at least 2 arguments, 0 given
 Realtime\Exception: no realtime server is running%a
 --CLEAN--

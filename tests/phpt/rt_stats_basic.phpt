@@ -42,7 +42,7 @@ handler_queued: int
 handler_requests: int
 handler_retried: int
 handler_failed: int
-{"websocket":0,"raw":1,"sse":0,"stream":0,"poll":0,"http":0}
+{"websocket":0,"raw":1,"sse":0,"stream":0,"poll":0,"http":0,"pusher":0}
 bool(true)
 bool(true)
 int(1)

@@ -27,11 +27,11 @@ foreach (['rt_subscribe', 'rt_unsubscribe'] as $function) {
 --EXPECTF--
 ValueError: rt_subscribe(): Argument #1 ($connection) must be a connection id, which is 32 hexadecimal digits
 ValueError: rt_subscribe(): Argument #2 ($channel) must be a channel name of 1 to 200 bytes, 0 given
-ValueError: rt_subscribe(): Argument #2 ($channel) must be a channel name of letters, digits and _ - = @ , . ; : /, found '*'
+ValueError: rt_subscribe(): Argument #2 ($channel) must be a channel name of letters, digits and _ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ] that does not begin with #, found '*'
 ArgumentCountError: rt_subscribe() expects exactly 2 arguments, 1 given
 ValueError: rt_unsubscribe(): Argument #1 ($connection) must be a connection id, which is 32 hexadecimal digits
 ValueError: rt_unsubscribe(): Argument #2 ($channel) must be a channel name of 1 to 200 bytes, 0 given
-ValueError: rt_unsubscribe(): Argument #2 ($channel) must be a channel name of letters, digits and _ - = @ , . ; : /, found '*'
+ValueError: rt_unsubscribe(): Argument #2 ($channel) must be a channel name of letters, digits and _ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ] that does not begin with #, found '*'
 ArgumentCountError: rt_unsubscribe() expects exactly 2 arguments, 1 given
 --CLEAN--
 <?php

@@ -39,7 +39,7 @@ TypeError: rt_token(): Argument #1 ($claims) must be of type array, string given
 ValueError: rt_token(): Argument #1 ($claims) must be an array of claims by name
 ValueError: rt_token(): Argument #1 ($claims) must be valid claims: "sub" must be a string or an integer
 ValueError: rt_token(): Argument #1 ($claims) must be valid claims: "sub" must be 1 to 200 bytes without control characters
-ValueError: rt_token(): Argument #1 ($claims) must be valid claims: each of "channels" must be a channel name of letters, digits and _ - = @ , . ; : /, found ' '
+ValueError: rt_token(): Argument #1 ($claims) must be valid claims: each of "channels" must be a channel name of letters, digits and _ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ] that does not begin with #, found ' '
 ValueError: rt_token(): Argument #1 ($claims) must be valid claims: "channels" and "publish" must be lists of patterns
 ValueError: rt_token(): Argument #1 ($claims) must not have "exp": $ttl and realtime.token_audience say it
 ValueError: rt_token(): Argument #1 ($claims) must be JSON-encodable: Inf and NaN cannot be JSON encoded

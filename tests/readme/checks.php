@@ -252,6 +252,48 @@ return [
         $server->stop();
     },
 
+    'php/docs/api.md#push php 2' => function (Block $block, Lab $lab) use ($serve): void {
+        $server = $serve($block, $lab);
+        foreach ([1, 2] as $_) {
+            equal('{"home":1,"guests":0}', (new Socket($lab->port, '/raw/cache-score'))->receive());
+        }
+        $server->stop();
+    },
+
+    'php/docs/presence.md#who-somebody-is php' => function (Block $block, Lab $lab) use ($secret): void {
+        $token = json_decode($lab->php($block->code, 'token.php', '-d', $secret)->ends(), true)['token'];
+        $server = $lab->php('<?php rt_run();', 'block.php', '-d', $secret, '-d', "realtime.listen=127.0.0.1:$lab->port");
+        $lab->ready($server);
+        $socket = new Socket($lab->port, "/ws?token=$token");
+        $socket->send('{"type":"subscribe","channel":"presence-room"}');
+        equal([['user' => '42', 'info' => ['name' => 'Ada']]], $socket->frame('subscribed')['members']);
+        $server->stop();
+    },
+
+    // Under the page, below.
+    'php/docs/presence.md#who-somebody-is php 2' => fn (Block $block) => equal('room.php', $block->file),
+
+    'php/docs/presence.md#in-the-browser js' => function (Block $block, Lab $lab): void {
+        $lab->write('public/script.html', "<!doctype html><script>document.cookie = 'name=Ada';</script>"
+            . "<script type=\"module\">\n$block->code</script>\n");
+        $room = $lab->php(file_get_contents("$lab->directory/room.php"), 'room.php', '-d', 'realtime.presence_grace=0',
+            '-d', "realtime.listen=127.0.0.1:$lab->port", '-d', "realtime.docroot=$lab->directory/public");
+        $lab->ready($room);
+        $page = $lab->browse('/script.html');
+        $page->prints('Ada', 30);
+        $other = connect($lab->port);
+        fwrite($other, "GET /sse?channel=presence-room HTTP/1.1\r\nHost: x\r\nCookie: name=Bob\r\n\r\n");
+        $page->prints('Bob has come', 30);
+        $who = $lab->php(file_get_contents("$lab->directory/who.php"), 'who.php')->ends();
+        equal("ada is Ada, with 1 connection(s)\nbob is Bob, with 1 connection(s)", trim($who));
+        fclose($other);
+        $page->prints('Bob has gone', 30);
+        $room->stop();
+    },
+
+    // Run with the page, below.
+    'php/docs/presence.md#in-php php' => fn (Block $block) => equal('who.php', $block->file),
+
     'php/docs/api.md#your-own-event-loop php' => function (Block $block, Lab $lab) use ($serve): void {
         $serve($block, $lab);
         $socket = new Socket($lab->port, '/raw/mirror');

@@ -1,6 +1,6 @@
 <?php
 /**
- * Runs every code block of README.md and php/docs/api.md for real, with the extension loaded and a real client beside
+ * Runs every code block of README.md, php/docs/api.md and php/docs/presence.md for real, with the extension loaded and a real client beside
  * it: `php tests/readme/run.php [part of a block's name]`. Needs modules/realtime.so, Chromium and bash.
  *
  * What a block must do is said in checks.php, by the block's name. A php block without a check must end by itself
@@ -13,7 +13,7 @@ require __DIR__ . '/client.php';
 require __DIR__ . '/lab.php';
 require __DIR__ . '/settings.php';
 
-const DOCUMENTS = ['README.md', 'php/docs/api.md'];
+const DOCUMENTS = ['README.md', 'php/docs/api.md', 'php/docs/presence.md'];
 
 function main(string $only): int
 {

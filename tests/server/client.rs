@@ -2,17 +2,26 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use realtime::ids::ConnectionId;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::authority;
 use crate::harness::PATIENCE;
 
 /// A socket to the server, on which waiting too long ends a test.
 pub struct Client {
-    stream: Socket,
+    stream: Stream,
     buffer: Vec<u8>,
+}
+
+/// With TLS or without.
+enum Stream {
+    Plain(Socket),
+    Tls(Box<StreamOwned<ClientConnection, Socket>>),
 }
 
 /// An HTTP answer with a length.
@@ -74,24 +83,94 @@ impl Client {
 
     /// With a receive buffer of so many bytes, for clients that shall be slow.
     pub fn with_receive_buffer(address: &str, size: Option<usize>) -> Self {
-        let (domain, at) = match address.strip_prefix("unix:") {
-            Some(path) => (Domain::UNIX, SockAddr::unix(path).unwrap()),
-            None => (Domain::IPV4, address.parse::<SocketAddr>().unwrap().into()),
+        Self::over(socket(address, size))
+    }
+
+    /// One for which the kernel keeps some 100 KiB and not megabytes, on its own side and on the server's.
+    pub fn narrow(address: &str) -> Self {
+        let prepare = |socket: &Socket| {
+            socket.set_recv_buffer_size(16 << 10).unwrap();
+            // The server's send buffer is sized by it.
+            socket.set_tcp_mss(1400).unwrap();
         };
-        let stream = Socket::new(domain, Type::STREAM, None).unwrap();
-        if let Some(size) = size {
-            stream.set_recv_buffer_size(size).unwrap();
+        Self::over(prepared(address, prepare))
+    }
+
+    fn over(socket: Socket) -> Self {
+        match authority::of_all() {
+            Some(authority) => Self::secure_on(socket, &authority.clients()),
+            None => Self::on(Stream::Plain(socket)),
         }
-        stream.connect(&at).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        if domain == Domain::IPV4 {
-            stream.set_tcp_nodelay(true).unwrap();
-        }
+    }
+
+    /// Without TLS, whatever the other tests have.
+    pub fn plain(address: &str) -> Self {
+        Self::on(Stream::Plain(socket(address, None)))
+    }
+
+    /// With TLS. The handshake comes with the first bytes that are sent or read.
+    pub fn secure(address: &str, config: &Arc<ClientConfig>) -> Self {
+        Self::secure_on(socket(address, None), config)
+    }
+
+    /// With TLS and a receive buffer of so many bytes.
+    pub fn secure_with_receive_buffer(
+        address: &str,
+        size: usize,
+        config: &Arc<ClientConfig>,
+    ) -> Self {
+        Self::secure_on(socket(address, Some(size)), config)
+    }
+
+    fn secure_on(socket: Socket, config: &Arc<ClientConfig>) -> Self {
+        let name = "test.example".try_into().unwrap();
+        let tls = ClientConnection::new(config.clone(), name).unwrap();
+        Self::on(Stream::Tls(Box::new(StreamOwned::new(tls, socket))))
+    }
+
+    fn on(stream: Stream) -> Self {
         Self {
             stream,
             buffer: Vec::new(),
         }
+    }
+
+    /// The next bytes, whatever they are; `None` at the end of the connection.
+    pub fn some(&mut self) -> Option<Vec<u8>> {
+        if self.buffer.is_empty() {
+            let mut more = [0; 16384];
+            match self.stream.read(&mut more) {
+                Ok(0) => return None,
+                Ok(count) => self.buffer.extend_from_slice(&more[..count]),
+                Err(error) if is_cut(&error) => return None,
+                Err(error) => panic!("nothing comes: {error}"),
+            }
+        }
+        Some(std::mem::take(&mut self.buffer))
+    }
+
+    /// What is known of its TLS.
+    pub fn tls(&mut self) -> &mut ClientConnection {
+        match &mut self.stream {
+            Stream::Tls(tls) => &mut tls.conn,
+            Stream::Plain(_) => panic!("a connection without TLS"),
+        }
+    }
+
+    /// Goes through the TLS handshake.
+    pub fn try_handshake(&mut self) -> std::io::Result<()> {
+        let Stream::Tls(tls) = &mut self.stream else {
+            return Ok(());
+        };
+        while tls.conn.is_handshaking() {
+            tls.conn.complete_io(&mut tls.sock)?;
+        }
+        Ok(())
+    }
+
+    /// Reads once.
+    pub fn try_read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.stream.read(buffer)
     }
 
     /// Connects to `/ws` and takes the welcome.
@@ -208,9 +287,23 @@ impl Client {
         answer
     }
 
+    /// Goes through the WebSocket handshake.
+    pub fn upgrade(&mut self, path: &str) {
+        self.send(handshake(path, "").as_bytes());
+        let head = self.head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        assert!(
+            head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+            "RFC 6455's own example: {head}"
+        );
+    }
+
     /// Ends the sending side.
     pub fn shut_write(&self) {
-        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        self.stream
+            .socket()
+            .shutdown(std::net::Shutdown::Write)
+            .unwrap();
     }
 
     /// What comes up to the end of the connection.
@@ -220,7 +313,7 @@ impl Client {
             match self.stream.read(&mut more) {
                 Ok(0) => break,
                 Ok(count) => self.buffer.extend_from_slice(&more[..count]),
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+                Err(error) if is_cut(&error) => break,
                 Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&self.buffer)),
             }
         }
@@ -230,13 +323,7 @@ impl Client {
     /// Connects and goes through the WebSocket handshake.
     pub fn websocket(address: &str, path: &str) -> Self {
         let mut client = Self::connect(address);
-        client.send(handshake(path, "").as_bytes());
-        let head = client.head();
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        assert!(
-            head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
-            "RFC 6455's own example: {head}"
-        );
+        client.upgrade(path);
         client
     }
 
@@ -247,6 +334,12 @@ impl Client {
     /// Sends to a server that may have had enough.
     pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes)
+    }
+
+    /// Sends past TLS.
+    pub fn try_send_bare(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let mut socket = self.stream.socket();
+        socket.write_all(bytes)
     }
 
     /// Reads a response's head, up to and with the empty line.
@@ -306,7 +399,7 @@ impl Client {
             match self.stream.read(&mut rest) {
                 Ok(0) => return true,
                 Ok(_) => {}
-                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+                Err(error) => return is_cut(&error),
             }
         }
     }
@@ -324,6 +417,72 @@ impl Client {
         );
         self.buffer.extend_from_slice(&more[..count]);
     }
+}
+
+impl Stream {
+    fn socket(&self) -> &Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(tls) => &tls.sock,
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            Self::Tls(tls) => tls.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(tls) => {
+                let count = tls.write(bytes)?;
+                // Else it would wait for the next write.
+                tls.flush()?;
+                Ok(count)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Ended without a goodbye: TCP's or that of TLS.
+fn is_cut(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), ConnectionReset | UnexpectedEof)
+}
+
+fn socket(address: &str, receive_buffer: Option<usize>) -> Socket {
+    prepared(address, |socket| {
+        if let Some(size) = receive_buffer {
+            socket.set_recv_buffer_size(size).unwrap();
+        }
+    })
+}
+
+fn prepared(address: &str, prepare: impl FnOnce(&Socket)) -> Socket {
+    let (domain, at) = match address.strip_prefix("unix:") {
+        Some(path) => (Domain::UNIX, SockAddr::unix(path).unwrap()),
+        None => (Domain::IPV4, address.parse::<SocketAddr>().unwrap().into()),
+    };
+    let socket = Socket::new(domain, Type::STREAM, None).unwrap();
+    prepare(&socket);
+    socket.connect(&at).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    if domain == Domain::IPV4 {
+        socket.set_tcp_nodelay(true).unwrap();
+    }
+    socket
 }
 
 /// A welcome frame.

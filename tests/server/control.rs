@@ -188,6 +188,45 @@ fn what_a_dead_server_left_is_no_obstacle() {
 }
 
 #[test]
+fn what_a_cleaner_of_temporary_files_took_away_is_put_back() {
+    let outer = directory();
+    let place = outer.path().join("realtime");
+    let socket = place.join("hub.sock");
+    let config = || {
+        Config::load(|name| match name {
+            "realtime.socket" => Some(socket.to_str().unwrap().to_owned()),
+            "realtime.listen" => Some("127.0.0.1:0".to_owned()),
+            _ => None,
+        })
+        .unwrap()
+    };
+    let server = start(config()).unwrap();
+    let mut before = Link::connect(&socket, PATIENCE).unwrap();
+    let removals: [&dyn Fn(); 3] = [
+        &|| fs::remove_file(&socket).unwrap(),
+        &|| fs::remove_file(place.join("hub.sock.lock")).unwrap(),
+        &|| fs::remove_dir_all(&place).unwrap(),
+    ];
+    for remove in removals {
+        remove();
+        eventually("both files", || {
+            fs::exists(&socket).unwrap() && fs::exists(place.join("hub.sock.lock")).unwrap()
+        });
+        let mut link = Link::connect(&socket, PATIENCE).unwrap();
+        assert_eq!(link.address(), server.address());
+        link.publish(&message("a", "1")).unwrap();
+        before.publish(&message("a", "2")).unwrap();
+        let mode = fs::metadata(&socket).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let second = start(config()).unwrap_err().to_string();
+        assert!(second.contains("already runs"), "{second}");
+    }
+    drop(server);
+    assert!(!fs::exists(&socket).unwrap(), "removed with its server");
+    start(config()).expect("the lock is free");
+}
+
+#[test]
 fn a_file_that_is_no_socket_is_not_removed() {
     let directory = directory();
     let socket = directory.path().join("hub.sock");
@@ -391,6 +430,7 @@ fn bad_names_on_the_link_are_answered_and_the_link_stays() {
             channel: "a b".into(),
             limit: 1,
             since: None,
+            before: None,
         },
         Request::Send {
             to: 1,

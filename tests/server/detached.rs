@@ -19,11 +19,11 @@ use crate::harness::{PATIENCE, directory, eventually, message};
 const ORDER: &str = "REALTIME_TEST_WORKER";
 
 /// A process that plays a PHP worker, and is its own master.
-struct Worker {
+pub struct Worker {
     process: Child,
     output: BufReader<ChildStdout>,
     /// What came of the start: "ok", or why not.
-    answer: String,
+    pub answer: String,
 }
 
 impl Worker {
@@ -77,7 +77,7 @@ impl Worker {
         }
     }
 
-    fn start(directory: &TempDir, settings: &[(&str, &str)]) -> Self {
+    pub fn start(directory: &TempDir, settings: &[(&str, &str)]) -> Self {
         Self::send("start", directory, (1, "a"), settings)
     }
 
@@ -95,14 +95,14 @@ impl Drop for Worker {
 }
 
 /// A hub's process, killed with the test.
-struct Hub {
-    pid: u32,
-    address: String,
-    link: Link,
+pub struct Hub {
+    pub pid: u32,
+    pub address: String,
+    pub link: Link,
 }
 
 impl Hub {
-    fn of(directory: &TempDir) -> Self {
+    pub fn of(directory: &TempDir) -> Self {
         let socket = directory.path().join("hub.sock");
         let link = Link::connect(&socket, PATIENCE).unwrap();
         Self {
@@ -116,7 +116,7 @@ impl Hub {
         self.link.publish(&message("a", json)).unwrap()
     }
 
-    fn signal(&self, signal: i32) {
+    pub fn signal(&self, signal: i32) {
         // SAFETY: takes no pointer; the process is of this test.
         unsafe { libc::kill(self.pid as i32, signal) };
     }
@@ -126,7 +126,7 @@ impl Hub {
         fs::read(format!("/proc/{}/cmdline", self.pid)).is_ok_and(|title| !title.is_empty())
     }
 
-    fn await_end(&self) {
+    pub fn await_end(&self) {
         eventually("the end of the hub", || !self.is_alive());
     }
 
@@ -442,6 +442,34 @@ fn a_newer_build_takes_over() {
     next.signal(libc::SIGTERM);
     next.await_end();
     assert!(!fs::exists(&socket).unwrap());
+}
+
+#[test]
+fn a_new_hub_lives_for_all_masters_of_the_old_one() {
+    let directory = directory();
+    let mut old = Worker::start(&directory, &[]);
+    let hub = Hub::of(&directory);
+    let socket = directory.path().join("hub.sock");
+    // This test's own parent is a second one, and says no more from here on.
+    let me = Introduction {
+        master: std::process::id(),
+        generation: 1,
+        fingerprint: "a".into(),
+    };
+    drop(Link::connect_as(&socket, PATIENCE, Some(me)).unwrap());
+    let mut new = Worker::send("take", &directory, (2, "b"), &[]);
+    assert_eq!(new.answer, "ok");
+    hub.await_end();
+    let next = Hub::of(&directory);
+    assert_eq!(next.link.identity().generation, 2);
+    for worker in [&mut old, &mut new] {
+        worker.kill();
+    }
+    // Longer than realtime.linger.
+    std::thread::sleep(Duration::from_millis(2500));
+    assert!(next.is_alive());
+    next.signal(libc::SIGTERM);
+    next.await_end();
 }
 
 #[test]

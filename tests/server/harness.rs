@@ -16,6 +16,17 @@ use realtime::node::{Node, Stats};
 use realtime::server::Server;
 use tempfile::TempDir;
 
+use crate::authority::files_of_all;
+
+/// Tells a thread to end when it is dropped, also by a failure: or the test would wait for it for ever.
+pub struct Stop<'a>(pub &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Longer than anything takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -205,6 +216,8 @@ pub fn config(directory: &TempDir, settings: &[(&str, &str)]) -> Config {
             "realtime.socket" => Some(socket.clone()),
             "realtime.threads" => Some("2".to_owned()),
             "realtime.log_level" => Some("off".to_owned()),
+            "realtime.tls_cert" => files_of_all().map(|files| files.settings()[0].1.to_owned()),
+            "realtime.tls_key" => files_of_all().map(|files| files.settings()[1].1.to_owned()),
             _ => None,
         }
     })
@@ -220,6 +233,7 @@ pub fn message(channel: &str, json: &str) -> Publish {
         except: None,
         id: None,
         store: true,
+        terms: None,
     }
 }
 

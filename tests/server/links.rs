@@ -126,6 +126,7 @@ fn who_does_not_read_its_answers_holds_up_nobody_else() {
         channel: "a".into(),
         limit: 10,
         since: None,
+        before: None,
     });
     let mut asked = history.clone();
     asked.extend(wire::frame(&publish("b", b"1")));
@@ -184,6 +185,7 @@ fn a_hub_that_is_behind_lets_publishers_wait_and_then_says_busy() {
                 channel: "a".into(),
                 limit: 1,
                 since: None,
+                before: None,
             }))
             .unwrap();
         read_answer(&mut patient).unwrap();

@@ -171,7 +171,12 @@ fn mistakes_get_an_error_frame_and_the_connection_stays() {
             "bad_frame",
         ),
         (r#"{"type":"dance"}"#, "unknown_type"),
-        (r#"{"type":"presence"}"#, "unknown_type"),
+        (r#"{"type":"presence"}"#, "bad_frame"),
+        (r#"{"type":"presence","channel":"a"}"#, "not_subscribed"),
+        (
+            r#"{"type":"publish","channel":"a","event":"realtime.join"}"#,
+            "bad_event",
+        ),
         (r#"{"type":"subscribe","channel":""}"#, "bad_channel"),
         (r#"{"type":"subscribe","channel":"a b"}"#, "bad_channel"),
         (r#"{"type":"subscribe","channel":"a*"}"#, "bad_channel"),

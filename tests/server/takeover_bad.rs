@@ -353,6 +353,7 @@ fn estate(clients: &TcpListener, parts: bool) -> Estate {
         max_message_size: 1024,
         parts,
         attached: 0,
+        masters: Vec::new(),
     }
 }
 
@@ -396,6 +397,7 @@ fn a_new_hub_gets_over_whatever_an_old_one_does() {
     let good = control::json_frame(&estate(&clients, true));
     let notes = |channel: &str| {
         let note = handover::WireNote {
+            terms: None,
             channel: channel.into(),
             seq: 1,
             id: None,

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::interest::Source;
 use super::lanes::{Blame, Limits};
-use super::{Side, Workers};
+use super::{Next, Side, Workers};
 use crate::backend::Interest;
 use crate::ids::ConnectionId;
 use crate::wire::events::{Batch, Outcomes};
@@ -39,11 +39,11 @@ impl Hands {
     }
 
     /// Adds a batch.
-    pub(super) fn hold(&mut self, batch: &Batch) {
-        let ids = batch.events.iter().map(|event| {
-            let party = &batch.parties[event.party as usize];
-            (event.number, ConnectionId::from_bits(party.connection.id))
-        });
+    pub(super) fn hold(&mut self, next: &Next) {
+        let ids = next
+            .events
+            .iter()
+            .map(|event| (event.number, next.parties[event.party as usize].id));
         self.held.extend(ids);
     }
 
@@ -69,6 +69,9 @@ impl Hands {
 
     /// Gives back what is left, with the blame on some of it.
     pub(super) fn give_back(&mut self, blame: Blame) {
+        if self.held.is_empty() {
+            return;
+        }
         let held = std::mem::take(&mut self.held);
         let mut before: Vec<ConnectionId> = Vec::new();
         let now = Instant::now();
@@ -120,8 +123,11 @@ impl Attached {
     /// much that is, and whoever calls this bounds it. Cancelling it loses nothing.
     pub async fn next(&self) -> Batch {
         let next = self.workers.next(Side::Attached, SHARE).await;
-        self.lock().hold(&next.batch);
-        next.batch
+        self.lock().hold(&next);
+        Batch {
+            parties: next.parties().map(Into::into).collect(),
+            events: next.events,
+        }
     }
 
     /// Takes what the process says.

@@ -30,12 +30,12 @@ use self::lanes::{Blame, Lanes, Limits, Pending};
 use self::pool::Pool;
 use self::requests::Client;
 use super::room::{EVENT_COST, Room};
-use super::{Backend, Event, HandlerFailed, Interest, Load, NotTaken, Refused, Replies};
+use super::{Backend, Event, HandlerFailed, Interest, Load, NotTaken, Refused, Replies, Ruling};
 use crate::config::{Config, ListenAddress};
 use crate::ids::ConnectionId;
 use crate::message::{ConnectionInfo, Payload};
-use crate::wire::control::WireConnection;
-use crate::wire::events::{Batch, WireOutcome, WireParty, WireResult};
+use crate::presence::Attendee;
+use crate::wire::events::{PartyOf, WireEvent, WireOutcome, WireResult};
 
 /// What one batch may hold; bounds what a process loses when it ends, and how long others wait for its lanes.
 const BATCH: Limits = Limits {
@@ -100,14 +100,23 @@ enum Side {
     Attached,
 }
 
-/// A batch for a process.
+/// A batch for a process, see [`Batch`](crate::wire::events::Batch).
 #[derive(Debug, Default)]
 struct Next {
-    batch: Batch,
-    /// Whose events it holds.
+    events: Vec<WireEvent>,
+    /// Whose they are.
     parties: Vec<Arc<ConnectionInfo>>,
     /// Whether a process has failed at one of them before.
     tried: bool,
+}
+
+impl Next {
+    /// Its connections with the states that they have now.
+    fn parties(&self) -> impl Iterator<Item = PartyOf<'_>> {
+        self.parties
+            .iter()
+            .map(|connection| PartyOf::new(connection))
+    }
 }
 
 impl Workers {
@@ -268,25 +277,8 @@ impl Workers {
         if handed.events.is_empty() {
             return None;
         }
-        let parties = handed.parties.iter().map(|connection| WireParty {
-            connection: WireConnection {
-                id: connection.id.to_bits(),
-                transport: connection.transport.index() as u8,
-                ip: connection.ip.to_string(),
-                head: connection.head().to_owned(),
-                user: connection.user().map(ToOwned::to_owned),
-            },
-            state: connection
-                .state()
-                .map(|state| state.into_boxed_bytes().into_vec().into())
-                .unwrap_or_default(),
-        });
-        let batch = Batch {
-            parties: parties.collect(),
-            events: handed.events,
-        };
         Some(Next {
-            batch,
+            events: handed.events,
             parties: handed.parties,
             tried: handed.tried,
         })
@@ -324,6 +316,9 @@ impl Workers {
                 Event::Open { answer, .. } | Event::Subscribe { answer, .. },
                 WireResult::Verdict(admit),
             ) => answer.decide(admit),
+            (Event::Subscribe { answer, .. }, WireResult::AdmittedAs { user, info }) => {
+                answer.rule(Ruling::AdmittedAs(Attendee::new(&user, info.as_deref())));
+            }
             (Event::Message { reply_to, .. }, WireResult::Reply(payload)) => {
                 let payload = payload.map(Payload::from);
                 let size = payload.as_ref().map_or(0, Payload::len);

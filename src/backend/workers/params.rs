@@ -43,8 +43,9 @@ pub(super) fn add(
     client: Option<&ConnectionInfo>,
     body: usize,
 ) {
-    let hex: String = mark.iter().map(|byte| format!("{byte:02x}")).collect();
-    request.param(MARK_PARAM, &hex);
+    let mut digits = [0; 2 * size_of::<Mark>()];
+    let hex = hex(mark, &mut digits);
+    request.param(MARK_PARAM, hex);
     request.param("CONTENT_LENGTH", &body.to_string());
     let Some(client) = client else {
         request.param("REQUEST_METHOD", "GET");
@@ -83,28 +84,30 @@ pub(super) fn add(
 /// `x-forwarded-for`. So is `proxy`, which many programs would take for the environment's (httpoxy), and what describes
 /// the handshake's own body.
 fn headers(request: &mut Request, client: &ConnectionInfo) {
-    let mut names: Vec<&str> = Vec::new();
-    for (name, _) in client.headers() {
+    let all: Vec<(&str, &str)> = client.headers().collect();
+    for (index, (name, _)) in all.iter().enumerate() {
         let plain = name
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        let kept = plain && !matches!(name, "proxy" | "content-length" | "content-type");
-        if kept && !names.contains(&name) {
-            names.push(name);
+        if !plain
+            || matches!(*name, "proxy" | "content-length" | "content-type")
+            || all[..index].iter().any(|(earlier, _)| earlier == name)
+        {
+            continue;
         }
+        let same = all[index..].iter().filter(|(other, _)| other == name);
+        let separator = if *name == "cookie" { "; " } else { ", " };
+        request.header(name, same.map(|(_, value)| *value), separator);
     }
-    for name in names {
-        let separator = if name == "cookie" { "; " } else { ", " };
-        let mut value: Vec<&str> = Vec::new();
-        for (_, part) in client.headers().filter(|(other, _)| *other == name) {
-            if !value.is_empty() {
-                value.push(separator);
-            }
-            value.push(part);
-        }
-        let upper = name.to_ascii_uppercase().replace('-', "_");
-        request.param_of(&["HTTP_", &upper], &value);
+}
+
+fn hex<'a>(mark: &Mark, digits: &'a mut [u8; 2 * size_of::<Mark>()]) -> &'a str {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(mark) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
+    std::str::from_utf8(digits).expect("hexadecimal digits are ASCII")
 }
 
 /// A `Host` header's name and port.

@@ -3,16 +3,18 @@
 //! Lives on the handler's thread. Imports `config`.
 
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use socket2::Socket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use crate::config::ListenAddress;
 
@@ -44,16 +46,25 @@ pub(super) struct Pool {
 /// A connection to the pool.
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: Stream,
+    // Watched for reading alone: a process that reads a request makes room, which would wake this thread to no purpose.
+    socket: AsyncFd<Socket>,
+    /// The same, watched for writing, once a request did not fit.
+    full: Option<AsyncFd<Socket>>,
     buffer: Box<[u8]>,
+    /// Wakes whoever waits for the end of its time, and goes on from one request to the next: at worst it is early, and
+    /// then put off. To set it for each request would cost as much as to read an answer.
+    alarm: Pin<Box<Sleep>>,
     /// Whether it has served a request already.
     pub(super) used: bool,
 }
 
-#[derive(Debug)]
-enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+/// What a wait for an answer came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    /// So many bytes; none: the pool has closed the connection.
+    Bytes(usize),
+    /// Nothing in time.
+    TooLate,
 }
 
 impl Pool {
@@ -90,18 +101,14 @@ impl Pool {
                 return Some(connection);
             }
         }
-        let stream = match tokio::time::timeout(CONNECT, self.connect()).await {
-            Ok(connected) => connected,
+        let connected = match tokio::time::timeout(CONNECT, self.connect()).await {
+            Ok(connected) => connected.and_then(Connection::new),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         };
-        match stream {
-            Ok(stream) => {
+        match connected {
+            Ok(connection) => {
                 self.reached();
-                Some(Connection {
-                    stream,
-                    buffer: vec![0; READ].into(),
-                    used: false,
-                })
+                Some(connection)
             }
             Err(error) => {
                 self.unreachable(&format!("{error}{}", hint(&error)));
@@ -169,60 +176,113 @@ impl Pool {
         self.idle.borrow_mut().pop()
     }
 
-    async fn connect(&self) -> io::Result<Stream> {
+    async fn connect(&self) -> io::Result<Socket> {
         match &self.address {
-            ListenAddress::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
+            ListenAddress::Unix(path) => Ok(UnixStream::connect(path).await?.into_std()?.into()),
             ListenAddress::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
+                Ok(stream.into_std()?.into())
             }
         }
     }
 }
 
 impl Connection {
-    /// Sends what it can of `rest`, and waits for bytes of the answer. None: the pool has closed the connection.
-    pub(super) async fn exchange(&mut self, rest: &mut &[u8]) -> io::Result<&[u8]> {
-        let Self { stream, buffer, .. } = self;
-        let count = std::future::poll_fn(|cx| {
-            while !rest.is_empty() {
-                match stream.poll_write(cx, rest) {
-                    Poll::Ready(Ok(sent)) => *rest = &rest[sent..],
-                    // What it has answered before it closed is still to be read.
-                    Poll::Ready(Err(_)) => *rest = &[],
-                    Poll::Pending => break,
-                }
-            }
-            stream.poll_read(cx, buffer)
+    fn new(socket: Socket) -> io::Result<Self> {
+        Ok(Self {
+            socket: watch(socket, Interest::READABLE)?,
+            full: None,
+            buffer: vec![0; READ].into(),
+            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            used: false,
         })
-        .await?;
-        Ok(&self.buffer[..count])
+    }
+
+    /// Sends what it can of `rest`, and waits for bytes of the answer until `deadline`. They are in [`Connection::came`].
+    pub(super) async fn exchange(
+        &mut self,
+        rest: &mut &[u8],
+        deadline: Instant,
+    ) -> io::Result<Came> {
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(Err(error)) = self.poll_send(cx, rest) {
+                return Poll::Ready(Err(error));
+            }
+            if let Poll::Ready(count) = self.poll_read(cx) {
+                return Poll::Ready(count.map(Came::Bytes));
+            }
+            loop {
+                if self.alarm.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                if Instant::now() >= deadline {
+                    return Poll::Ready(Ok(Came::TooLate));
+                }
+                self.alarm.as_mut().reset(deadline);
+            }
+        })
+        .await
+    }
+
+    /// The first `count` bytes of what came last.
+    pub(super) fn came(&self, count: usize) -> &[u8] {
+        &self.buffer[..count]
     }
 
     /// Whether the pool has neither closed it nor said anything unasked.
     async fn is_quiet(&mut self) -> bool {
-        let Self { stream, buffer, .. } = self;
-        std::future::poll_fn(|cx| Poll::Ready(stream.poll_read(cx, buffer).is_pending())).await
+        std::future::poll_fn(|cx| Poll::Ready(self.poll_read(cx).is_pending())).await
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            let mut ready = ready!(self.socket.poll_read_ready(cx))?;
+            let read = ready.try_io(|socket| socket.get_ref().read(&mut self.buffer));
+            if let Ok(read) = read {
+                if read.as_ref().is_ok_and(|count| *count < self.buffer.len()) {
+                    // There was no more: what comes from now on says so.
+                    ready.clear_ready();
+                }
+                return Poll::Ready(read);
+            }
+        }
+    }
+
+    /// Sends all of `rest`, as soon as there is room for it.
+    fn poll_send(&mut self, cx: &mut Context<'_>, rest: &mut &[u8]) -> Poll<io::Result<()>> {
+        while !rest.is_empty() {
+            // No signal when the pool has gone: who runs this process may not have it ignored.
+            match self
+                .socket
+                .get_ref()
+                .send_with_flags(rest, libc::MSG_NOSIGNAL)
+            {
+                Ok(sent) => *rest = &rest[sent..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let full = match &mut self.full {
+                        Some(full) => full,
+                        none => {
+                            let copy = self.socket.get_ref().try_clone()?;
+                            none.insert(watch(copy, Interest::WRITABLE)?)
+                        }
+                    };
+                    // Room that came since is found at the next turn.
+                    ready!(full.poll_write_ready(cx))?.clear_ready();
+                }
+                // What it has answered before it closed is still to be read.
+                Err(_) => *rest = &[],
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
-impl Stream {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(buffer);
-        let read = match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-        };
-        read.map_ok(|()| buffer.filled().len())
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
+fn watch(socket: Socket, interest: Interest) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: a Socket owns its descriptor, always the same one, and closes it when the AsyncFd has dropped it; nobody
+    // else has it.
+    unsafe { AsyncFd::register_with_interest(socket, interest) }.map_err(io::Error::from)
 }
 
 /// A pool that listens on every address is reached on this machine's own.

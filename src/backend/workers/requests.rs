@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use super::hands::Hands;
 use super::interest::Source;
 use super::lanes::Blame;
-use super::pool::{Connection, Pool};
+use super::pool::{Came, Connection, Pool};
 use super::said::{Said, Throttle};
 use super::{BATCH, Next, Side, Workers, params};
 use crate::wire::control;
-use crate::wire::events::{Mark, OUTCOMES_OVERHEAD, Outcomes};
+use crate::wire::events::{BatchOf, Mark, OUTCOMES_OVERHEAD, Outcomes};
 use crate::wire::fastcgi::{Answer, Garbage, Part, Request};
 use crate::wire::output::{Output, Piece, TooLarge};
 
@@ -80,6 +80,38 @@ struct End {
     refused: u8,
 }
 
+/// What requests are written in, one after the other.
+#[derive(Debug, Default)]
+struct Room {
+    params: Request,
+    body: Vec<u8>,
+    request: Vec<u8>,
+}
+
+/// How much of it is kept from one request to the next, in bytes.
+const ROOM_KEPT: usize = 64 << 10;
+
+impl Room {
+    /// The whole request for a batch.
+    fn write(&mut self, common: &Request, next: &Next, mark: &Mark) -> &[u8] {
+        self.params.become_like(common);
+        for bytes in [&mut self.body, &mut self.request] {
+            bytes.clear();
+            bytes.shrink_to(ROOM_KEPT);
+        }
+        let batch = BatchOf {
+            parties: next.parties().collect(),
+            events: &next.events,
+        };
+        self.body = postcard::to_extend(&batch, std::mem::take(&mut self.body))
+            .expect("postcard writes everything that a batch holds");
+        let client = next.parties.first().map(|connection| &**connection);
+        params::add(&mut self.params, mark, client, self.body.len());
+        self.params.write(&self.body, &mut self.request);
+        &self.request
+    }
+}
+
 impl Marks {
     fn next(&mut self) -> Result<Mark, getrandom::Error> {
         if let Some(mark) = self.left.pop() {
@@ -117,6 +149,7 @@ impl Client {
     }
 
     async fn serve(&self) {
+        let mut room = Room::default();
         loop {
             self.pool.rested().await;
             let next = self.workers.next(Side::Requests, BATCH).await;
@@ -124,8 +157,8 @@ impl Client {
                 return;
             };
             let mut hands = Hands::new(self.workers.clone(), source);
-            hands.hold(&next.batch);
-            let blame = self.run(&next, &mut hands).await.err();
+            hands.hold(&next);
+            let blame = self.run(&next, &mut hands, &mut room).await.err();
             hands.give_back(blame.unwrap_or(Blame::None));
         }
     }
@@ -133,12 +166,13 @@ impl Client {
     /// Asks the script which handlers it has. Whether it said so.
     pub(super) async fn probe(&self, source: Source) -> bool {
         let mut hands = Hands::new(self.workers.clone(), source);
-        let asked = self.run(&Next::default(), &mut hands).await;
+        let mut room = Room::default();
+        let asked = self.run(&Next::default(), &mut hands, &mut room).await;
         asked.is_ok()
     }
 
     /// Runs the script once. The error tells which of the events that are left were tried.
-    async fn run(&self, next: &Next, hands: &mut Hands) -> Result<(), Blame> {
+    async fn run(&self, next: &Next, hands: &mut Hands, room: &mut Room) -> Result<(), Blame> {
         // Never closed.
         let _place = self.places.acquire().await;
         let mark = match self.marks.borrow_mut().next() {
@@ -148,12 +182,7 @@ impl Client {
                 return Err(Blame::All);
             }
         };
-        let body = postcard::to_stdvec(&next.batch)
-            .expect("postcard writes everything that a batch holds");
-        let mut request = self.common.clone();
-        let client = next.parties.first().map(|connection| &**connection);
-        params::add(&mut request, &mark, client, body.len());
-        let request = request.bytes(&body);
+        let request = room.write(&self.common, next, &mark);
         // What may end processes is to be seen doing it.
         let mut new = next.tried;
         loop {
@@ -165,7 +194,7 @@ impl Client {
             let ended = self
                 .exchange(
                     &mut connection,
-                    &request,
+                    request,
                     mark,
                     &mut said,
                     &mut progress,
@@ -246,14 +275,11 @@ impl Client {
         let mut output = Output::new(mark, config.max_message_size + OUTCOMES_OVERHEAD);
         let mut deadline = Instant::now() + config.handler_timeout;
         loop {
-            let bytes = connection.exchange(&mut rest);
-            let mut bytes = match tokio::time::timeout_at(deadline, bytes).await {
-                Ok(bytes) => bytes?,
-                Err(_) => return Err(Broken::TimedOut),
+            let mut bytes = match connection.exchange(&mut rest, deadline).await? {
+                Came::Bytes(0) => return Err(Broken::Closed),
+                Came::Bytes(count) => connection.came(count),
+                Came::TooLate => return Err(Broken::TimedOut),
             };
-            if bytes.is_empty() {
-                return Err(Broken::Closed);
-            }
             while let Some(part) = answer.next(&mut bytes)? {
                 match part {
                     Part::Error(text) => said.reported(text),

@@ -118,10 +118,9 @@ impl Said {
 
 /// The `Status` of a CGI answer's head.
 fn status(head: &[u8]) -> Option<String> {
-    let head = String::from_utf8_lossy(head);
-    head.lines()
-        .find_map(|line| line.strip_prefix("Status:"))
-        .map(|status| status.trim().to_owned())
+    head.split(|byte| *byte == b'\n')
+        .find_map(|line| line.strip_prefix(b"Status:"))
+        .map(|status| String::from_utf8_lossy(status).trim().to_owned())
 }
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {

@@ -1,6 +1,6 @@
 //! One link: its socket, what was read of the next request and what is still to be written of the last answer.
 //!
-//! Owned by `serving`. Imports nothing of this crate but `message`.
+//! Owned by `serving`. Imports `message`, `store` and `wire::control`.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream as StdStream;
@@ -11,6 +11,8 @@ use mio::{Interest, Registry, Token};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::message::Publish;
+use crate::store::Receipt;
+use crate::wire::control::Response;
 
 /// One link.
 pub struct Link {
@@ -41,6 +43,8 @@ pub enum Doing {
     Asked,
     /// Room in the shards, until then.
     Room(Publish, Instant),
+    /// The disk, until then; this is the answer.
+    Stored(Response, Receipt, Instant),
 }
 
 impl Link {

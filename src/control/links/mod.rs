@@ -44,6 +44,12 @@ impl Links {
             notes: Mutex::default(),
             waker: Waker::new(poll.registry(), INBOX)?,
         });
+        let woken = Arc::downgrade(&inbox);
+        node.watch_store(move || {
+            if let Some(inbox) = woken.upgrade() {
+                inbox.put(Note::Stored);
+            }
+        });
         let mut serving = Serving::new(node, runtime, poll, inbox.clone());
         let thread = spawn(Box::new(move || {
             if let Err(error) = serving.run() {
@@ -97,6 +103,8 @@ enum Note {
     Adopt(UnixStream, OwnedSemaphorePermit),
     /// The framed answer to what the link of that slot asked on another thread.
     Answer(usize, Vec<u8>),
+    /// Some of what waits for the disk may be there.
+    Stored,
     /// See [`Links::finish`].
     Finish(Instant, oneshot::Sender<()>),
     /// The end of the thread.

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::link::{Doing, Link};
 use super::{INBOX, Inbox, Note};
 use crate::control::requests::{self, Now};
-use crate::node::{Failure, Node};
+use crate::node::{self, Failure, Node};
 use crate::wire::control::{self, FRAME_OVERHEAD, Request, Response, WireFailure};
 
 /// Room for what is read at a time, in bytes, shared by all links. Larger requests are gathered by their link.
@@ -25,6 +25,8 @@ const ROOM: usize = 64 << 10;
 const BATCH: usize = 16;
 /// How often a publisher that waits for room in the shards is looked at.
 const ROOM_PAUSE: Duration = Duration::from_millis(1);
+/// How often a publisher that waits for the disk is looked at if nothing comes from there.
+const STORE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The thread's own.
 pub struct Serving {
@@ -35,6 +37,8 @@ pub struct Serving {
     links: Slab<Link>,
     /// Those that wait for room in the shards.
     waiting: Vec<usize>,
+    /// Those that wait for the disk.
+    storing: Vec<usize>,
     /// By when all links are to end, and who waits for that.
     finishing: Option<(Instant, oneshot::Sender<()>)>,
     /// The largest frame, in bytes.
@@ -53,6 +57,7 @@ impl Serving {
             inbox,
             links: Slab::new(),
             waiting: Vec::new(),
+            storing: Vec::new(),
             finishing: None,
             room: vec![0; ROOM],
             answer: Vec::new(),
@@ -87,7 +92,10 @@ impl Serving {
             for slot in std::mem::take(&mut self.waiting) {
                 self.try_again(slot);
             }
-            // Their publishers have their answers.
+            for slot in std::mem::take(&mut self.storing) {
+                self.look_again(slot);
+            }
+            // Their publishers have their answers, or wait for more than the shards.
             self.node.rouse();
             if self.finishing.is_some() {
                 self.end_those_between_frames();
@@ -98,6 +106,9 @@ impl Serving {
     fn pause(&self) -> Option<Duration> {
         if !self.waiting.is_empty() {
             return Some(ROOM_PAUSE);
+        }
+        if !self.storing.is_empty() {
+            return Some(STORE_PAUSE);
         }
         let (deadline, _) = self.finishing.as_ref()?;
         Some(deadline.saturating_duration_since(Instant::now()))
@@ -117,6 +128,8 @@ impl Serving {
                         self.remove(slot);
                     }
                 }
+                // They are all looked at when this batch of events is done.
+                Note::Stored => {}
                 Note::Finish(deadline, sender) => self.finishing = Some((deadline, sender)),
                 Note::Stop => return false,
             }
@@ -163,6 +176,7 @@ impl Serving {
             return;
         }
         self.waiting.retain(|&waiting| waiting != slot);
+        self.storing.retain(|&storing| storing != slot);
         self.links.remove(slot).leave(self.poll.registry());
     }
 
@@ -235,11 +249,15 @@ impl Serving {
     fn request(&mut self, slot: usize, content: &[u8]) -> io::Result<()> {
         // What is not one of ours, or of another build: nothing after it can be trusted either.
         let request = control::read::<Request<'_>>(content).map_err(io::Error::other)?;
+        let deadline = || Instant::now() + self.node.config().timeout;
         match requests::now(&self.node, request) {
             Now::Done(response) => return self.answer(slot, &response),
+            Now::Kept(response, receipt) => {
+                self.links[slot].doing = Doing::Stored(response, receipt, deadline());
+                self.storing.push(slot);
+            }
             Now::NoRoom(publish) => {
-                let deadline = Instant::now() + self.node.config().timeout;
-                self.links[slot].doing = Doing::Room(publish, deadline);
+                self.links[slot].doing = Doing::Room(publish, deadline());
                 self.waiting.push(slot);
             }
             Now::Elsewhere => {
@@ -267,7 +285,30 @@ impl Serving {
                 self.links[slot].doing = Doing::Room(publish, deadline);
                 return self.waiting.push(slot);
             }
+            Now::Kept(response, receipt) => {
+                self.links[slot].doing = Doing::Stored(response, receipt, deadline);
+                return self.storing.push(slot);
+            }
             _ => requests::finish(Err(Failure::Busy)),
+        };
+        self.attend_with(slot, |serving| serving.answer(slot, &response));
+    }
+
+    /// Answers a publisher whose message is on the disk, or goes on waiting.
+    fn look_again(&mut self, slot: usize) {
+        let doing = std::mem::replace(&mut self.links[slot].doing, Doing::Nothing);
+        let Doing::Stored(response, receipt, deadline) = doing else {
+            self.links[slot].doing = doing;
+            return;
+        };
+        let stored = receipt.look();
+        if stored.is_none() && Instant::now() < deadline {
+            self.links[slot].doing = Doing::Stored(response, receipt, deadline);
+            return self.storing.push(slot);
+        }
+        let response = match node::stored_in_time(stored) {
+            Ok(()) => response,
+            Err(failure) => requests::finish(Err(failure)),
         };
         self.attend_with(slot, |serving| serving.answer(slot, &response));
     }

@@ -1,0 +1,96 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Realtime\Laravel;
+
+use Illuminate\Broadcasting\BroadcastException;
+use Illuminate\Broadcasting\Broadcasters\Broadcaster;
+use Illuminate\Broadcasting\Broadcasters\UsePusherChannelConventions;
+use Realtime\Exception;
+use Symfony\Component\HttpKernel\Exception\AccessDeniedHttpException;
+
+/**
+ * Laravel's broadcasting by the extension: events go straight to its server, without HTTP, and Laravel Echo talks to that
+ * server with pusher-js.
+ *
+ * The authorization route (routes/channels.php) answers as Reverb's and Pusher's does, signed with realtime.pusher_app.
+ */
+final class RealtimeBroadcaster extends Broadcaster
+{
+    use UsePusherChannelConventions;
+
+    /** The most channels that the server takes in one call. */
+    private const CHANNELS_MAX = 1000;
+
+    /**
+     * Lets a user into a channel, or throws.
+     *
+     * @param \Illuminate\Http\Request $request with `channel_name` and `socket_id`, as Echo sends them
+     * @return array{auth: string, channel_data?: string}
+     * @throws AccessDeniedHttpException
+     */
+    public function auth($request)
+    {
+        $channel = $request->input('channel_name');
+        if (!is_string($channel) || $channel === '') {
+            throw new AccessDeniedHttpException('channel_name is missing');
+        }
+        $name = $this->normalizeChannelName($channel);
+        if ($this->isGuardedChannel($channel) && !$this->retrieveUser($request, $name)) {
+            throw new AccessDeniedHttpException();
+        }
+        return $this->verifyUserCanAccessChannel($request, $name);
+    }
+
+    /**
+     * The signature for a user who may.
+     *
+     * @param \Illuminate\Http\Request $request
+     * @param mixed $result what the channel's callback returned: on a presence channel, what others see of the user
+     * @return array{auth: string, channel_data?: string}
+     */
+    public function validAuthenticationResponse($request, $result)
+    {
+        $channel = $request->input('channel_name');
+        $socket = $request->input('socket_id');
+        if (!is_string($socket)) {
+            throw new AccessDeniedHttpException('socket_id is missing');
+        }
+        $member = null;
+        if (str_starts_with($channel, 'presence-')) {
+            $user = $this->retrieveUser($request, $this->normalizeChannelName($channel));
+            $id = method_exists($user, 'getAuthIdentifierForBroadcasting')
+                ? $user->getAuthIdentifierForBroadcasting()
+                : $user->getAuthIdentifier();
+            $member = ['user_id' => (string) $id, 'user_info' => $result];
+        }
+        try {
+            return rt_pusher_auth($socket, $channel, $member);
+        } catch (\ValueError $error) {
+            // The client made these up; the programmer has no hand in them.
+            throw new AccessDeniedHttpException($error->getMessage(), $error);
+        }
+    }
+
+    /**
+     * Pushes an event to all subscribers; with `toOthers()`, to all but the connection that the request came from.
+     *
+     * @param array<\Illuminate\Broadcasting\Channel|string> $channels
+     * @param string $event
+     * @param array<string, mixed> $payload
+     * @throws BroadcastException if the server does not take it
+     */
+    public function broadcast(array $channels, $event, array $payload = []): void
+    {
+        $socket = $payload['socket'] ?? null;
+        unset($payload['socket']);
+        try {
+            foreach (array_chunk($this->formatChannels($channels), self::CHANNELS_MAX) as $some) {
+                rt_broadcast($some, $payload, event: $event, except: $socket);
+            }
+        } catch (Exception $error) {
+            throw new BroadcastException("realtime: {$error->getMessage()}", 0, $error);
+        }
+    }
+}

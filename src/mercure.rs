@@ -1,0 +1,167 @@
+//! The Mercure protocol above `node`: what a client subscribes to, what it has missed, and who is told of it.
+//!
+//! A topic is a channel. Topics with a name are asked about like any channel (`session::authorize`); patterns give what is
+//! open to all and what the token's `mercure.subscribe` covers. Called by the transport. Imports `session` and `wire`.
+
+mod subscriptions;
+
+use std::sync::Arc;
+
+pub use self::subscriptions::{Found, Told, list};
+use crate::broker::Resumed;
+use crate::history::Wanted;
+use crate::ids::{Channel, InvalidId, Position};
+use crate::message::ConnectionInfo;
+use crate::node::Node;
+use crate::selector::Selector;
+use crate::session::{self, Denied, Session};
+use crate::wire::{Body, Format, mercure, sse};
+
+/// What a client wants: the selectors as it sent them, and what they are.
+#[derive(Debug, Default)]
+pub struct Topics {
+    selectors: Vec<Selector>,
+    channels: Vec<Channel>,
+    patterns: Vec<Selector>,
+}
+
+impl Topics {
+    /// Adds one, unless it is there. A name must be one that a channel can have.
+    pub fn add(&mut self, text: &str) -> Result<(), InvalidId> {
+        if self.selectors.iter().any(|its| its.as_str() == text) {
+            return Ok(());
+        }
+        if text.len() > crate::ids::CHANNEL_MAX {
+            return Err(InvalidId::ChannelLength(text.len()));
+        }
+        let selector = Selector::parse(text).map_err(|_| InvalidId::ChannelLength(text.len()))?;
+        if selector.is_exact() {
+            self.channels.push(Channel::parse(text)?);
+        } else {
+            self.patterns.push(selector.clone());
+        }
+        self.selectors.push(selector);
+        Ok(())
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.selectors.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.selectors.is_empty()
+    }
+
+    /// Those that stand for more than one topic.
+    pub fn patterns(&self) -> &[Selector] {
+        &self.patterns
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            channels: &self.channels,
+            patterns: &self.patterns,
+        }
+    }
+}
+
+/// A subscription that is allowed, before its stream has begun.
+#[derive(Debug)]
+pub struct Subscription {
+    node: Arc<Node>,
+    topics: Topics,
+    strict: bool,
+    /// What the client has missed up to now, when it says where it stands.
+    missed: Option<Resumed>,
+}
+
+impl Subscription {
+    /// Asks for each topic, and looks up what came after `since`, the id of an update or `earliest`. Returns with it the
+    /// id after which the client gets everything.
+    pub async fn ask(
+        node: &Arc<Node>,
+        info: &Arc<ConnectionInfo>,
+        topics: Topics,
+        since: Option<&str>,
+    ) -> Result<(Self, Option<String>), (Denied, Channel)> {
+        for channel in &topics.channels {
+            let asked = session::authorize(node, info, channel).await;
+            asked.map_err(|denied| (denied, channel.clone()))?;
+        }
+        let missed = since.map(|since| node.resume(&mercure::since(since), topics.wanted()));
+        let preceding = missed.as_ref().map(|missed| preceding(missed, since));
+        let subscription = Self {
+            node: node.clone(),
+            strict: node.interest().subscribe,
+            topics,
+            missed,
+        };
+        Ok((subscription, preceding))
+    }
+
+    /// Subscribes. First comes what was missed, also since that was looked up.
+    pub fn begin(self, session: &Session, format: Format) -> Told {
+        let Self {
+            node,
+            topics,
+            strict,
+            missed,
+        } = self;
+        // Before the subscription: nobody is told of his own.
+        let told = Told::tell(&node, session.info(), &topics.selectors);
+        let (position, past) = match missed {
+            None => (node.position(), Vec::new()),
+            Some(missed) => {
+                let rest = node.resume(&missed.position.text(), topics.wanted());
+                let mut past = missed.publications;
+                past.extend(rest.publications);
+                (rest.position, past)
+            }
+        };
+        let mut hub = session.hub().borrow_mut();
+        let slot = session.slot();
+        let Format::Sse { body, .. } = format else {
+            return told;
+        };
+        hub.push(
+            slot,
+            body.frame(beginning(&node, position, past.is_empty())),
+        );
+        for channel in &topics.channels {
+            hub.subscribe(slot, channel, position.seq);
+        }
+        hub.follow(slot, &topics.patterns, position.seq, strict);
+        hub.replay(slot, past);
+        told
+    }
+}
+
+/// The first bytes: how long to wait before reconnecting and, for a client that is given nothing yet, where it stands.
+fn beginning(node: &Node, position: Position, is_new: bool) -> Vec<u8> {
+    let mut first = sse::retry(node.config().retry);
+    if is_new {
+        first.extend(mercure::cursor(position));
+    }
+    first
+}
+
+fn preceding(missed: &Resumed, asked: Option<&str>) -> String {
+    let epoch = missed.position.epoch;
+    match (missed.since, missed.forgotten) {
+        (None, _) => mercure::EARLIEST.to_owned(),
+        (Some(_), 0) => asked.unwrap_or(mercure::EARLIEST).to_owned(),
+        (Some(_), seq) => mercure::urn(Position { epoch, seq }),
+    }
+}
+
+impl Format {
+    /// Updates of the Mercure protocol.
+    pub fn mercure(body: Body) -> Self {
+        Self::Sse {
+            flavour: crate::wire::Flavour::Mercure,
+            body,
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! `realtime.history = disk`: a journal of what the history notes, so that it is there again after a crash.
+//!
+//! The history in memory stays what clients resume from and what decides on what is kept. The broker writes every message into a
+//! [`ring`] before anybody gets it ([`Journal`]); from there a thread, the [`keeper`], takes them into a [`database`] in batches, and
+//! takes out what the history has pushed out. What is in the ring survives the end of the process; with `realtime.fsync = always` a
+//! publisher waits until its message is in the database and on the disk ([`Receipt`]). Imports `ids`, `message`, `history`, `auth`,
+//! `config` and `wire`.
+
+mod database;
+mod directory;
+mod keeper;
+mod opening;
+mod receipt;
+mod record;
+mod ring;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+pub use self::directory::{StoreError, check};
+pub use self::opening::{Contents, Opened, open};
+pub use self::receipt::{NotStored, Receipt};
+use self::record::{Message, Record, unix_time};
+use self::ring::Ring;
+use crate::auth::Lists;
+use crate::config::Fsync;
+use crate::history::{Fate, Note};
+use crate::ids::Channel;
+use crate::message::{Publication, Publish};
+use crate::wire::control;
+use crate::wire::handover::WireTerms;
+
+/// What a message's record may have beside its content: the longest names, and the rest.
+const NAMES: usize = 1024;
+
+/// Who is called whenever receipts may have come true.
+pub type Watchers = Arc<Mutex<Vec<Box<dyn Fn() + Send + Sync>>>>;
+
+/// The keeper, and the way to end it.
+#[derive(Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    descriptor: i32,
+}
+
+/// The broker's end. Its methods are called under the broker's lock, by one thread at a time.
+#[derive(Debug)]
+pub struct Journal {
+    shared: Arc<Shared>,
+    /// A moment, and its time since 1970: spares a look at the clock for each message.
+    now: (Instant, Duration),
+}
+
+/// How the keeper learns what has happened: fills in all but `closing`, under the broker's lock.
+pub type Source = Box<dyn Fn(&mut News) + Send>;
+
+/// What the keeper is to write.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Whose numbers they are.
+    pub epoch: u32,
+    /// As far as the ring is filled.
+    pub head: u64,
+    /// The newest number.
+    pub newest: u64,
+    /// The newest number that was pushed out of a channel of which nothing is left.
+    pub forgotten: u64,
+    /// What has become of messages; what is new goes behind what is there.
+    pub fates: Vec<Fate>,
+    /// What was pushed out of channels, in the same way.
+    pub marks: Vec<(Channel, Option<u64>)>,
+}
+
+/// Everything that there is, when the database may have something else.
+#[derive(Debug)]
+pub struct Whole {
+    /// The newest number that was pushed out of each channel.
+    pub marks: Vec<(Channel, u64)>,
+    /// What is kept.
+    pub notes: Vec<Note>,
+}
+
+/// What the broker's end, the keeper and those who wait for receipts share.
+struct Shared {
+    ring: Ring,
+    directory: PathBuf,
+    fsync: Fsync,
+    closing: AtomicBool,
+    /// Whether the keeper has nothing to do until it is woken.
+    asleep: AtomicBool,
+    keeper: OnceLock<Thread>,
+    /// Whether the last attempt to write has failed: then nothing more is taken.
+    failing: AtomicBool,
+    // Taken for a look or a change of two words.
+    progress: Mutex<Progress>,
+    progressed: Condvar,
+    notify: Notify,
+    watchers: Watchers,
+}
+
+/// How far the keeper is.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Up to here the ring is in the database, and on the disk when that is waited for.
+    done: u64,
+    /// Why it goes no further at the moment.
+    failed: Option<NotStored>,
+}
+
+impl Store {
+    /// Writes what waits, as far as that is possible, and lets go of the directory. What is published later is not kept.
+    pub fn close(mut self) {
+        self.end();
+    }
+
+    /// The directory's lock, for a forked child to close.
+    pub fn descriptor(&self) -> i32 {
+        self.descriptor
+    }
+
+    fn end(&mut self) {
+        self.shared.closing.store(true, Ordering::SeqCst);
+        self.shared.wake();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of realtime.data_dir has panicked: a bug in realtime");
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Journal {
+    /// Why nothing is taken at the moment, if so.
+    pub fn refuses(&self) -> Option<NotStored> {
+        let failing = self.shared.failing.load(Ordering::Acquire);
+        failing
+            .then(|| self.shared.progress().failed.clone())
+            .flatten()
+    }
+
+    /// Whether there is room for the message in one more channel.
+    pub fn has_room(&self, publish: &Publish) -> bool {
+        let terms = publish.terms.as_deref();
+        let terms = terms.map_or(0, |terms| WireTerms::from(terms).size());
+        let most = publish.payload.len() + NAMES + terms;
+        self.shared.ring.has_room(most)
+    }
+
+    /// Keeps what the history has just noted.
+    pub fn keep(&self, publication: &Publication, store: bool) {
+        let (then, time) = self.now;
+        let at = time + publication.at.saturating_duration_since(then);
+        let message = Message::new(publication, store, at);
+        let most = message.most();
+        write(&self.shared.ring, most, &Record::Message(message));
+    }
+
+    /// Keeps what was revoked. `false` when there is no room.
+    pub fn revoke(&self, revoked: Lists) -> bool {
+        let names = revoked.keys().map(|(key, _)| key.len() + 32);
+        let most = 64 + names.sum::<usize>();
+        let fits = self.shared.ring.has_room(most);
+        if fits {
+            write(&self.shared.ring, most, &Record::Revoked(revoked));
+        }
+        fits
+    }
+
+    /// Notes the newest number, and has the keeper take up what is new: after each publish, before anybody gets it.
+    pub fn pass_on(&self, newest: u64) {
+        let shared = &*self.shared;
+        shared.ring.numbered(newest);
+        if shared.asleep.load(Ordering::SeqCst) || shared.ring.used() > shared.ring.half() {
+            shared.wake();
+        }
+    }
+
+    /// As far as the ring is filled. By the keeper's [`Source`].
+    pub fn head(&mut self) -> u64 {
+        self.now = (Instant::now(), unix_time());
+        self.shared.ring.head()
+    }
+
+    /// What tells when everything that was kept up to now may be acknowledged; none when it may be already.
+    pub fn receipt(&self) -> Option<Receipt> {
+        let waits = self.shared.fsync == Fsync::Always;
+        waits.then(|| Receipt::new(self.shared.clone(), self.shared.ring.head()))
+    }
+}
+
+impl Shared {
+    fn wake(&self) {
+        self.asleep.store(false, Ordering::Release);
+        if let Some(keeper) = self.keeper.get() {
+            keeper.unpark();
+        }
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        // Its fields are set one by one; nothing can panic in between.
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
+    }
+}
+
+fn write(ring: &Ring, most: usize, record: &Record<'_>) {
+    ring.append(most, |room| {
+        postcard::to_slice(record, room)
+            .expect("the room is as large as the record can be")
+            .len()
+    });
+}
+
+/// A record that goes to the database past the ring.
+fn encode(record: &Record<'_>) -> (u32, Vec<u8>) {
+    let bytes = control::frame(record).split_off(4);
+    (zlib_rs::crc32::crc32(0, &bytes), bytes)
+}

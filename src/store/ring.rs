@@ -1,0 +1,323 @@
+//! The newest records, in a file that is mapped into memory: what is copied there survives the end of this process, however
+//! sudden, and costs its publisher no system call. From here they go to `database` in batches.
+//!
+//! One thread at a time writes ([`Ring::append`], under the broker's lock), one reads and frees ([`Ring::records`],
+//! [`Ring::free`], the keeper's). Positions count bytes from the beginning of time; the place in the file is a position's rest. Imports nothing
+//! of this crate.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use zlib_rs::crc32::crc32;
+
+/// The first bytes of the file: also says which layout.
+const MAGIC: u64 = u64::from_le_bytes(*b"rtring01");
+/// What is in front of the records.
+const HEAD: usize = 4096;
+/// In front of each record: its length and its check.
+const FRAME: u64 = 8;
+/// In place of a length: the record is at the beginning of the file.
+const TURN: u32 = u32::MAX;
+
+/// The mapped file.
+#[derive(Debug)]
+pub struct Ring {
+    memory: NonNull<u8>,
+    /// Bytes for records.
+    capacity: u64,
+    /// Mixed into the checks, so that no record of another time is taken for one of this.
+    id: AtomicU64,
+    /// Where the first record is that is not in the database.
+    tail: AtomicU64,
+    /// Keeps the file open: its blocks are ours.
+    _file: File,
+}
+
+// SAFETY: the memory belongs to the ring until it is dropped. The head's fields are atomics. The bytes of records are written by
+// one thread, before it publishes `head`, into room that the reader has freed by `tail`; and read by one thread, between the two.
+unsafe impl Send for Ring {}
+// SAFETY: as above.
+unsafe impl Sync for Ring {}
+
+/// A place among the numbers in front of the records.
+#[derive(Clone, Copy, Debug)]
+enum Field {
+    Magic = 0,
+    Capacity = 1,
+    Id = 2,
+    Boot = 3,
+    Closed = 4,
+    Newest = 8,
+    /// The same with all bits turned: both are right, or one of them was being written, or neither can be believed.
+    NotNewest = 9,
+    Head = 10,
+}
+
+/// What the last one that used it has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Which ring it was.
+    pub id: u64,
+    /// Of which run of the machine.
+    pub boot: u64,
+    /// Whether it was closed as it should be.
+    pub closed: bool,
+    /// The newest number that was given, if that can be believed.
+    pub newest: Option<u64>,
+    /// Where the last record ended.
+    pub head: u64,
+}
+
+impl Ring {
+    /// Opens the file, or makes it, with room for two records of `largest` bytes at least. Says what was left in it, when that is a ring's.
+    pub fn open(path: &Path, largest: usize) -> io::Result<(Self, Option<Left>)> {
+        let wanted = (2 * (largest as u64 + FRAME + 8))
+            .max(8 << 20)
+            .next_multiple_of(4096);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)?;
+        let length = file.metadata()?.len();
+        if length >= HEAD as u64 + 4096 && length.is_multiple_of(4096) {
+            let ring = Self::map(file.try_clone()?, length)?;
+            if let Some(left) = ring.left() {
+                return Ok((ring, Some(left)));
+            }
+        }
+        // Every block is written, and not only promised: a write to the mapping must not fail for want of room.
+        file.set_len(0)?;
+        let zeros = [0; 64 << 10];
+        let mut rest = HEAD as u64 + wanted;
+        while rest > 0 {
+            let count = rest.min(zeros.len() as u64) as usize;
+            (&file).write_all(&zeros[..count])?;
+            rest -= count as u64;
+        }
+        let ring = Self::map(file, HEAD as u64 + wanted)?;
+        Ok((ring, None))
+    }
+
+    /// Whether a record of `largest` bytes fits at all.
+    pub fn takes(&self, largest: usize) -> bool {
+        2 * (largest as u64 + FRAME + 8) <= self.capacity
+    }
+
+    /// Begins as ring `id`, whose next record goes to `head`; those from `tail` are there.
+    pub fn begin(&self, id: u64, boot: u64, tail: u64, head: u64, newest: u64) {
+        self.set(Field::Magic, 0);
+        self.id.store(id, Ordering::Release);
+        self.tail.store(tail, Ordering::Release);
+        self.set(Field::Capacity, self.capacity);
+        self.set(Field::Id, id);
+        self.set(Field::Boot, boot);
+        self.set(Field::Closed, 0);
+        self.set(Field::Head, head);
+        self.numbered(newest);
+        self.set(Field::Magic, MAGIC);
+    }
+
+    /// Notes that all is as it should be: nothing is to be repaired at the next start.
+    pub fn close(&self) {
+        self.set(Field::Closed, MAGIC);
+    }
+
+    /// Notes the newest number.
+    pub fn numbered(&self, newest: u64) {
+        self.set(Field::Newest, newest);
+        self.set(Field::NotNewest, !newest);
+    }
+
+    /// Whether a record of `length` bytes fits now.
+    pub fn has_room(&self, length: usize) -> bool {
+        let needed = (length as u64 + FRAME + 8).next_multiple_of(8);
+        // The worst case: it does not fit into the end of the file.
+        let lost = needed.min(self.capacity - self.get(Field::Head) % self.capacity);
+        self.used() + lost + needed <= self.capacity
+    }
+
+    /// Bytes that wait to be freed.
+    pub fn used(&self) -> u64 {
+        self.head() - self.tail()
+    }
+
+    /// Half of what fits.
+    pub fn half(&self) -> u64 {
+        self.capacity / 2
+    }
+
+    /// Where the next record goes; also what the file says before [`Ring::begin`].
+    pub fn head(&self) -> u64 {
+        self.get(Field::Head)
+    }
+
+    /// Where the first record is.
+    pub fn tail(&self) -> u64 {
+        self.tail.load(Ordering::Acquire)
+    }
+
+    /// Writes a record of at most `most` bytes, for which there is room, and returns the position behind it. `write` says how long
+    /// it has become. By one thread at a time.
+    pub fn append(&self, most: usize, write: impl FnOnce(&mut [u8]) -> usize) -> u64 {
+        let mut position = self.get(Field::Head);
+        let mut offset = position % self.capacity;
+        if self.capacity - offset < most as u64 + FRAME {
+            self.put_frame(offset, TURN, 0);
+            position += self.capacity - offset;
+            offset = 0;
+        }
+        let body = HEAD + (offset + FRAME) as usize;
+        assert!(
+            body + most <= HEAD + self.capacity as usize,
+            "the caller has looked for room"
+        );
+        // SAFETY: within the mapping, and behind `head`, where the reader does not look; only this thread writes.
+        let room = unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr().add(body), most) };
+        let length = write(room);
+        let check = crc32(0, &room[..length]) ^ self.fold(position);
+        self.put_frame(offset, length as u32, check);
+        let head = (position + FRAME + length as u64).next_multiple_of(8);
+        self.set(Field::Head, head);
+        head
+    }
+
+    /// The records from `from` to `to`, or as far as there are any, each with the check of its bytes and the position behind it. By the
+    /// reader alone.
+    pub fn records(&self, from: u64, to: u64) -> impl Iterator<Item = (u32, &[u8], u64)> {
+        let mut position = from;
+        std::iter::from_fn(move || {
+            if position >= to || to - from > self.capacity || !position.is_multiple_of(8) {
+                return None;
+            }
+            let (mut length, mut check) = self.frame(position % self.capacity);
+            if length == TURN {
+                position += self.capacity - position % self.capacity;
+                if position >= to {
+                    return None;
+                }
+                (length, check) = self.frame(position % self.capacity);
+            }
+            let offset = position % self.capacity;
+            if u64::from(length) > self.capacity - offset - FRAME {
+                return None;
+            }
+            let body = HEAD + (offset + FRAME) as usize;
+            // SAFETY: within the mapping, and before `head`: nobody writes there until the reader frees it.
+            let body = unsafe {
+                std::slice::from_raw_parts(self.memory.as_ptr().add(body), length as usize)
+            };
+            let check = check ^ self.fold(position);
+            if crc32(0, body) != check {
+                return None;
+            }
+            position = (position + FRAME + u64::from(length)).next_multiple_of(8);
+            Some((check, body, position))
+        })
+    }
+
+    /// The records that ring `id` has left from `from` on, as far as there are any.
+    pub fn left_records(&self, id: u64, from: u64) -> impl Iterator<Item = (u32, &[u8], u64)> {
+        self.id.store(id, Ordering::Release);
+        self.records(from, from.saturating_add(self.capacity))
+    }
+
+    /// Everything before `position` is in the database.
+    pub fn free(&self, position: u64) {
+        self.tail.store(position, Ordering::Release);
+    }
+
+    /// What the file says, when that makes sense.
+    fn left(&self) -> Option<Left> {
+        let sound = self.get(Field::Magic) == MAGIC && self.get(Field::Capacity) == self.capacity;
+        let newest = self.get(Field::Newest);
+        sound.then(|| Left {
+            id: self.get(Field::Id),
+            boot: self.get(Field::Boot),
+            closed: self.get(Field::Closed) == MAGIC,
+            newest: (newest == !self.get(Field::NotNewest)).then_some(newest),
+            head: self.head(),
+        })
+    }
+
+    fn map(file: File, length: u64) -> io::Result<Self> {
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        // SAFETY: a mapping of its own; nothing else in this process knows the address. The file is as long, and in a directory that
+        // only its owner can write.
+        let memory = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the mapping just made. A forked child has no part in it.
+        unsafe { libc::madvise(memory, length, libc::MADV_DONTFORK) };
+        Ok(Self {
+            memory: NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?,
+            capacity: (length - HEAD) as u64,
+            id: AtomicU64::new(0),
+            tail: AtomicU64::new(0),
+            _file: file,
+        })
+    }
+
+    fn field(&self, field: Field) -> &AtomicU64 {
+        // SAFETY: within the first page of the mapping, which is aligned; all access is atomic, for as long as `self` lives.
+        unsafe { AtomicU64::from_ptr(self.memory.as_ptr().cast::<u64>().add(field as usize)) }
+    }
+
+    fn get(&self, field: Field) -> u64 {
+        self.field(field).load(Ordering::Acquire)
+    }
+
+    fn set(&self, field: Field, value: u64) {
+        // What was written before is there for whoever sees this; also after the end of this process.
+        self.field(field).store(value, Ordering::Release);
+    }
+
+    /// A record of another position, of an earlier turn or of another ring, is not taken for the one that should be there.
+    fn fold(&self, position: u64) -> u32 {
+        let mixed = position ^ self.id.load(Ordering::Acquire);
+        (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+    }
+
+    fn put_frame(&self, offset: u64, length: u32, check: u32) {
+        let frame = u64::from(length) | u64::from(check) << 32;
+        // SAFETY: offsets are multiples of 8 below the capacity, which is one, too; behind `head` as in `append`.
+        unsafe {
+            let place = self.memory.as_ptr().add(HEAD + offset as usize);
+            place.cast::<u64>().write(frame);
+        }
+    }
+
+    fn frame(&self, offset: u64) -> (u32, u32) {
+        // SAFETY: as in `put_frame`; before `head` as in `records`.
+        let frame = unsafe {
+            let place = self.memory.as_ptr().add(HEAD + offset as usize);
+            place.cast::<u64>().read()
+        };
+        (frame as u32, (frame >> 32) as u32)
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `map`; whoever had a part of it borrowed `self`.
+        unsafe { libc::munmap(self.memory.as_ptr().cast(), HEAD + self.capacity as usize) };
+    }
+}

@@ -1,0 +1,134 @@
+//! A connection that does not mean well: it never waits for the server, from an address of its own.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use crate::Outcome;
+use crate::wire::Kind;
+
+/// Seeded, so that a run can be repeated.
+pub struct Dice(pub u64);
+
+impl Dice {
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64) as usize
+    }
+
+    /// That many bytes of anything.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.below(256) as u8).collect()
+    }
+}
+
+/// The connection.
+pub struct Pest {
+    stream: TcpStream,
+    /// Whether the server has ended it.
+    pub ended: bool,
+}
+
+impl Pest {
+    /// Connects from 127.0.0.`host`; `None` when the server takes none just now.
+    pub fn open(host: u8, to: SocketAddr) -> Outcome<Option<Self>> {
+        Self::prepared(host, to, |_| Ok(()))
+    }
+
+    /// One for which the kernel keeps little, so that what is not read soon waits in the server.
+    pub fn narrow(host: u8, to: SocketAddr) -> Outcome<Option<Self>> {
+        Self::prepared(host, to, |socket| {
+            socket.set_recv_buffer_size(4096)?;
+            socket.set_tcp_mss(1400)
+        })
+    }
+
+    fn prepared(
+        host: u8,
+        to: SocketAddr,
+        prepare: impl Fn(&Socket) -> std::io::Result<()>,
+    ) -> Outcome<Option<Self>> {
+        let fail = |error: std::io::Error| format!("a pest's socket: {error}");
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).map_err(fail)?;
+        prepare(&socket).map_err(fail)?;
+        let from = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0));
+        // Many connect from here: the port is chosen together with where it goes.
+        socket.set_reuse_address(true).map_err(fail)?;
+        socket.bind(&from.into()).map_err(fail)?;
+        if socket
+            .connect_timeout(&to.into(), Duration::from_millis(500))
+            .is_err()
+        {
+            return Ok(None);
+        }
+        socket.set_nonblocking(true).map_err(fail)?;
+        Ok(Some(Self {
+            stream: socket.into(),
+            ended: false,
+        }))
+    }
+
+    /// One with a WebSocket handshake on its way.
+    pub fn websocket(host: u8, to: SocketAddr, kind: Kind) -> Outcome<Option<Self>> {
+        let pest = Self::open(host, to)?;
+        Ok(pest.map(|mut pest| {
+            pest.send(&kind.request("pests"));
+            pest
+        }))
+    }
+
+    /// Sends what the kernel takes now.
+    pub fn send(&mut self, bytes: &[u8]) -> usize {
+        let mut sent = 0;
+        while sent < bytes.len() && !self.ended {
+            match self.stream.write(&bytes[sent..]) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => self.ended = true,
+            }
+        }
+        sent
+    }
+
+    /// Reads what is there.
+    pub fn read(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        let mut part = [0; 16384];
+        while !self.ended {
+            match self.stream.read(&mut part) {
+                Ok(0) => self.ended = true,
+                Ok(count) => all.extend_from_slice(&part[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => self.ended = true,
+            }
+        }
+        all
+    }
+
+    /// Reads to the end, or for so long.
+    pub fn rest(&mut self, patience: Duration) -> Vec<u8> {
+        let end = std::time::Instant::now() + patience;
+        let mut all = Vec::new();
+        while !self.ended && std::time::Instant::now() < end {
+            all.extend(self.read());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        all
+    }
+
+    /// Its descriptor.
+    pub fn descriptor(&self) -> std::os::fd::RawFd {
+        std::os::fd::AsRawFd::as_raw_fd(&self.stream)
+    }
+
+    /// Sends nothing more, and listens.
+    pub fn shut(&self) {
+        // It may have been ended from the other side.
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+}

@@ -1,0 +1,64 @@
+<?php
+/** Laravel's broadcasting with BROADCAST_CONNECTION=realtime. */
+declare(strict_types=1);
+
+return [
+    'an event reaches its channels; toOthers() leaves its author out' => function (Lab $lab): void {
+        app($lab, 'laravel', '-d', 'realtime.pusher_app=app:key:a-secret-of-sixteen');
+        [$ann, $bob, $app] = [subscribed($lab, 'orders'), subscribed($lab, 'orders'), new Socket($lab->port, '/ws')];
+        tell($app, 'ship', ['status' => 'paid']);
+        foreach ([$ann, $bob] as $socket) {
+            $message = $socket->frame('message');
+            equals(['orders', 'Order', ['id' => 7, 'status' => 'paid']], [$message['channel'], $message['event'], $message['data']]);
+        }
+        $id = tell($ann, 'who', null)['data'];
+        tell($app, 'ship', ['status' => 'sent', 'socket' => $id]);
+        tell($app, 'ship', ['status' => 'lost']);
+        equals('sent', $bob->frame('message')['data']['status']);
+        equals('lost', $ann->frame('message')['data']['status']);
+    },
+    'the route of Echo signs for those whom routes/channels.php lets in' => function (Lab $lab): void {
+        app($lab, 'laravel', '-d', 'realtime.pusher_app=app:key:a-secret-of-sixteen');
+        $socket = new Socket($lab->port, '/ws');
+        $auth = fn (?string $user, string $channel, ?string $id = '12.34') => tell($socket, 'auth', array_filter(
+            ['user' => $user, 'channel_name' => $channel, 'socket_id' => $id],
+            fn ($value) => $value !== null,
+        ))['data'];
+        $sign = fn (string $text) => 'key:' . hash_hmac('sha256', $text, 'a-secret-of-sixteen');
+        equals(
+            ['status' => 200, 'body' => ['auth' => $sign('12.34:private-orders.7')]],
+            $auth('ann', 'private-orders.7'),
+        );
+        equals(403, $auth('bob', 'private-orders.7')['status']);
+        equals(403, $auth('ann', 'private-orders.8')['status']);
+        equals(403, $auth(null, 'private-orders.7')['status']);
+        equals(403, $auth('ann', 'private-orders.7', null)['status']);
+        equals(403, $auth('ann', 'private-orders.7', '12.34:private-orders.8')['status']);
+        $member = $auth('ann', 'presence-staff');
+        equals(200, $member['status']);
+        $data = $member['body']['channel_data'];
+        equals(['user_id' => 'ann', 'user_info' => ['name' => 'Ann']], json_decode($data, true));
+        equals($sign("12.34:presence-staff:$data"), $member['body']['auth']);
+        equals(403, $auth('bob', 'presence-staff')['status']);
+    },
+    'without a server it is a BroadcastException' => function (Lab $lab): void {
+        $code = str_replace('rt_listen(', "broadcast(new Order(7, 'paid'));\nrt_listen(", file_get_contents(__DIR__ . '/../apps/laravel.php'));
+        $program = $lab->php(str_replace('ROOT', $lab->root, $code), 'laravel.php', ...extensions());
+        prints($program, 'BroadcastException: realtime: ');
+    },
+];
+
+function subscribed(Lab $lab, string $channel): Socket
+{
+    $socket = new Socket($lab->port, '/ws');
+    $socket->send(json_encode(['type' => 'subscribe', 'channel' => $channel]));
+    $socket->frame('subscribed');
+    return $socket;
+}
+
+/** Sends a message to PHP and waits for its answer. */
+function tell(Socket $socket, string $channel, mixed $data): array
+{
+    $socket->send(json_encode(['type' => 'publish', 'channel' => $channel, 'data' => $data, 'ref' => 'r']));
+    return $socket->frame('reply');
+}

@@ -1,0 +1,254 @@
+//! `realtime.history = disk`: what was acknowledged is there again, whatever has happened to the server or its files.
+
+mod damage;
+mod killed;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use realtime::backend::queue::EventQueue;
+use realtime::message::{Payload, Publish};
+use realtime::node::HistoryPage;
+use realtime::server::{Server, StartError};
+use realtime::store::StoreError;
+use serde_json::json as value;
+use tempfile::TempDir;
+
+use crate::client::Client;
+use crate::harness::{channel_named, config, directory, message};
+use crate::issuer::{self, token};
+use crate::takeover::Site;
+
+/// A server that keeps its history in `directory`, with these other settings.
+fn server(directory: &TempDir, settings: &[(&str, &str)]) -> Server {
+    start(directory, settings).unwrap()
+}
+
+fn start(directory: &TempDir, settings: &[(&str, &str)]) -> Result<Server, StartError> {
+    let data = data_dir(directory);
+    let mut all = vec![("realtime.history", "disk"), ("realtime.data_dir", &*data)];
+    all.extend(settings);
+    let config = config(directory, &all);
+    let queue = Arc::new(EventQueue::new(config.queue_bytes).unwrap());
+    Server::start(config, queue)
+}
+
+fn data_dir(directory: &TempDir) -> String {
+    directory.path().join("data").display().to_string()
+}
+
+fn publish(server: &Server, channel: &str, number: usize) -> String {
+    let message = message(channel, &number.to_string());
+    server.node().publish(message).unwrap()
+}
+
+fn page(server: &Server, channel: &str, since: Option<&str>) -> HistoryPage {
+    let channel = channel_named(channel);
+    server.node().history(&channel, 100_000, since).unwrap()
+}
+
+fn numbers(page: &HistoryPage) -> Vec<usize> {
+    let numbers = page.entries.iter().map(|entry| match &entry.payload {
+        Payload::Json(bytes) => std::str::from_utf8(bytes).unwrap().parse().unwrap(),
+        other => panic!("{other:?}"),
+    });
+    numbers.collect()
+}
+
+/// What `directory/data` is at this moment, as a crash would leave it.
+fn copy(directory: &TempDir) -> TempDir {
+    let copy = self::directory();
+    let to = copy.path().join("data");
+    std::fs::create_dir(&to).unwrap();
+    set_mode(&to, 0o700);
+    for file in std::fs::read_dir(directory.path().join("data")).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+    copy
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_history_outlives_its_server() {
+    for fsync in ["always", "interval", "never"] {
+        let directory = directory();
+        let settings = [("realtime.fsync", fsync)];
+        let first = server(&directory, &settings);
+        let ids: Vec<_> = (0..250).map(|n| publish(&first, "a", n)).collect();
+        publish(&first, "b", 1);
+        drop(first);
+        let second = server(&directory, &settings);
+        let all = page(&second, "a", Some(&ids[150]));
+        assert_eq!(numbers(&all), (151..250).collect::<Vec<_>>(), "{fsync}");
+        assert!(all.recovered, "{fsync}");
+        // history_size is 100.
+        assert!(!page(&second, "a", Some(&ids[148])).recovered, "{fsync}");
+        assert!(page(&second, "never", Some(&ids[3])).recovered, "{fsync}");
+        let next = publish(&second, "a", 250);
+        let number = |id: &str| id.split_once('-').unwrap().1.parse::<u64>().unwrap();
+        assert_eq!(number(&next), number(&ids[249]) + 2, "{fsync}");
+    }
+}
+
+#[test]
+fn ids_of_publishers_and_ages_outlive_it_too() {
+    let directory = directory();
+    let settings = [("realtime.history_size", "3")];
+    let own = |id: &str, store| Publish {
+        id: Some(id.into()),
+        store,
+        ..message("a", "0")
+    };
+    let first = server(&directory, &settings);
+    for (id, store) in [("early", true), ("unkept", false)] {
+        first.node().publish(own(id, store)).unwrap();
+    }
+    for number in 1..=5 {
+        publish(&first, "a", number);
+    }
+    std::thread::sleep(std::time::Duration::from_millis(30));
+    let before = page(&first, "a", None);
+    drop(first);
+    for _ in 0..2 {
+        let next = server(&directory, &settings);
+        let now = page(&next, "a", None);
+        assert_eq!(numbers(&now), [3, 4, 5]);
+        for (then, now) in before.entries.iter().zip(&now.entries) {
+            assert_eq!(then.id, now.id);
+            assert!(then.age <= now.age, "{then:?} {now:?}");
+        }
+        for (id, store) in [("early", true), ("unkept", false)] {
+            next.node().publish(own(id, store)).unwrap();
+        }
+        assert_eq!(numbers(&page(&next, "a", None)), [3, 4, 5], "known already");
+    }
+    // A shorter life is over after the restart.
+    let short = server(&directory, &[("realtime.history_ttl", "0.001")]);
+    assert!(page(&short, "a", None).entries.is_empty());
+    assert!(!page(&short, "a", Some(&before.entries[0].id)).recovered);
+    drop(short);
+    // And what is pushed out does not come back.
+    let last = server(&directory, &settings);
+    assert!(page(&last, "a", None).entries.is_empty());
+    assert!(!page(&last, "a", Some(&before.entries[0].id)).recovered);
+}
+
+#[test]
+fn the_disk_is_bounded_like_memory() {
+    let directory = directory();
+    let settings = [
+        ("realtime.history_size", "1000000"),
+        ("realtime.history_bytes", "1M"),
+    ];
+    let first = server(&directory, &settings);
+    let json = format!("\"{}\"", "x".repeat(1000));
+    for _ in 0..30_000 {
+        first.node().publish(message("a", &json)).unwrap();
+    }
+    let kept = page(&first, "a", None).entries.len();
+    drop(first);
+    let file = directory.path().join("data/history.db");
+    let size = std::fs::metadata(file).unwrap().len();
+    // 30 MB went through. What one batch brings may be there before the oldest goes.
+    assert!(size < 12 << 20, "{size} bytes");
+    let second = server(&directory, &settings);
+    assert_eq!(page(&second, "a", None).entries.len(), kept);
+}
+
+#[test]
+fn revocations_outlive_it() {
+    let directory = directory();
+    let settings = [issuer::SETTING];
+    let ada = token(value!({"sub": "ada"}));
+    let bob = token(value!({"sub": "bob"}));
+    let eve = token(value!({"sub": "eve"}));
+    let first = server(&directory, &settings);
+    first.node().revoke_user("ada").unwrap();
+    first.node().revoke_token(&bob).unwrap();
+    drop(first);
+    let second = server(&directory, &settings);
+    let connects = |token: &str| {
+        let path = format!("/poll?channel=a&timeout=0&token={token}");
+        Client::connect(second.address()).get(&path).status
+    };
+    assert_eq!(
+        [&ada, &bob, &eve].map(|token| connects(token)),
+        [401, 401, 200]
+    );
+}
+
+#[test]
+fn a_takeover_hands_the_directory_on() {
+    let directory = directory();
+    let data = data_dir(&directory).leak();
+    let site = Site::new(&[
+        ("realtime.drain", "0.1"),
+        ("realtime.history", "disk"),
+        ("realtime.data_dir", data),
+    ]);
+    let mut hubs = vec![site.first()];
+    let mut link = site.link();
+    let mut ids = Vec::new();
+    for number in 0..40 {
+        ids.push(link.publish(&message("a", &number.to_string())).unwrap());
+        if number % 10 == 9 && number < 30 {
+            hubs.push(site.next());
+        }
+    }
+    drop(link);
+    drop(hubs);
+    // As if the machine's web server had been stopped and started.
+    let next = site.first();
+    let page = page(&next, "a", Some(&ids[4]));
+    assert_eq!(numbers(&page), (5..40).collect::<Vec<_>>());
+    assert!(page.recovered);
+}
+
+#[test]
+fn a_directory_of_others_is_refused() {
+    let directory = directory();
+    let first = server(&directory, &[]);
+    publish(&first, "a", 1);
+    let socket = directory.path().join("second.sock");
+    let settings = [("realtime.socket", socket.to_str().unwrap())];
+    let error = start(&directory, &settings).unwrap_err();
+    assert!(
+        matches!(error, StartError::Store(StoreError::Taken(_))),
+        "{error}"
+    );
+    drop(first);
+    let data = directory.path().join("data");
+    for (mode, fits) in [(0o750, false), (0o707, false), (0o700, true)] {
+        set_mode(&data, mode);
+        match start(&directory, &[]) {
+            Ok(next) => {
+                assert!(fits, "{mode:o}");
+                assert_eq!(numbers(&page(&next, "a", None)), [1]);
+            }
+            Err(error) => {
+                assert!(!fits, "{error}");
+                let text = error.to_string();
+                assert!(
+                    text.contains("realtime.data_dir") && text.contains("chmod 700"),
+                    "{text}"
+                );
+            }
+        }
+    }
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::write(&data, "a file").unwrap();
+    let error = start(&directory, &[]).unwrap_err().to_string();
+    assert!(error.contains("realtime.data_dir"), "{error}");
+}
+
+#[test]
+fn disk_needs_a_directory() {
+    let load = |name: &str| (name == "realtime.history").then(|| "disk".to_owned());
+    let error = realtime::config::Config::load(load).unwrap_err();
+    assert!(error.to_string().starts_with("realtime.data_dir must be"));
+}
