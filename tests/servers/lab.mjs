@@ -212,6 +212,8 @@ export class Lab {
   async noZombies() {
     const found = () => {
       const ours = new Set([...this.pids, ...this.hubs().map((hub) => hub.pid)]);
+      // Workers too: it is one of them that starts the server's process.
+      for (const { pid, parent } of processes()) if (this.pids.has(parent)) ours.add(pid);
       return zombies().filter(({ parent, name }) => ours.has(parent) || (/realtime/.test(name) && parent !== 1));
     };
     for (const { pid } of found()) await until(() => !found().some((one) => one.pid === pid), 'no zombie', 8000, found);
