@@ -52,6 +52,10 @@ pub fn query(parts: &Parts) -> Result<Asked, u16> {
 
 /// Who asks, and whether by TLS.
 pub fn client(parts: &Parts, peer: &str, trusted: &Proxies) -> (String, bool) {
+    let peer = forwarded::Peer {
+        ip: peer,
+        secure: false,
+    };
     let client = forwarded::client(&parts.headers, peer, trusted);
     (client.ip.into_owned(), client.secure)
 }
@@ -69,10 +73,10 @@ pub fn handshake(parts: &Parts, any: bool) -> Result<HeaderMap, u16> {
     }
 }
 
-/// Whether a page may ask with its user's cookies.
-pub fn is_trusted(parts: &Parts, allowed: &Origins) -> bool {
+/// Whether a page may ask with its user's cookies. `secure` when it asks by TLS.
+pub fn is_trusted(parts: &Parts, allowed: &Origins, secure: bool) -> bool {
     matches!(
-        origin::judge(&parts.headers, allowed),
+        origin::judge(&parts.headers, allowed, secure),
         Verdict::Same | Verdict::Listed(_)
     )
 }

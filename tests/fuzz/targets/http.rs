@@ -63,25 +63,38 @@ fuzz_target!(|input: &[u8]| {
             }
         }
     }
-    if fuzzing::is_trusted(&parts, &ORIGINS)
-        && let Some(origin) = parts.headers.get("origin")
-    {
-        let origin = origin
-            .to_str()
-            .expect("a trusted origin is text")
-            .to_lowercase();
-        let host = parts
-            .headers
-            .get("host")
-            .and_then(|host| host.to_str().ok());
-        let bare = |name: &str| name.replace(":80", "").replace(":443", "");
-        let same = host.is_some_and(|host| bare(&origin).ends_with(&bare(&host.to_lowercase())));
-        let listed = origin == "https://a.example" || origin.ends_with(".b.example");
-        assert!(same || listed, "{origin} is trusted at {host:?}");
+    for secure in [true, false] {
+        trusted(&parts, secure);
     }
     within(room, || fuzzing::token(&parts, "realtime_token"));
     head(&parts);
 });
+
+/// A page with its user's cookies is one of this host, or on the list; and came by TLS where that is spoken.
+fn trusted(parts: &hyper::http::request::Parts, secure: bool) {
+    let Some(origin) = parts.headers.get("origin") else {
+        return;
+    };
+    if !fuzzing::is_trusted(parts, &ORIGINS, secure) {
+        return;
+    }
+    let origin = origin
+        .to_str()
+        .expect("a trusted origin is text")
+        .to_lowercase();
+    let host = parts
+        .headers
+        .get("host")
+        .and_then(|host| host.to_str().ok());
+    let bare = |name: &str| name.replace(":80", "").replace(":443", "");
+    let same = host.is_some_and(|host| bare(&origin).ends_with(&bare(&host.to_lowercase())));
+    let listed = origin == "https://a.example" || origin.ends_with(".b.example");
+    assert!(same || listed, "{origin} is trusted at {host:?}");
+    assert!(
+        !secure || origin.starts_with("https://"),
+        "{origin} is trusted by TLS"
+    );
+}
 
 /// All that a client may send as the name of something.
 fn names(text: &str) {
@@ -89,7 +102,9 @@ fn names(text: &str) {
         assert_eq!(position.text().parse(), Ok(position));
     }
     if let Ok(id) = text.parse::<ConnectionId>() {
-        assert_eq!(id.to_string(), text);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.socket_id().parse(), Ok(id));
+        assert!(text.contains('.') || id.to_string() == text);
     }
     let pattern = Pattern::parse(text);
     if let Ok(channel) = Channel::parse(text) {
