@@ -4,7 +4,7 @@
 # FUZZ_SECONDS (60) is for each; FUZZ_JOBS (2) run at a time. Begins with the inputs in corpus/TARGET and with what
 # earlier runs have found (build/fuzz-corpus). A panic, an overflow, a leak, a hang, a huge allocation or a process that
 # grows is a failure; its input is kept in build/artifacts, and `tests/fuzz/run.sh TARGET INPUT` runs that one alone.
-# `tests/fuzz/run.sh --keep` puts the smallest set of inputs that reaches as much into corpus/.
+# `tests/fuzz/run.sh --keep` puts a small set of inputs that reaches nearly as much into corpus/.
 #
 # Drives libFuzzer by itself, with the flags of cargo-fuzz: one tool less to install, and a stable compiler will do.
 set -uo pipefail
@@ -14,6 +14,8 @@ SECONDS_EACH=${FUZZ_SECONDS:-60}
 JOBS=${FUZZ_JOBS:-2}
 ARTIFACTS=${ARTIFACTS:-$PWD/build/artifacts}
 LOGS=$PWD/build/fuzz-logs
+# Inputs in corpus/ for each target, beside those made by hand.
+KEPT=40
 # One allocation, and the whole process; the targets bound what a decoder takes for its input much closer.
 LIMITS=(-malloc_limit_mb=64 -rss_limit_mb=1024 -timeout=25 -max_len=8192)
 # What is freed is held back for a while, to find uses of it. Not for long: it counts as memory of the process.
@@ -54,16 +56,18 @@ fuzz() {
     fi
 }
 
+# Those with a name of their own stay: seeds made by hand, and what once failed.
 keep() {
-    local target fresh
+    local target fresh kept
     for target; do
-        fresh=$(mktemp -d)
-        "$binaries/$target" "${LIMITS[@]}" -set_cover_merge=1 -use_counters=0 "$fresh" "build/fuzz-corpus/$target" \
-            "tests/fuzz/corpus/$target" >"$LOGS/$target.log" 2>&1 || { cat "$LOGS/$target.log"; return 1; }
-        rm -rf "tests/fuzz/corpus/$target"
-        mv "$fresh" "tests/fuzz/corpus/$target"
-        chmod 755 "tests/fuzz/corpus/$target"
-        echo "$target: $(find "tests/fuzz/corpus/$target" -type f | wc -l) inputs are kept"
+        kept=tests/fuzz/corpus/$target fresh=$(mktemp -d)
+        "$binaries/$target" "${LIMITS[@]}" -set_cover_merge=1 -use_counters=0 "$fresh" "build/fuzz-corpus/$target" "$kept" \
+            >"$LOGS/$target.log" 2>&1 || { cat "$LOGS/$target.log"; return 1; }
+        find "$kept" -type f -regextype egrep -regex '.*/[0-9a-f]{40}' -delete
+        # The largest reach most.
+        find "$fresh" -type f -printf '%s %p\n' | sort -rn | head -n "$KEPT" | cut -d' ' -f2 | xargs -r cp -t "$kept"
+        rm -r "$fresh"
+        echo "$target: $(find "$kept" -type f | wc -l) inputs are kept"
     done
 }
 
