@@ -20,7 +20,8 @@ stage_format() { cargo fmt --check && cargo fmt --check --manifest-path tests/fu
 
 stage_lint() {
     cargo clippy --locked --all-targets -- -D warnings &&
-        cargo clippy --locked --features php --lib -- -D warnings
+        cargo clippy --locked --features php --lib -- -D warnings &&
+        cargo clippy --locked --features loom --lib --tests -- -D warnings
 }
 
 stage_licences() {

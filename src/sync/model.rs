@@ -45,6 +45,7 @@ impl Bell {
     }
 
     /// What poll() does with the descriptor.
+    #[cfg(test)]
     pub fn wait(&self) {
         let mut rings = self.rings.lock().expect("no test panics with it");
         while *rings == 0 {
@@ -63,6 +64,7 @@ pub struct Receiver<T>(Arc<Mutex<VecDeque<T>>>);
 
 /// Why nothing was received.
 #[derive(Debug)]
+#[expect(dead_code, reason = "the real one has both")]
 pub enum TryRecvError {
     /// Nothing is there.
     Empty,
@@ -143,7 +145,7 @@ impl Notify {
     /// See tokio: the first that waits, or else the next that will.
     pub fn notify_one(&self) {
         let waker = self.lock().one();
-        waker.map(Waker::wake);
+        waker.into_iter().for_each(Waker::wake);
     }
 
     /// See tokio: all that wait, and those whose wait has been created.
@@ -244,6 +246,6 @@ impl Drop for Notified<'_> {
         let (_, _, notified) = notices.waiters.remove(place);
         let waker = if notified { notices.one() } else { None };
         drop(notices);
-        waker.map(Waker::wake);
+        waker.into_iter().for_each(Waker::wake);
     }
 }
