@@ -90,6 +90,9 @@ impl Pool {
             ("realtime.max_connections", "20000".to_owned()),
             ("realtime.log", log),
             ("realtime.allow_root", "1".to_owned()),
+            // Counted, and never reached.
+            ("realtime.rate_messages", "1000000".to_owned()),
+            ("realtime.rate_bytes", "1024G".to_owned()),
         ];
         for (name, value) in own {
             command.arg("-d").arg(format!("{name}={value}"));
