@@ -1,6 +1,7 @@
 //! Starts a server for one test, with a socket directory and a port of its own, and plays PHP's part in it.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -42,6 +43,25 @@ pub const MESSAGES: Interest = Interest {
     message: true,
     ..NONE
 };
+
+/// Runs the test of that name once more in a process of its own, and tells whether this is that process. For what is decided once in
+/// a process, such as where it logs to.
+pub fn alone(test: &str) -> bool {
+    const MARK: &str = "REALTIME_TEST_ALONE";
+    if std::env::var_os(MARK).is_some() {
+        return true;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact"])
+        .env(MARK, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    // A name that is no test's would pass as well.
+    assert!(said.contains("1 passed"), "{said}");
+    false
+}
 
 /// A running server and PHP's end of it.
 pub struct Hub {
