@@ -92,7 +92,7 @@ stage_hostile() {
 # In short; `make soak` takes its time.
 stage_soak() {
     cargo bench --locked --bench soak -- --extension "$REALTIME_SO" --php "$(command -v "$PHP")" \
-        --clients "${SOAK_CLIENTS:-1500}" --seconds "${SOAK_SECONDS:-60}"
+        --clients "${SOAK_CLIENTS:-1500}" --seconds "${SOAK_SECONDS:-80}"
 }
 
 stage_autobahn() { build/autobahn/bin/python tests/autobahn/run.py; }

@@ -174,7 +174,7 @@ impl Contestant {
         let times = numbers(&self.clients.hear("DONE")?)?;
         let wall = numbers(&self.server.hear()?)?;
         let used = self.server.cpu()?.since(before);
-        let (&[_, p50, p99, bytes], &[wall]) = (times.as_slice(), wall.as_slice()) else {
+        let (&[_, p50, p99, bytes, _], &[wall]) = (times.as_slice(), wall.as_slice()) else {
             return Err("a DONE without its figures".into());
         };
         let deliveries = (messages * self.count) as f64;

@@ -63,6 +63,8 @@ struct Client {
 pub struct Crowd {
     /// Bytes that came.
     pub heard: Arc<AtomicU64>,
+    /// Milliseconds that clients stay who come.
+    stay: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Outcome<String>>,
 }
@@ -71,12 +73,13 @@ impl Crowd {
     /// Brings `count` clients, each of which stays about `stay`.
     pub fn start(count: usize, address: SocketAddr, stay: Duration) -> Self {
         let heard = Arc::new(AtomicU64::new(0));
+        let stay = Arc::new(AtomicU64::new(stay.as_millis() as u64));
         let stop = Arc::new(AtomicBool::new(false));
-        let (counter, stopped) = (heard.clone(), stop.clone());
+        let (counter, stays, stopped) = (heard.clone(), stay.clone(), stop.clone());
         let thread = std::thread::spawn(move || {
             let mut all = All {
                 address,
-                stay,
+                stay: stays,
                 clients: Vec::new(),
                 epoll: Epoll::new()?,
                 dice: Dice(0x9e37_79b9_7f4a_7c15),
@@ -88,9 +91,15 @@ impl Crowd {
         });
         Self {
             heard,
+            stay,
             stop,
             thread,
         }
+    }
+
+    /// From now on those who come stay about this long.
+    pub fn stay(&self, stay: Duration) {
+        self.stay.store(stay.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// Lets all of them go; says what became of them.
@@ -107,7 +116,7 @@ impl Crowd {
 
 struct All {
     address: SocketAddr,
-    stay: Duration,
+    stay: Arc<AtomicU64>,
     clients: Vec<Option<Client>>,
     epoll: Epoll,
     dice: Dice,
@@ -221,8 +230,7 @@ impl All {
                 pest.send(&client_frame(1, frame.as_bytes()));
             }
         }
-        let stay = self
-            .stay
+        let stay = Duration::from_millis(self.stay.load(Ordering::Relaxed))
             .mul_f64(0.2 + self.dice.below(1600) as f64 / 1000.0);
         if manner != Manner::Stalls {
             // There always is something to read for them.

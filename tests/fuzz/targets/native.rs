@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use realtime::message::Payload;
 use realtime::wire::deflate::{Packer, Packing};
 use realtime::wire::native::{self, ClientPublish, Command, REF_MAX};
-use realtime::wire::{Body, Format, Outgoing, encode};
+use realtime::wire::{Body, Flavour, Format, Outgoing, encode};
 use realtime_fuzz::within;
 use serde_json::Value;
 
@@ -44,6 +44,7 @@ fn published(publish: &ClientPublish) {
         cursor: None,
         event: &publish.event,
         payload: &payload,
+        retry: None,
     };
     let body = Body::UntilClose;
     let bytes = |format| encode(&outgoing, format, &mut Packer::default());
@@ -56,7 +57,10 @@ fn published(publish: &ClientPublish) {
         assert_eq!(message["event"], publish.event.as_str());
         assert_eq!(message["channel"], publish.channel.as_str());
     }
-    let event = bytes(Format::Sse { meta: false, body });
+    let event = bytes(Format::Sse {
+        flavour: Flavour::Data,
+        body,
+    });
     assert_eq!(sse(&event).and_then(|text| from_json(&text)), Some(data));
     bytes(Format::Raw(Packing::Plain));
 }
