@@ -4,10 +4,12 @@
 //! open to all and what the token's `mercure.subscribe` covers. Called by the transport. Imports `session` and `wire`.
 
 mod subscriptions;
+mod update;
 
 use std::sync::Arc;
 
 pub use self::subscriptions::{Found, Told, list};
+pub use self::update::{Wrong, public_id, publish};
 use crate::broker::Resumed;
 use crate::history::Wanted;
 use crate::ids::{Channel, InvalidId, Position};
