@@ -2,9 +2,10 @@
 //!
 //! Imports `ids`, `message` and `wire`.
 
+use super::subscriptions::OWN_TYPE;
 use crate::ids::{self, Channel, InvalidId, Position};
 use crate::message::{EventName, Publish, Terms};
-use crate::wire::mercure::{PATH, Update, payload, urn};
+use crate::wire::mercure::{EARLIEST, PATH, Update, payload, urn};
 
 /// Why an update cannot be published. What must be is in the words of [`InvalidId`].
 #[derive(Debug, PartialEq, Eq)]
@@ -17,16 +18,19 @@ pub enum Wrong {
     Forbidden(String),
     /// The id is none.
     Id(InvalidId),
-    /// The id is of the kind that hubs give.
+    /// The id is of the kind that hubs give, or stands for none.
     IdReserved,
     /// The type is none.
     Type(InvalidId),
+    /// The type is that of the hub's own updates.
+    TypeReserved,
 }
 
-/// Checks `update`, of a publisher who may publish to what `may` says.
-pub fn publish(update: Update, may: impl Fn(&str) -> bool) -> Result<Publish, Wrong> {
+/// Checks `update`, of a publisher who may publish to what `may` says, by version 1.0 or before.
+pub fn publish(update: Update, is_one: bool, may: impl Fn(&str) -> bool) -> Result<Publish, Wrong> {
     let mut channels: Vec<Channel> = Vec::with_capacity(update.topics.len());
     for topic in update.topics {
+        // As text: `/.well-known/%6Dercure` is another channel, and no pattern takes one for the other.
         if topic.contains(PATH) {
             return Err(Wrong::Reserved(topic));
         }
@@ -40,12 +44,15 @@ pub fn publish(update: Update, may: impl Fn(&str) -> bool) -> Result<Publish, Wr
     }
     if let Some(id) = &update.id {
         ids::check_custom_id(id).map_err(Wrong::Id)?;
-        if id.starts_with('#') {
+        if id.starts_with('#') || is_one && id == EARLIEST {
             return Err(Wrong::IdReserved);
         }
     }
     if let Some(event) = &update.event {
         ids::check_event(event).map_err(Wrong::Type)?;
+        if is_one && event == OWN_TYPE {
+            return Err(Wrong::TypeReserved);
+        }
     }
     let several = channels.len() > 1;
     let terms = Terms {
@@ -93,11 +100,14 @@ mod tests {
 
     #[test]
     fn the_topics_of_an_update_are_told_once_each() {
-        let made = publish(update(&["a", "b", "a"]), |_| true).unwrap();
+        let made = publish(update(&["a", "b", "a"]), false, |_| true).unwrap();
         assert_eq!(made.channels, made.terms.unwrap().topics.into_vec());
         assert_eq!(made.channels.len(), 2);
         // An ordinary message costs what it always did.
-        assert_eq!(publish(update(&["a", "a"]), |_| true).unwrap().terms, None);
+        assert_eq!(
+            publish(update(&["a", "a"]), false, |_| true).unwrap().terms,
+            None
+        );
     }
 
     #[test]
@@ -112,15 +122,21 @@ mod tests {
                 Wrong::Topic("a b".into(), InvalidId::ChannelChar(' ')),
             ),
         ] {
-            assert_eq!(publish(update(&["a", topic]), may).unwrap_err(), wrong);
+            assert_eq!(
+                publish(update(&["a", topic]), false, may).unwrap_err(),
+                wrong
+            );
         }
         let named = |id: &str| Update {
             id: Some(id.to_owned()),
             ..update(&["a"])
         };
-        assert_eq!(publish(named("#1"), may).unwrap_err(), Wrong::IdReserved);
         assert_eq!(
-            publish(named("a b"), may).unwrap_err(),
+            publish(named("#1"), false, may).unwrap_err(),
+            Wrong::IdReserved
+        );
+        assert_eq!(
+            publish(named("a b"), false, may).unwrap_err(),
             Wrong::Id(InvalidId::Custom)
         );
         let typed = Update {
@@ -128,9 +144,26 @@ mod tests {
             ..update(&["a"])
         };
         assert_eq!(
-            publish(typed, may).unwrap_err(),
+            publish(typed, false, may).unwrap_err(),
             Wrong::Type(InvalidId::EventReserved)
         );
+    }
+
+    #[test]
+    fn version_1_has_names_of_its_own() {
+        let update = |id: Option<&str>, event: Option<&str>| Update {
+            id: id.map(str::to_owned),
+            event: event.map(str::to_owned),
+            ..update(&["a"])
+        };
+        let earliest = || update(Some("earliest"), None);
+        let own = || update(None, Some("mercure"));
+        for good in [earliest(), own()] {
+            assert!(publish(good, false, |_| true).is_ok());
+        }
+        let wrong = |update| publish(update, true, |_| true).unwrap_err();
+        assert_eq!(wrong(earliest()), Wrong::IdReserved);
+        assert_eq!(wrong(own()), Wrong::TypeReserved);
     }
 
     #[test]

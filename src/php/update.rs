@@ -7,7 +7,7 @@ use ext_php_rs::zend::ExecuteData;
 
 use super::args::MAX_CHANNELS;
 use super::fault::{Fault, guard};
-use super::{link, value, zend};
+use super::{ini, link, value, zend};
 use crate::ids::InvalidId;
 use crate::mercure::{Wrong, public_id, publish};
 use crate::wire::mercure::Update;
@@ -49,7 +49,8 @@ pub extern "C" fn rt_update(call: &mut ExecuteData, ret: &mut Zval) {
                 .transpose()
                 .map_err(|_| Fault::argument(6, "be 0 or more milliseconds"))?,
         };
-        let publish = publish(update, |_| true).map_err(Fault::from)?;
+        let is_one = ini::config().is_ok_and(|config| config.mercure_version == 1);
+        let publish = publish(update, is_one, |_| true).map_err(Fault::from)?;
         let is_named = publish.id.is_some();
         let mut publish = Some(publish);
         let id = link::with(|link| link.publish(&mut publish)).map_err(Fault::realtime)?;
@@ -92,8 +93,9 @@ impl From<Wrong> for Fault {
                 format_args!("not name the hub's own topics, {topic:?} given"),
             ),
             Wrong::Id(error) => Self::argument(4, error),
-            Wrong::IdReserved => Self::argument(4, "not begin with #"),
+            Wrong::IdReserved => Self::argument(4, "not begin with # or be \"earliest\""),
             Wrong::Type(error) => Self::argument(5, error),
+            Wrong::TypeReserved => Self::argument(5, "not be the hub's own \"mercure\""),
         }
     }
 }

@@ -42,7 +42,11 @@ pub async fn answer(
     let form = read(node, body, limit).await?;
     let most = node.config().max_subscriptions.min(Terms::TOPICS_MAX);
     let update = Update::parse(&form, most).map_err(|wrong| Refusal::bad("bad_form", wrong))?;
-    let publish = mercure::publish(update, |topic| publisher.publishes(topic)).map_err(refusal)?;
+    let publish = {
+        let is_one = node.config().mercure_version == 1;
+        let checked = mercure::publish(update, is_one, |topic| publisher.publishes(topic));
+        checked.map_err(|wrong| refusal(wrong, is_one))?
+    };
     let is_named = publish.id.is_some();
     let id = node.publish_async(publish).await?;
     let id = mercure::public_id(id, is_named);
@@ -54,7 +58,7 @@ fn publisher(node: &Node, parts: &Parts) -> Result<Publisher, Refusal> {
         let message = "nobody can publish: realtime.mercure_publisher_key is not set";
         return Err(token::unauthorized(message));
     }
-    let token = token::find(parts)?;
+    let token = token::find(parts, node.config())?;
     let token = token.ok_or_else(|| token::unauthorized("a token is needed to publish"))?;
     Ok(node.auth().check_mercure_publisher(&token)?)
 }
@@ -73,21 +77,37 @@ fn check_form(parts: &Parts) -> Result<(), Refusal> {
     ))
 }
 
-fn refusal(wrong: Wrong) -> Refusal {
+fn refusal(wrong: Wrong, is_one: bool) -> Refusal {
     let bad = |what: &str, error| Refusal::bad("bad_form", format!("{what} must {error}"));
     let forbidden = |topic: &str, message| {
         Refusal::new(StatusCode::FORBIDDEN, "forbidden", message).about(topic)
     };
     match wrong {
         Wrong::Topic(topic, error) => bad("the topic", error).about(&topic),
-        Wrong::Reserved(topic) => forbidden(&topic, "topics of the hub are its own to publish to"),
+        Wrong::Reserved(topic) => {
+            let message = "topics of the hub are its own to publish to";
+            // Whatever its token says: since version 1.0 a mistake, and not a question of rights.
+            match is_one {
+                true => Refusal::bad("bad_form", message).about(&topic),
+                false => forbidden(&topic, message),
+            }
+        }
         Wrong::Forbidden(topic) => {
-            let message = "the token's \"mercure.publish\" does not cover this topic";
+            let message = match is_one {
+                true => "the token does not grant \"publish\" on this topic",
+                false => "the token's \"mercure.publish\" does not cover this topic",
+            };
             forbidden(&topic, message)
         }
         Wrong::Id(error) => bad("\"id\"", error),
-        Wrong::IdReserved => Refusal::bad("bad_form", "\"id\" must not begin with #"),
+        Wrong::IdReserved => {
+            let message = "\"id\" must not begin with # or be \"earliest\"";
+            Refusal::bad("bad_form", message)
+        }
         Wrong::Type(error) => bad("\"type\"", error),
+        Wrong::TypeReserved => {
+            Refusal::bad("bad_form", "\"type\" must not be the hub's own \"mercure\"")
+        }
     }
 }
 
