@@ -365,6 +365,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn mercure_1_needs_to_know_for_whom_tokens_are() {
+        let load = |given: &[(&str, &str)]| {
+            let of = |name: &str| given.iter().find(|(its, _)| *its == name);
+            Config::load(|name| of(name).map(|(_, value)| (*value).to_owned()))
+        };
+        let version = ("realtime.mercure_version", "1");
+        let url = ("realtime.mercure_url", "https://h/.well-known/mercure");
+        let issuer = ("realtime.mercure_issuer", "us");
+        for (given, missing) in [
+            (vec![version], "realtime.mercure_url"),
+            (vec![version, url], "realtime.mercure_issuer"),
+        ] {
+            assert_eq!(load(&given).unwrap_err().setting.name, missing);
+        }
+        let config = load(&[version, url, issuer]).unwrap();
+        assert_eq!(config.mercure_base(), Base::of("https://h"));
+        assert_eq!(load(&[url, issuer]).unwrap().mercure_base(), None);
+    }
+
+    #[test]
     fn the_defaults_are_valid() {
         let config = Config::load(|_| None).unwrap();
         assert_eq!(config.listen, ListenAddress::Tcp("127.0.0.1:8080".into()));

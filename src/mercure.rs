@@ -86,10 +86,15 @@ pub enum MatchType {
     UrlPattern,
 }
 
+/// A parameter that should be a topic matcher: the client's to mend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no kind of topic matcher that is known")]
+pub struct UnknownMatcher;
+
 impl MatchType {
     /// Of a parameter's name in the version that `is_one` or not; `None` for one that is about something else, `Err` for one
     /// that nobody knows and that must not be passed over.
-    pub fn of(name: &str, is_one: bool) -> Result<Option<Self>, ()> {
+    pub fn of(name: &str, is_one: bool) -> Result<Option<Self>, UnknownMatcher> {
         Ok(match name {
             "topic" | "topic[]" if !is_one => Some(Self::Topic),
             "match" | "match_exact" if is_one => Some(Self::Exact),
@@ -97,7 +102,7 @@ impl MatchType {
             _ => {
                 let begins = name.get(..5);
                 if is_one && begins.is_some_and(|begins| begins.eq_ignore_ascii_case("match")) {
-                    return Err(());
+                    return Err(UnknownMatcher);
                 }
                 None
             }

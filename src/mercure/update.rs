@@ -1,10 +1,13 @@
 //! What a publisher's update becomes: the same for a form and for `rt_update()`.
 //!
-//! Imports `ids`, `message` and `wire`.
+//! Imports `ids`, `message`, `selector` and `wire`.
+
+use percent_encoding::percent_decode_str;
 
 use super::subscriptions::OWN_TYPE;
 use crate::ids::{self, Channel, InvalidId, Position};
 use crate::message::{EventName, Publish, Terms};
+use crate::selector::Base;
 use crate::wire::mercure::{EARLIEST, PATH, Update, payload, urn};
 
 /// Why an update cannot be published. What must be is in the words of [`InvalidId`].
@@ -26,12 +29,15 @@ pub enum Wrong {
     TypeReserved,
 }
 
-/// Checks `update`, of a publisher who may publish to what `may` says, by version 1.0 or before.
-pub fn publish(update: Update, is_one: bool, may: impl Fn(&str) -> bool) -> Result<Publish, Wrong> {
+/// Checks `update`, of a publisher who may publish to what `may` says: by version 1.0 where there is a `base`, else by 0.x.
+pub fn publish(
+    update: Update,
+    base: Option<&Base>,
+    may: impl Fn(&str) -> bool,
+) -> Result<Publish, Wrong> {
     let mut channels: Vec<Channel> = Vec::with_capacity(update.topics.len());
     for topic in update.topics {
-        // As text: `/.well-known/%6Dercure` is another channel, and no pattern takes one for the other.
-        if topic.contains(PATH) {
+        if is_reserved(&topic, base) {
             return Err(Wrong::Reserved(topic));
         }
         if !may(&topic) {
@@ -44,13 +50,13 @@ pub fn publish(update: Update, is_one: bool, may: impl Fn(&str) -> bool) -> Resu
     }
     if let Some(id) = &update.id {
         ids::check_custom_id(id).map_err(Wrong::Id)?;
-        if id.starts_with('#') || is_one && id == EARLIEST {
+        if id.starts_with('#') || base.is_some() && id == EARLIEST {
             return Err(Wrong::IdReserved);
         }
     }
     if let Some(event) = &update.event {
         ids::check_event(event).map_err(Wrong::Type)?;
-        if is_one && event == OWN_TYPE {
+        if base.is_some() && event == OWN_TYPE {
             return Err(Wrong::TypeReserved);
         }
     }
@@ -78,6 +84,24 @@ pub fn publish(update: Update, is_one: bool, may: impl Fn(&str) -> bool) -> Resu
     })
 }
 
+/// Whether a topic is the hub's own. Since version 1.0 however it is written.
+fn is_reserved(topic: &str, base: Option<&Base>) -> bool {
+    let Some(base) = base else {
+        return topic.contains(PATH);
+    };
+    let whole = base.resolve(topic);
+    let plain = percent_decode_str(&whole).decode_utf8_lossy();
+    let mut path = Vec::new();
+    for segment in plain.split('/') {
+        match segment {
+            "." => {}
+            ".." => drop(path.pop()),
+            other => path.push(other),
+        }
+    }
+    path.join("/").contains(PATH)
+}
+
 /// The id by which its publisher is told of it, which subscribers see, too. `given` is what the broker answered.
 pub fn public_id(given: String, is_named: bool) -> String {
     match given.parse::<Position>() {
@@ -100,12 +124,12 @@ mod tests {
 
     #[test]
     fn the_topics_of_an_update_are_told_once_each() {
-        let made = publish(update(&["a", "b", "a"]), false, |_| true).unwrap();
+        let made = publish(update(&["a", "b", "a"]), None, |_| true).unwrap();
         assert_eq!(made.channels, made.terms.unwrap().topics.into_vec());
         assert_eq!(made.channels.len(), 2);
         // An ordinary message costs what it always did.
         assert_eq!(
-            publish(update(&["a", "a"]), false, |_| true).unwrap().terms,
+            publish(update(&["a", "a"]), None, |_| true).unwrap().terms,
             None
         );
     }
@@ -123,7 +147,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                publish(update(&["a", topic]), false, may).unwrap_err(),
+                publish(update(&["a", topic]), None, may).unwrap_err(),
                 wrong
             );
         }
@@ -132,11 +156,11 @@ mod tests {
             ..update(&["a"])
         };
         assert_eq!(
-            publish(named("#1"), false, may).unwrap_err(),
+            publish(named("#1"), None, may).unwrap_err(),
             Wrong::IdReserved
         );
         assert_eq!(
-            publish(named("a b"), false, may).unwrap_err(),
+            publish(named("a b"), None, may).unwrap_err(),
             Wrong::Id(InvalidId::Custom)
         );
         let typed = Update {
@@ -144,7 +168,7 @@ mod tests {
             ..update(&["a"])
         };
         assert_eq!(
-            publish(typed, false, may).unwrap_err(),
+            publish(typed, None, may).unwrap_err(),
             Wrong::Type(InvalidId::EventReserved)
         );
     }
@@ -159,11 +183,22 @@ mod tests {
         let earliest = || update(Some("earliest"), None);
         let own = || update(None, Some("mercure"));
         for good in [earliest(), own()] {
-            assert!(publish(good, false, |_| true).is_ok());
+            assert!(publish(good, None, |_| true).is_ok());
         }
-        let wrong = |update| publish(update, true, |_| true).unwrap_err();
+        let base = Base::of("https://hub.example/.well-known/mercure").unwrap();
+        let wrong = |update| publish(update, Some(&base), |_| true).unwrap_err();
         assert_eq!(wrong(earliest()), Wrong::IdReserved);
         assert_eq!(wrong(own()), Wrong::TypeReserved);
+        for topic in [
+            "/.well-known/%6Dercure/x",
+            "/.well-known/a/../mercure",
+            "https://any.example/./.well-known/mercure",
+            "mercure/subscriptions/exact/a/b",
+        ] {
+            let update = self::update(&[topic]);
+            assert_eq!(wrong(update), Wrong::Reserved(topic.to_owned()));
+        }
+        assert!(publish(self::update(&["https://mercure/"]), Some(&base), |_| true).is_ok());
     }
 
     #[test]

@@ -49,8 +49,8 @@ pub extern "C" fn rt_update(call: &mut ExecuteData, ret: &mut Zval) {
                 .transpose()
                 .map_err(|_| Fault::argument(6, "be 0 or more milliseconds"))?,
         };
-        let is_one = ini::config().is_ok_and(|config| config.mercure_version == 1);
-        let publish = publish(update, is_one, |_| true).map_err(Fault::from)?;
+        let base = ini::config().ok().and_then(|config| config.mercure_base());
+        let publish = publish(update, base.as_ref(), |_| true).map_err(Fault::from)?;
         let is_named = publish.id.is_some();
         let mut publish = Some(publish);
         let id = link::with(|link| link.publish(&mut publish)).map_err(Fault::realtime)?;

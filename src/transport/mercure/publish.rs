@@ -42,11 +42,9 @@ pub async fn answer(
     let form = read(node, body, limit).await?;
     let most = node.config().max_subscriptions.min(Terms::TOPICS_MAX);
     let update = Update::parse(&form, most).map_err(|wrong| Refusal::bad("bad_form", wrong))?;
-    let publish = {
-        let is_one = node.config().mercure_version == 1;
-        let checked = mercure::publish(update, is_one, |topic| publisher.publishes(topic));
-        checked.map_err(|wrong| refusal(wrong, is_one))?
-    };
+    let base = node.config().mercure_base();
+    let publish = mercure::publish(update, base.as_ref(), |topic| publisher.publishes(topic))
+        .map_err(|wrong| refusal(wrong, base.is_some()))?;
     let is_named = publish.id.is_some();
     let id = node.publish_async(publish).await?;
     let id = mercure::public_id(id, is_named);

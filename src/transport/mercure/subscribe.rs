@@ -91,8 +91,8 @@ fn wanted(parts: &Parts, config: &Config) -> Result<(Topics, Option<String>), Re
             // The second is how it was called before version 8 of the specification.
             "lastEventID" | "Last-Event-ID" if !is_one => since = Some(value.into_owned()),
             _ => {
-                let unknown = |()| {
-                    let message = format!("{name:?} is no kind of topic matcher that is known");
+                let unknown = |unknown| {
+                    let message = format!("{name:?} is {unknown}");
                     Refusal::bad("bad_channel", message)
                 };
                 let Some(kind) = MatchType::of(&name, is_one).map_err(unknown)? else {

@@ -258,6 +258,8 @@ fn what_is_the_hubs_own_nobody_publishes() {
     for form in [
         "topic=/.well-known/mercure/subscriptions/exact/a/b",
         "topic=a&topic=https://other.example/.well-known/mercure",
+        "topic=/.well-known/%256Dercure/x",
+        "topic=mercure",
         "topic=*",
         "topic=a&type=mercure",
         "topic=a&id=earliest",
