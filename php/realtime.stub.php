@@ -29,6 +29,23 @@ namespace {
     function rt_broadcast(string|array $channel, mixed $data, string $event = 'message', ?string $except = null, ?string $id = null, bool $store = true): string {}
 
     /**
+     * Publishes an update as a publisher of the Mercure protocol does, without HTTP and without a token: for what
+     * rt_broadcast() has no word for. Subscribers of all protocols get it.
+     *
+     * @param string|array<string> $topics the topic, or 1 to 1000 of them, of which the first is canonical and the others are
+     *        alternate: a Mercure client that follows several of them gets one copy. A topic is a channel
+     * @param string $data sent to Mercure clients as it is; JSON is JSON for the others, any other text a string
+     * @param bool $private whether only those get it whose token covers one of the topics
+     * @param string|null $id an id of your own, as in rt_broadcast(); null or empty for none
+     * @param string|null $type the event's name; null or empty for `message`
+     * @param int|null $retry after how many milliseconds EventSource is to reconnect, from now on
+     * @return string the id of the update, as Mercure clients see it, once the server has accepted it
+     * @throws ValueError if a topic, $id, $type or $retry is not valid, or $data is not UTF-8
+     * @throws Realtime\Exception as rt_broadcast()
+     */
+    function rt_update(string|array $topics, string $data = '', bool $private = false, ?string $id = null, ?string $type = null, ?int $retry = null): string {}
+
+    /**
      * Sends a message to one connection.
      *
      * @param string $connection the id of a Realtime\Connection

@@ -1,6 +1,6 @@
 //! The settings: raw text as php.ini gives it ([`SETTINGS`], [`check_value`]), then one checked [`Config`].
 //!
-//! Nothing past [`Config::load`] checks a setting again. Imports `ids`.
+//! Nothing past [`Config::load`] checks a setting again. Imports `ids` and `selector`.
 
 mod address;
 mod apps;
@@ -18,6 +18,7 @@ pub use self::secrets::{KeySource, Secrets};
 pub use self::settings::{InvalidSetting, LOG_LEVELS, SETTINGS, Setting, check_value, find};
 use self::settings::{parse_bool, parse_bytes, parse_mode};
 use crate::ids::Pattern;
+use crate::selector::Base;
 
 /// What a client may send in a second; 0 is any number.
 #[derive(Clone, Copy, Debug)]
@@ -170,6 +171,12 @@ pub struct Config {
     pub mercure_publisher_key: KeySource,
     /// What proves the tokens of Mercure's subscribers.
     pub mercure_subscriber_key: KeySource,
+    /// Whose names Mercure's clients use: those of its versions 0.x, or of 1.0.
+    pub mercure_version: usize,
+    /// The address of the Mercure hub, for which tokens of version 1.0 are (`aud`) and to which topics may be relative.
+    pub mercure_url: Option<String>,
+    /// Who issues Mercure tokens of version 1.0 (`iss`).
+    pub mercure_issuer: Option<String>,
     /// Whether Mercure's subscribers need no token for updates that are not private.
     pub mercure_anonymous: bool,
     /// Whether Mercure's subscriptions are told as updates, and listed by its subscription API.
@@ -216,6 +223,15 @@ impl Config {
                 setting: find("realtime.data_dir").expect("it is in SETTINGS"),
                 value: String::new(),
             });
+        }
+        for name in ["realtime.mercure_url", "realtime.mercure_issuer"] {
+            // Else whoever has the key for another hub would have it for this one.
+            if raw("realtime.mercure_version")? == "1" && raw(name)?.is_empty() {
+                return Err(InvalidSetting {
+                    setting: find(name).expect("it is in SETTINGS"),
+                    value: String::new(),
+                });
+            }
         }
         Ok(Self {
             listen: ListenAddress::parse(&raw("realtime.listen")?).expect("checked"),
@@ -288,6 +304,9 @@ impl Config {
                 .expect("checked"),
             mercure_subscriber_key: KeySource::parse(&raw("realtime.mercure_subscriber_key")?)
                 .expect("checked"),
+            mercure_version: count("realtime.mercure_version")?,
+            mercure_url: text("realtime.mercure_url")?,
+            mercure_issuer: text("realtime.mercure_issuer")?,
             mercure_anonymous: parse_bool(&raw("realtime.mercure_anonymous")?).expect("checked"),
             mercure_subscriptions: parse_bool(&raw("realtime.mercure_subscriptions")?)
                 .expect("checked"),
@@ -303,6 +322,12 @@ impl Config {
     /// Whether clients of the Mercure protocol are served.
     pub fn has_mercure(&self) -> bool {
         self.mercure_publisher_key.is_set() || self.mercure_subscriber_key.is_set()
+    }
+
+    /// What Mercure's topics may be relative to; `None` where its clients use the names of version 0.
+    pub fn mercure_base(&self) -> Option<Base> {
+        let url = self.mercure_url.as_deref();
+        url.filter(|_| self.mercure_version == 1).and_then(Base::of)
     }
 
     /// What one connection may send in a second.
@@ -338,6 +363,26 @@ pub fn default_socket() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mercure_1_needs_to_know_for_whom_tokens_are() {
+        let load = |given: &[(&str, &str)]| {
+            let of = |name: &str| given.iter().find(|(its, _)| *its == name);
+            Config::load(|name| of(name).map(|(_, value)| (*value).to_owned()))
+        };
+        let version = ("realtime.mercure_version", "1");
+        let url = ("realtime.mercure_url", "https://h/.well-known/mercure");
+        let issuer = ("realtime.mercure_issuer", "us");
+        for (given, missing) in [
+            (vec![version], "realtime.mercure_url"),
+            (vec![version, url], "realtime.mercure_issuer"),
+        ] {
+            assert_eq!(load(&given).unwrap_err().setting.name, missing);
+        }
+        let config = load(&[version, url, issuer]).unwrap();
+        assert_eq!(config.mercure_base(), Base::of("https://h"));
+        assert_eq!(load(&[url, issuer]).unwrap().mercure_base(), None);
+    }
 
     #[test]
     fn the_defaults_are_valid() {

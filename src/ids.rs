@@ -291,6 +291,9 @@ pub enum InvalidId {
     /// A channel name that is empty or too long.
     #[error("be a channel name of 1 to 200 bytes, {0} given")]
     ChannelLength(usize),
+    /// More topics than an update may have.
+    #[error("have at most 1000 topics, {0} given")]
+    Topics(usize),
     /// A character that no channel name has.
     #[error(
         "be a channel name of letters, digits and _ - = @ , . ; : / ? & # % + ~ ! $ ( ) [ ] that does not begin with #, found {0:?}"

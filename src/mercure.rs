@@ -4,16 +4,18 @@
 //! open to all and what the token's `mercure.subscribe` covers. Called by the transport. Imports `session` and `wire`.
 
 mod subscriptions;
+mod update;
 
 use std::sync::Arc;
 
 pub use self::subscriptions::{Found, Told, list};
+pub use self::update::{Wrong, public_id, publish};
 use crate::broker::Resumed;
 use crate::history::Wanted;
-use crate::ids::{Channel, InvalidId, Position};
+use crate::ids::{CHANNEL_MAX, Channel, InvalidId, Position};
 use crate::message::ConnectionInfo;
 use crate::node::Node;
-use crate::selector::Selector;
+use crate::selector::{Base, Selector};
 use crate::session::{self, Denied, Session};
 use crate::wire::{Body, Format, mercure, sse};
 
@@ -26,17 +28,23 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// Adds one, unless it is there. A name must be one that a channel can have.
-    pub fn add(&mut self, text: &str) -> Result<(), InvalidId> {
-        if self.selectors.iter().any(|its| its.as_str() == text) {
+    /// Adds one, unless it is there. A name must be one that a channel can have. The error completes "the topic must".
+    pub fn add(&mut self, text: &str, kind: MatchType, base: Option<&Base>) -> Result<(), String> {
+        if text.len() > CHANNEL_MAX {
+            return Err(InvalidId::ChannelLength(text.len()).to_string());
+        }
+        let selector = match (kind, base) {
+            (MatchType::Topic, _) => Selector::parse(text),
+            (MatchType::UrlPattern, Some(base)) => Selector::url(text, base),
+            (MatchType::Exact | MatchType::UrlPattern, _) => Selector::exact(text),
+        };
+        let selector = selector.map_err(|error| error.to_string())?;
+        if self.selectors.contains(&selector) {
             return Ok(());
         }
-        if text.len() > crate::ids::CHANNEL_MAX {
-            return Err(InvalidId::ChannelLength(text.len()));
-        }
-        let selector = Selector::parse(text).map_err(|_| InvalidId::ChannelLength(text.len()))?;
         if selector.is_exact() {
-            self.channels.push(Channel::parse(text)?);
+            let channel = Channel::parse(text).map_err(|error| error.to_string())?;
+            self.channels.push(channel);
         } else {
             self.patterns.push(selector.clone());
         }
@@ -64,6 +72,41 @@ impl Topics {
             channels: &self.channels,
             patterns: &self.patterns,
         }
+    }
+}
+
+/// How a parameter of the query says what it stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatchType {
+    /// `topic`, in versions 0.x: a name, a URI template or `*`.
+    Topic,
+    /// `match` and `match_exact`, since version 1.0.
+    Exact,
+    /// `match_urlpattern`, since version 1.0.
+    UrlPattern,
+}
+
+/// A parameter that should be a topic matcher: the client's to mend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no kind of topic matcher that is known")]
+pub struct UnknownMatcher;
+
+impl MatchType {
+    /// Of a parameter's name in the version that `is_one` or not; `None` for one that is about something else, `Err` for one
+    /// that nobody knows and that must not be passed over.
+    pub fn of(name: &str, is_one: bool) -> Result<Option<Self>, UnknownMatcher> {
+        Ok(match name {
+            "topic" | "topic[]" if !is_one => Some(Self::Topic),
+            "match" | "match_exact" if is_one => Some(Self::Exact),
+            "match_urlpattern" if is_one => Some(Self::UrlPattern),
+            _ => {
+                let begins = name.get(..5);
+                if is_one && begins.is_some_and(|begins| begins.eq_ignore_ascii_case("match")) {
+                    return Err(UnknownMatcher);
+                }
+                None
+            }
+        })
     }
 }
 

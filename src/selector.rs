@@ -1,9 +1,14 @@
-//! Topic selectors (the Mercure specification, "Topic Selectors"): a topic, a URI template (RFC 6570) or `*`.
+//! Topic selectors (the Mercure specification, "Topic Selectors"): a topic, a URI template (RFC 6570) or `*`. Since version 1.0
+//! "Topic Matchers": a topic, a URL pattern or `*`.
 //!
 //! A template is matched from left to right over the set of places in the topic that can be reached, so that no template
 //! takes longer than its length times the topic's. Imports nothing of this crate.
 
+mod url;
+
 use std::sync::Arc;
+
+pub use self::url::Base;
 
 /// The longest selector, in bytes.
 pub const SELECTOR_MAX: usize = 1000;
@@ -27,6 +32,7 @@ enum Kind {
     Any,
     Exact,
     Template(Box<[Part]>),
+    Url(Box<[Part]>, Base),
 }
 
 /// A part of a template.
@@ -34,6 +40,13 @@ enum Kind {
 enum Part {
     Literal(Box<str>),
     Expression(Expression),
+    /// Characters but those of `ends`: any number, or at least one.
+    Run {
+        some: bool,
+        ends: &'static [u8],
+    },
+    /// Nothing, or one of these and then anything.
+    Tail(&'static [u8]),
 }
 
 /// What an expression may expand to: nothing, or `first` and then values with `separator` between them.
@@ -58,11 +71,37 @@ pub enum InvalidSelector {
     /// A control character.
     #[error("have no control characters")]
     Control,
+    /// Not a URL pattern, or of a kind that is not spoken here.
+    #[error(
+        "be a URL pattern of literals, :name and *, without groups, regular expressions and modifiers"
+    )]
+    Pattern,
 }
 
 impl Selector {
     /// Takes a selector. What looks like a template and is none stands for itself.
     pub fn parse(text: &str) -> Result<Self, InvalidSelector> {
+        Self::new(text, |text| {
+            Ok(template(text).map_or(Kind::Exact, |parts| Kind::Template(parts.into())))
+        })
+    }
+
+    /// Takes one that is a topic or `*`.
+    pub fn exact(text: &str) -> Result<Self, InvalidSelector> {
+        Self::new(text, |_| Ok(Kind::Exact))
+    }
+
+    /// Takes one that is a URL pattern or `*`.
+    pub fn url(text: &str, base: &Base) -> Result<Self, InvalidSelector> {
+        Self::new(text, |text| {
+            Ok(Kind::Url(url::parts(text, base)?.into(), base.clone()))
+        })
+    }
+
+    fn new(
+        text: &str,
+        kind: impl Fn(&str) -> Result<Kind, InvalidSelector>,
+    ) -> Result<Self, InvalidSelector> {
         if text.is_empty() || text.len() > SELECTOR_MAX {
             return Err(InvalidSelector::Length(text.len()));
         }
@@ -71,12 +110,20 @@ impl Selector {
         }
         let kind = match text {
             "*" => Kind::Any,
-            _ => template(text).map_or(Kind::Exact, |parts| Kind::Template(parts.into())),
+            _ => kind(text)?,
         };
         Ok(Self(Arc::new(Inner {
             text: text.into(),
             kind,
         })))
+    }
+
+    /// The type of the matcher, as Mercure 1.0 calls it.
+    pub fn match_type(&self) -> &'static str {
+        match self.0.kind {
+            Kind::Url(..) => "urlpattern",
+            _ => "exact",
+        }
     }
 
     /// The text.
@@ -95,6 +142,7 @@ impl Selector {
             Kind::Any => true,
             Kind::Exact => *self.0.text == *topic,
             Kind::Template(parts) => *self.0.text == *topic || fits(parts, topic.as_bytes()),
+            Kind::Url(parts, base) => fits(parts, base.resolve(topic).as_bytes()),
         }
     }
 }
@@ -137,6 +185,8 @@ fn fits(parts: &[Part], topic: &[u8]) -> bool {
         reached = match part {
             Part::Literal(literal) => after_literal(literal.as_bytes(), topic, reached),
             Part::Expression(expression) => expression.after(topic, reached),
+            Part::Run { some, ends } => after_run(*some, ends, topic, reached),
+            Part::Tail(begins) => after_tail(begins, topic, reached),
         };
         if reached.is_empty() {
             return false;
@@ -151,6 +201,30 @@ fn after_literal(literal: &[u8], topic: &[u8], reached: Places) -> Places {
         if topic[place..].starts_with(literal) {
             after.add(place + literal.len());
         }
+    }
+    after
+}
+
+fn after_run(some: bool, ends: &[u8], topic: &[u8], reached: Places) -> Places {
+    let mut after = Places::default();
+    // Whether a run that has begun before reaches this place.
+    let mut inside = false;
+    for place in 0..=topic.len() {
+        let begins = reached.has(place);
+        if inside || begins && !some {
+            after.add(place);
+        }
+        let goes_on = topic.get(place).is_some_and(|byte| !ends.contains(byte));
+        inside = (inside || begins) && goes_on;
+    }
+    after
+}
+
+fn after_tail(begins: &[u8], topic: &[u8], reached: Places) -> Places {
+    let mut after = Places::default();
+    let mut places = reached.all(topic.len());
+    if places.any(|place| topic.get(place).is_none_or(|byte| begins.contains(byte))) {
+        after.add(topic.len());
     }
     after
 }

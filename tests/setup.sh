@@ -72,8 +72,14 @@ missing_frameworks() {
         [ -f "/usr/share/php/Illuminate/${part^}/autoload.php" ] || missing+=("php-illuminate-$part")
     done
     [ -f /usr/share/php/Symfony/Component/Mercure/autoload.php ] || missing+=(php-symfony-mercure)
+    for part in Config DependencyInjection Yaml; do
+        [ -f "/usr/share/php/Symfony/Component/$part/autoload.php" ] || missing+=("$(symfony_package "$part")")
+    done
     [ -f /usr/share/php/GuzzleHttp/Psr7/autoload.php ] || missing+=(php-guzzlehttp-psr7)
 }
+
+# DependencyInjection is php-symfony-dependency-injection.
+symfony_package() { sed -E 's/([a-z])([A-Z])/\1-\2/g; s/.*/php-symfony-\L&/' <<<"$1"; }
 
 check_rust() {
     local hint="install Rust $RUST_NEEDED or newer with rustup (https://rustup.rs)"

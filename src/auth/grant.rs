@@ -60,6 +60,8 @@ pub struct Grant {
     pub selectors: Vec<Selector>,
     /// `publish`: those to which it may publish past PHP.
     pub publish: Vec<Pattern>,
+    /// Of a Mercure token of version 1.0: what others may know of its subscriptions to these topics, as JSON.
+    pub payloads: Box<[(Vec<Selector>, Box<str>)]>,
     /// `info`: what others may know of it, as JSON.
     pub info: Option<Box<str>>,
     /// `iat`: since when.
@@ -75,6 +77,14 @@ impl Grant {
     pub fn opens(&self, channel: &str) -> bool {
         self.channels.iter().any(|pattern| pattern.matches(channel))
             || self.selectors.iter().any(|its| its.matches(channel))
+    }
+
+    /// What others may know of its subscription to the topics that `selector` stands for, as JSON.
+    pub fn payload(&self, selector: &str) -> Option<&str> {
+        let mut payloads = self.payloads.iter();
+        let found = payloads.find(|(topics, _)| topics.iter().any(|its| its.matches(selector)));
+        let own = found.map(|(_, payload)| &**payload);
+        own.or(self.info.as_deref())
     }
 
     /// Whether its token lets it publish to `channel`.
@@ -153,6 +163,7 @@ impl Claims {
             user: self.sub.map(user).transpose()?,
             channels: patterns("channels", self.channels)?,
             selectors: Vec::new(),
+            payloads: Box::default(),
             publish: patterns("publish", self.publish)?,
             info: self.info.map(|json| json.get().into()),
             fingerprint,

@@ -1,5 +1,5 @@
 //! Tokens of the Mercure protocol: a `mercure` claim with topic selectors, proven with keys of their own, one for
-//! publishers and one for subscribers.
+//! publishers and one for subscribers; since version 1.0 access tokens with [`details`].
 //!
 //! A subscriber's becomes a [`Grant`], so that it expires and is revoked as any other. Imports `selector` and `config`.
 
@@ -8,11 +8,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::details::{self, Detail};
 use super::grant::{Grant, Stamp, is_user};
 use super::keys::{KeysError, Ring};
 use super::{BadToken, SKEW, fingerprint, verify};
 use crate::config::Config;
-use crate::selector::Selector;
+use crate::selector::{Base, Selector};
 
 /// Selectors in one claim. Each is tried for a private update, for each subscriber.
 const SELECTORS_MAX: usize = 200;
@@ -22,6 +23,8 @@ const SELECTORS_MAX: usize = 200;
 pub struct Mercure {
     publishers: Ring,
     subscribers: Ring,
+    /// `None` for tokens of versions 0.x.
+    one: Option<One>,
 }
 
 /// What a publisher's token allows.
@@ -44,6 +47,17 @@ struct Claims {
     mercure: Option<Rights>,
     #[serde(rename = "https://mercure.rocks/")]
     namespaced: Option<Rights>,
+    // Since version 1.0.
+    iss: Option<String>,
+    aud: Option<Audience>,
+    authorization_details: Option<Vec<Value>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "\"aud\" must be a text or a list of them")]
+enum Audience {
+    One(String),
+    List(Vec<String>),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -51,6 +65,16 @@ struct Rights {
     publish: Option<Vec<String>>,
     subscribe: Option<Vec<String>>,
     payload: Option<Box<RawValue>>,
+}
+
+/// What tokens of version 1.0 are held to.
+#[derive(Debug)]
+struct One {
+    /// `aud`
+    audience: String,
+    /// `iss`
+    issuer: String,
+    base: Base,
 }
 
 impl Mercure {
@@ -65,6 +89,11 @@ impl Mercure {
                 "realtime.mercure_subscriber_key",
                 &config.mercure_subscriber_key,
             )?,
+            one: config.mercure_base().map(|base| One {
+                audience: config.mercure_url.clone().unwrap_or_default(),
+                issuer: config.mercure_issuer.clone().unwrap_or_default(),
+                base,
+            }),
         })
     }
 
@@ -76,30 +105,88 @@ impl Mercure {
 
     /// Proves a subscriber's token. Not `in_time`: also what has expired.
     pub fn prove(&self, token: &str, in_time: bool) -> Result<Grant, BadToken> {
-        let claims = claims(&self.subscribers, token, in_time)?;
-        let rights = claims.namespaced.or(claims.mercure).unwrap_or_default();
-        let user = match claims.sub {
+        let mut claims = self.claims(&self.subscribers, token, in_time)?;
+        let user = match claims.sub.take() {
             Some(Value::String(name)) if is_user(&name) => Some(name.into()),
             Some(Value::Number(number)) => Some(number.to_string().into()),
             _ => None,
         };
-        Ok(Grant {
+        let mut grant = Grant {
             user,
             channels: Vec::new(),
-            selectors: selectors("subscribe", rights.subscribe.unwrap_or_default())?,
+            selectors: Vec::new(),
+            payloads: Box::default(),
             publish: Vec::new(),
-            info: rights.payload.map(|json| json.get().into()),
+            info: None,
             issued: claims.iat.map(Stamp::from_seconds).unwrap_or_default(),
             expires: claims.exp.map_or(Stamp::NEVER, Stamp::from_seconds),
             fingerprint: fingerprint(token)?,
-        })
+        };
+        if let Some(one) = &self.one {
+            let details = claims.details(one)?;
+            let details: Vec<_> = details.into_iter().filter(|its| its.subscribe).collect();
+            let topics = details.iter().flat_map(|detail| &detail.topics);
+            grant.selectors = topics.cloned().collect();
+            let payload = |detail: Detail| Some((detail.topics, detail.payload?));
+            grant.payloads = details.into_iter().filter_map(payload).collect();
+        } else {
+            let rights = claims.namespaced.or(claims.mercure).unwrap_or_default();
+            grant.selectors = selectors("subscribe", rights.subscribe.unwrap_or_default())?;
+            grant.info = rights.payload.map(|json| json.get().into());
+        }
+        Ok(grant)
     }
 
     /// Proves a publisher's token.
     pub fn publisher(&self, token: &str) -> Result<Publisher, BadToken> {
-        let claims = claims(&self.publishers, token, true)?;
+        let claims = self.claims(&self.publishers, token, true)?;
+        if let Some(one) = &self.one {
+            let details = claims.details(one)?;
+            let details = details.into_iter().filter(|its| its.publish);
+            return Ok(Publisher(details.flat_map(|its| its.topics).collect()));
+        }
         let rights = claims.namespaced.or(claims.mercure).unwrap_or_default();
         selectors("publish", rights.publish.unwrap_or_default()).map(Publisher)
+    }
+
+    fn claims(&self, ring: &Ring, token: &str, in_time: bool) -> Result<Claims, BadToken> {
+        let claims = claims(ring, token, in_time)?;
+        if let Some(one) = &self.one {
+            claims.check(token, one)?;
+        }
+        Ok(claims)
+    }
+}
+
+impl Claims {
+    /// Whether it is an access token, for this hub.
+    fn check(&self, token: &str, one: &One) -> Result<(), BadToken> {
+        let wrong = |what: &str| Err(BadToken::Claims(what.to_owned()));
+        let header = jsonwebtoken::decode_header(token).map_err(|_| BadToken::Malformed)?;
+        let kind = header.typ.unwrap_or_default().to_ascii_lowercase();
+        if kind.strip_prefix("application/").unwrap_or(&kind) != "at+jwt" {
+            return wrong("the header's \"typ\" must be \"at+jwt\"");
+        }
+        if self.exp.is_none() {
+            return wrong("\"exp\" is missing");
+        }
+        if self.iss.as_ref() != Some(&one.issuer) {
+            return wrong("\"iss\" must be realtime.mercure_issuer");
+        }
+        let is_ours = match &self.aud {
+            Some(Audience::One(its)) => *its == one.audience,
+            Some(Audience::List(list)) => list.contains(&one.audience),
+            None => false,
+        };
+        match is_ours {
+            true => Ok(()),
+            false => wrong("\"aud\" must be realtime.mercure_url"),
+        }
+    }
+
+    fn details(self, one: &One) -> Result<Vec<Detail>, BadToken> {
+        let details = self.authorization_details.unwrap_or_default();
+        details::read(details, &one.base, SELECTORS_MAX)
     }
 }
 

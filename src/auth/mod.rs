@@ -4,6 +4,7 @@
 //! [`Grant`] with the connection. [`keys`] knows who may sign, [`revocations`] what was taken back. Imports `ids` and
 //! `config`.
 
+mod details;
 mod grant;
 mod keys;
 mod mercure;

@@ -344,6 +344,19 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Keys,
         "a secret of at least 32 bytes of text that does not begin with /, a comma-separated list of them, or the absolute path of a file with public keys (PEM or a JWK set); or empty",
     ),
+    setting("realtime.mercure_version", "0", Kind::Count(0, 1), "0 or 1"),
+    setting(
+        "realtime.mercure_url",
+        "",
+        Kind::Url,
+        "a URL that begins with http:// or https://, which realtime.mercure_version = 1 needs, or empty",
+    ),
+    setting(
+        "realtime.mercure_issuer",
+        "",
+        Kind::Text,
+        "a text, which realtime.mercure_version = 1 needs, or empty",
+    ),
     setting("realtime.mercure_anonymous", "0", Kind::Bool, "0 or 1"),
     setting("realtime.mercure_subscriptions", "0", Kind::Bool, "0 or 1"),
     setting(

@@ -31,6 +31,7 @@ mod source;
 mod state;
 mod timers;
 mod tokens;
+mod update;
 mod value;
 mod wait;
 mod web;
@@ -63,8 +64,10 @@ fn startup(_type: i32, module: i32) -> i32 {
         ini::register(module);
         server_here::watch_forks();
         hub_process::prepare();
-        // SAFETY: in MINIT, when PHP has registered our functions; the second argument of no other is touched.
-        unsafe { zend::rt_arg_takes_array(c"rt_broadcast".as_ptr(), 0) };
+        for function in [c"rt_broadcast", c"rt_update"] {
+            // SAFETY: in MINIT, when PHP has registered our functions; each has a first argument, and it alone is touched.
+            unsafe { zend::rt_arg_takes_array(function.as_ptr(), 0) };
+        }
         match class::register() {
             Ok(()) => SUCCESS,
             Err(error) => {

@@ -51,6 +51,33 @@ bool rt_parse_broadcast(zend_execute_data *execute_data, rt_broadcast_args *args
 }
 
 typedef struct {
+	HashTable *topics;
+	zend_string *topic;
+	zend_string *data;
+	zend_string *id;
+	zend_string *type;
+	zend_long retry;
+	bool no_retry;
+	bool private;
+} rt_update_args;
+
+bool rt_parse_update(zend_execute_data *execute_data, rt_update_args *args)
+{
+	memset(args, 0, sizeof(*args));
+	args->no_retry = true;
+	ZEND_PARSE_PARAMETERS_START(1, 6)
+		Z_PARAM_ARRAY_HT_OR_STR(args->topics, args->topic)
+		Z_PARAM_OPTIONAL
+		Z_PARAM_STR(args->data)
+		Z_PARAM_BOOL(args->private)
+		Z_PARAM_STR_OR_NULL(args->id)
+		Z_PARAM_STR_OR_NULL(args->type)
+		Z_PARAM_LONG_OR_NULL(args->retry, args->no_retry)
+	ZEND_PARSE_PARAMETERS_END_EX(return false);
+	return true;
+}
+
+typedef struct {
 	zend_fcall_info fci;
 	zend_fcall_info_cache fcc;
 } rt_callable;

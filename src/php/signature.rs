@@ -1,6 +1,6 @@
 //! The functions as PHP's Reflection sees them: names, parameters, types and defaults.
 //!
-//! The same as in `php/realtime.stub.php`; a test compares the two. Imports `publish`, `look`, `handlers`, `timers`,
+//! The same as in `php/realtime.stub.php`; a test compares the two. Imports `publish`, `update`, `look`, `handlers`, `timers`,
 //! `tokens`, `pusher` and `event_loop`.
 
 use ext_php_rs::args::Arg;
@@ -9,7 +9,7 @@ use ext_php_rs::flags::DataType::{self, Array, Bool, Callable, Double, Long, Mix
 use ext_php_rs::types::Zval;
 use ext_php_rs::zend::ExecuteData;
 
-use super::{event_loop, handlers, look, presence, publish, pusher, timers, tokens};
+use super::{event_loop, handlers, look, presence, publish, pusher, timers, tokens, update};
 
 type Handler = extern "C" fn(&mut ExecuteData, &mut Zval);
 
@@ -60,6 +60,17 @@ fn publishing(module: ModuleBuilder<'_>) -> ModuleBuilder<'_> {
                 .arg(nullable("except", String))
                 .arg(nullable("id", String))
                 .arg(optional("store", Bool, "true")),
+        )
+        .function(
+            function("rt_update", update::rt_update, String)
+                // string|array, too.
+                .arg(Arg::new("topics", String))
+                .not_required()
+                .arg(optional("data", String, "''"))
+                .arg(optional("private", Bool, "false"))
+                .arg(nullable("id", String))
+                .arg(nullable("type", String))
+                .arg(nullable("retry", Long)),
         )
         .function(
             function("rt_send", publish::rt_send, Bool)

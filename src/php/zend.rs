@@ -25,6 +25,19 @@ pub struct BroadcastArgs {
     pub store: bool,
 }
 
+/// The arguments of `rt_update()`. Null pointers stand for arguments not given.
+#[repr(C)]
+pub struct UpdateArgs {
+    pub topics: *mut HashTable,
+    pub topic: *mut zend_string,
+    pub data: *mut zend_string,
+    pub id: *mut zend_string,
+    pub event: *mut zend_string,
+    pub retry: ext_php_rs::ffi::zend_long,
+    pub no_retry: bool,
+    pub private: bool,
+}
+
 /// A callable as `shim.c` keeps it.
 #[repr(C)]
 pub struct RawCallable {
@@ -33,6 +46,7 @@ pub struct RawCallable {
 
 unsafe extern "C" {
     pub fn rt_parse_broadcast(call: *mut ExecuteData, args: *mut BroadcastArgs) -> bool;
+    pub fn rt_parse_update(call: *mut ExecuteData, args: *mut UpdateArgs) -> bool;
     pub fn rt_parse_handler(
         call: *mut ExecuteData,
         channel: *mut *mut zend_string,

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Channel, ConnectionId, InvalidId};
-use crate::message::{ConnectionInfo, EventName, Payload, Publish, Transport};
+use crate::message::{ConnectionInfo, EventName, Payload, Publish, Terms, Transport};
 
 /// The version of these frames. Both sides must have the same.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The largest hello or greeting, in bytes: what is read from a peer before it is known to be one of ours.
 pub const HELLO_MAX: usize = 4096;
@@ -223,6 +223,17 @@ pub struct WirePublish<'a> {
     pub except: Option<u128>,
     pub id: Option<&'a str>,
     pub store: bool,
+    pub terms: Option<PublishTerms>,
+}
+
+/// What a publisher says of its own of a message's [`Terms`]; the rest is what the channels are, or the broker's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields of Terms")]
+pub struct PublishTerms {
+    pub private: bool,
+    pub retry: Option<u64>,
+    /// Whether the channels are topics of one update.
+    pub one_update: bool,
 }
 
 /// A [`Payload`], borrowed; the same on the wire as [`WirePayload`].
@@ -324,6 +335,11 @@ impl<'a> From<&'a Publish> for WirePublish<'a> {
             except: publish.except.map(ConnectionId::to_bits),
             id: publish.id.as_deref(),
             store: publish.store,
+            terms: publish.terms.as_deref().map(|terms| PublishTerms {
+                private: terms.private,
+                retry: terms.retry,
+                one_update: !terms.topics.is_empty(),
+            }),
         }
     }
 }
@@ -344,6 +360,7 @@ impl TryFrom<WirePublish<'_>> for Publish {
             crate::ids::check_custom_id(id)?;
         }
         crate::ids::check_event(wire.event)?;
+        let terms = wire.terms.map(|terms| terms.of(&channels));
         Ok(Self {
             channels,
             payload: match wire.payload {
@@ -354,7 +371,25 @@ impl TryFrom<WirePublish<'_>> for Publish {
             except: wire.except.map(ConnectionId::from_bits),
             id: wire.id.map(Into::into),
             store: wire.store,
-            terms: None,
+            terms: terms.transpose()?.map(Box::new),
+        })
+    }
+}
+
+impl PublishTerms {
+    fn of(self, channels: &[Channel]) -> Result<Terms, InvalidId> {
+        // Every copy of an update tells its topics.
+        if self.one_update && channels.len() > Terms::TOPICS_MAX {
+            return Err(InvalidId::Topics(channels.len()));
+        }
+        Ok(Terms {
+            private: self.private,
+            retry: self.retry,
+            topics: match self.one_update {
+                true => channels.into(),
+                false => Box::default(),
+            },
+            first: 0,
         })
     }
 }
@@ -434,6 +469,34 @@ mod tests {
         for end in 0..bytes.len() {
             assert!(split(&bytes[..end]).is_none());
         }
+    }
+
+    #[test]
+    fn an_update_says_its_topics_and_terms() {
+        let channels: Vec<_> = ["a", "b"].map(|name| Channel::parse(name).unwrap()).into();
+        let publish = Publish {
+            payload: Payload::Json(Bytes::from_static(b"1")),
+            event: EventName::Message,
+            except: None,
+            id: None,
+            store: true,
+            terms: Some(Box::new(Terms {
+                private: true,
+                retry: Some(5),
+                topics: channels.clone().into(),
+                first: 0,
+            })),
+            channels,
+        };
+        let bytes = frame(&WirePublish::from(&publish));
+        let back = Publish::try_from(read::<WirePublish>(&bytes[4..]).unwrap()).unwrap();
+        assert_eq!(back.terms, publish.terms);
+        let many = vec!["a"; Terms::TOPICS_MAX + 1];
+        let wire = WirePublish {
+            channels: many,
+            ..WirePublish::from(&publish)
+        };
+        assert!(Publish::try_from(wire).is_err());
     }
 
     #[test]

@@ -155,11 +155,12 @@ impl Update {
                 "type" => update.event = Some(value()).filter(|event| !event.is_empty()),
                 "retry" => {
                     let text = value();
-                    let retry = text.parse();
+                    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+                    let retry = text.parse().ok().filter(|_| is_plain);
                     let wrong = || format!("\"retry\" must be milliseconds, {text:?} given");
                     update.retry = match text.is_empty() {
                         true => None,
-                        false => Some(retry.map_err(|_| wrong())?),
+                        false => Some(retry.ok_or_else(wrong)?),
                     };
                 }
                 _ => {}
@@ -267,6 +268,7 @@ mod tests {
             "topic=a&topic=b&topic=c",
             "topic=a&retry=-1",
             "topic=a&retry=x",
+            "topic=a&retry=%2B5",
         ] {
             assert!(Update::parse(wrong.as_bytes(), 2).is_err(), "{wrong}");
         }

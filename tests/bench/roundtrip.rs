@@ -30,6 +30,7 @@ impl Sizes {
             except: None,
             id: None,
             store: true,
+            terms: None,
         });
         let answer = Response::Published("00000000-100000".to_owned());
         Self {

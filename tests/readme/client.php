@@ -47,7 +47,9 @@ final class Events
         while (true) {
             $line = rtrim(readLine($this->stream), "\r\n");
             if (preg_match('~^(id|event|data): ?(.*)$~', $line, $found)) {
-                $event[$found[1]] = isset($event[$found[1]]) ? $event[$found[1]] . "\n" . $found[2] : $found[2];
+                // Of an id and a name the last counts; one without data is of what comes next, too.
+                $more = $found[1] === 'data' && isset($event['data']);
+                $event[$found[1]] = $more ? "{$event['data']}\n$found[2]" : $found[2];
             } elseif ($line === '' && isset($event['data'])) {
                 return $event;
             }

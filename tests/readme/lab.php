@@ -40,6 +40,12 @@ final class Lab
         return $this->start([$this->php, ...$arguments, $file], "$this->directory/with");
     }
 
+    /** Starts a PHP file that was written here, with an argument of its own. */
+    public function run(string $file, string $argument, string ...$options): Program
+    {
+        return $this->start([$this->php, ...$options, $file, $argument], "$this->directory/with");
+    }
+
     /** Starts a shell block as it stands, without the extension loaded: loading it is the block's business. */
     public function shell(string $code): Program
     {

@@ -404,6 +404,7 @@ fn bad_names_on_the_link_are_answered_and_the_link_stays() {
             except: None,
             id,
             store: true,
+            terms: None,
         })
     }
     let requests = [

@@ -25,6 +25,7 @@ fn publish<'a>(channel: &'a str, json: &'a [u8]) -> Request<'a> {
         except: None,
         id: None,
         store: true,
+        terms: None,
     })
 }
 

@@ -1,6 +1,7 @@
 //! The Mercure protocol, byte by byte: updates, rights, where one stands, and who is subscribed.
 
 mod beside;
+mod one;
 
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ mod token;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Response};
+use hyper::{Method, Response, StatusCode};
 
 use super::body::Body;
 use super::response::Refusal;
@@ -35,7 +35,44 @@ pub async fn answer(
     parts: &Parts,
     body: Incoming,
 ) -> Result<Response<Body>, Refusal> {
-    let mut response = match parts.uri.path().strip_prefix(PATH) {
+    let answer = answer_to(requests, parts, body).await;
+    let config = requests.shared.node.config();
+    let mut response = match answer {
+        Err(refusal) if config.mercure_version == 1 => {
+            challenge(refusal, !matches!(token::find(parts, config), Ok(None)))
+        }
+        other => other?,
+    };
+    // Libraries on pages of other origins read where they stand.
+    let shown = HeaderValue::from_static("Last-Event-ID, Mercure-Last-Event-ID, Link, ETag");
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, shown);
+    Ok(response)
+}
+
+/// As RFC 6750 wants errors to be, and with it Mercure since version 1.0.
+fn challenge(refusal: Refusal, has_token: bool) -> Response<Body> {
+    let challenge = match refusal.status {
+        // Who has no token is not told of an error in it.
+        StatusCode::UNAUTHORIZED if !has_token => Some("Bearer"),
+        StatusCode::FORBIDDEN => Some("Bearer error=\"insufficient_scope\""),
+        _ => None,
+    };
+    let mut response = Response::from(refusal);
+    if let Some(challenge) = challenge {
+        let challenge = HeaderValue::from_static(challenge);
+        let headers = response.headers_mut();
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+async fn answer_to(
+    requests: &Requests,
+    parts: &Parts,
+    body: Incoming,
+) -> Result<Response<Body>, Refusal> {
+    Ok(match parts.uri.path().strip_prefix(PATH) {
         Some("") if parts.method == Method::POST => publish::answer(requests, parts, body).await?,
         Some("") => {
             routes::allow(parts, &[Method::GET, Method::HEAD, Method::POST])?;
@@ -45,10 +82,5 @@ pub async fn answer(
             routes::allow(parts, &[Method::GET, Method::HEAD])?;
             subscriptions::answer(requests, parts)?
         }
-    };
-    // Libraries on pages of other origins read where they stand.
-    let shown = HeaderValue::from_static("Last-Event-ID, ETag");
-    let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, shown);
-    Ok(response)
+    })
 }

@@ -1,6 +1,6 @@
 //! `POST /.well-known/mercure`: a publisher's update.
 //!
-//! Imports `node` and `wire`.
+//! Imports `mercure`, `node` and `wire`.
 
 use hyper::body::Incoming;
 use hyper::header;
@@ -13,11 +13,11 @@ use super::super::response::{self, Refusal};
 use super::super::routes::Requests;
 use super::token;
 use crate::auth::Publisher;
-use crate::ids::{self, Channel, Position};
-use crate::message::{EventName, Publish, Terms};
+use crate::mercure::{self, Wrong};
+use crate::message::Terms;
 use crate::node::{Failure, Node};
 use crate::session::Denied;
-use crate::wire::mercure::{PATH, Update, payload, urn};
+use crate::wire::mercure::Update;
 
 /// What a form may have beside the data: topics, an id, names.
 const OVERHEAD: usize = 64 << 10;
@@ -42,13 +42,12 @@ pub async fn answer(
     let form = read(node, body, limit).await?;
     let most = node.config().max_subscriptions.min(Terms::TOPICS_MAX);
     let update = Update::parse(&form, most).map_err(|wrong| Refusal::bad("bad_form", wrong))?;
-    let publish = check(update, &publisher)?;
+    let base = node.config().mercure_base();
+    let publish = mercure::publish(update, base.as_ref(), |topic| publisher.publishes(topic))
+        .map_err(|wrong| refusal(wrong, base.is_some()))?;
     let is_named = publish.id.is_some();
     let id = node.publish_async(publish).await?;
-    let id = match id.parse::<Position>() {
-        Ok(position) if !is_named => urn(position),
-        _ => id,
-    };
+    let id = mercure::public_id(id, is_named);
     Ok(response::full(StatusCode::OK, "text/plain", id.into()))
 }
 
@@ -57,7 +56,7 @@ fn publisher(node: &Node, parts: &Parts) -> Result<Publisher, Refusal> {
         let message = "nobody can publish: realtime.mercure_publisher_key is not set";
         return Err(token::unauthorized(message));
     }
-    let token = token::find(parts)?;
+    let token = token::find(parts, node.config())?;
     let token = token.ok_or_else(|| token::unauthorized("a token is needed to publish"))?;
     Ok(node.auth().check_mercure_publisher(&token)?)
 }
@@ -76,58 +75,38 @@ fn check_form(parts: &Parts) -> Result<(), Refusal> {
     ))
 }
 
-fn check(update: Update, publisher: &Publisher) -> Result<Publish, Refusal> {
-    let bad = |what: &str, error: ids::InvalidId| {
-        Refusal::bad("bad_form", format!("{what} must {error}"))
+fn refusal(wrong: Wrong, is_one: bool) -> Refusal {
+    let bad = |what: &str, error| Refusal::bad("bad_form", format!("{what} must {error}"));
+    let forbidden = |topic: &str, message| {
+        Refusal::new(StatusCode::FORBIDDEN, "forbidden", message).about(topic)
     };
-    let mut channels: Vec<Channel> = Vec::with_capacity(update.topics.len());
-    for topic in &update.topics {
-        let forbidden =
-            |message| Refusal::new(StatusCode::FORBIDDEN, "forbidden", message).about(topic);
-        if topic.contains(PATH) {
-            return Err(forbidden("topics of the hub are its own to publish to"));
+    match wrong {
+        Wrong::Topic(topic, error) => bad("the topic", error).about(&topic),
+        Wrong::Reserved(topic) => {
+            let message = "topics of the hub are its own to publish to";
+            // Whatever its token says: since version 1.0 a mistake, and not a question of rights.
+            match is_one {
+                true => Refusal::bad("bad_form", message).about(&topic),
+                false => forbidden(&topic, message),
+            }
         }
-        if !publisher.publishes(topic) {
-            let message = "the token's \"mercure.publish\" does not cover this topic";
-            return Err(forbidden(message));
+        Wrong::Forbidden(topic) => {
+            let message = match is_one {
+                true => "the token does not grant \"publish\" on this topic",
+                false => "the token's \"mercure.publish\" does not cover this topic",
+            };
+            forbidden(&topic, message)
         }
-        let channel =
-            Channel::parse(topic).map_err(|error| bad("the topic", error).about(topic))?;
-        if !channels.contains(&channel) {
-            channels.push(channel);
+        Wrong::Id(error) => bad("\"id\"", error),
+        Wrong::IdReserved => {
+            let message = "\"id\" must not begin with # or be \"earliest\"";
+            Refusal::bad("bad_form", message)
+        }
+        Wrong::Type(error) => bad("\"type\"", error),
+        Wrong::TypeReserved => {
+            Refusal::bad("bad_form", "\"type\" must not be the hub's own \"mercure\"")
         }
     }
-    if let Some(id) = &update.id {
-        ids::check_custom_id(id).map_err(|error| bad("\"id\"", error))?;
-        if id.starts_with('#') {
-            return Err(Refusal::bad("bad_form", "\"id\" must not begin with #"));
-        }
-    }
-    if let Some(event) = &update.event {
-        ids::check_event(event).map_err(|error| bad("\"type\"", error))?;
-    }
-    let several = channels.len() > 1;
-    let terms = Terms {
-        private: update.private,
-        retry: update.retry,
-        topics: if several {
-            channels.clone().into()
-        } else {
-            Box::default()
-        },
-        first: 0,
-    };
-    Ok(Publish {
-        terms: (several || update.private || update.retry.is_some()).then(|| Box::new(terms)),
-        channels,
-        payload: payload(update.data),
-        event: update
-            .event
-            .map_or(EventName::Message, |name| EventName::new(&name)),
-        except: None,
-        id: update.id.map(Into::into),
-        store: true,
-    })
 }
 
 impl From<Failure> for Refusal {

@@ -13,7 +13,8 @@ use super::super::routes::{self, Requests};
 use super::super::stream::{Begin, Stream};
 use super::token;
 use crate::auth::Grant;
-use crate::mercure::{Subscription, Topics};
+use crate::config::Config;
+use crate::mercure::{MatchType, Subscription, Topics};
 use crate::message::Transport;
 use crate::node::Node;
 use crate::session::Denied;
@@ -24,7 +25,7 @@ const CACHE: &str = "private, no-cache, no-store, no-transform";
 
 /// Answers a subscriber.
 pub async fn answer(requests: &Requests, parts: &Parts) -> Result<Response<Body>, Refusal> {
-    let (topics, since) = wanted(parts, requests.shared.node.config().max_subscriptions)?;
+    let (topics, since) = wanted(parts, requests.shared.node.config())?;
     if parts.method == Method::HEAD {
         grant(&requests.shared.node, parts)?;
         return Ok(routes::endless_head(
@@ -49,7 +50,11 @@ pub async fn answer(requests: &Requests, parts: &Parts) -> Result<Response<Body>
     if let Some(id) = preceding {
         // What the client sent in its query may be what no header can carry.
         if let Ok(id) = HeaderValue::from_str(&id) {
-            response.headers_mut().insert("last-event-id", id);
+            let name = match node.config().mercure_version {
+                1 => "mercure-last-event-id",
+                _ => "last-event-id",
+            };
+            response.headers_mut().insert(name, id);
         }
     }
     Ok(response)
@@ -66,7 +71,7 @@ pub fn grant(node: &Node, parts: &Parts) -> Result<Option<Grant>, Refusal> {
             )),
         };
     }
-    match token::find(parts)? {
+    match token::find(parts, config)? {
         Some(token) => Ok(Some(node.auth().check_mercure(&token)?)),
         None if config.mercure_anonymous => Ok(None),
         None => Err(token::unauthorized("a token is needed here")),
@@ -74,27 +79,40 @@ pub fn grant(node: &Node, parts: &Parts) -> Result<Option<Grant>, Refusal> {
 }
 
 /// The topics, and after which update.
-fn wanted(parts: &Parts, most: usize) -> Result<(Topics, Option<String>), Refusal> {
+fn wanted(parts: &Parts, config: &Config) -> Result<(Topics, Option<String>), Refusal> {
+    let base = config.mercure_base();
+    let is_one = base.is_some();
     let mut topics = Topics::default();
     let mut since = None;
     let query = parts.uri.query().unwrap_or_default();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
-            "topic" | "topic[]" => {
-                topics.add(&value).map_err(|error| {
+            "last_event_id" if is_one => since = Some(value.into_owned()),
+            // The second is how it was called before version 8 of the specification.
+            "lastEventID" | "Last-Event-ID" if !is_one => since = Some(value.into_owned()),
+            _ => {
+                let unknown = |unknown| {
+                    let message = format!("{name:?} is {unknown}");
+                    Refusal::bad("bad_channel", message)
+                };
+                let Some(kind) = MatchType::of(&name, is_one).map_err(unknown)? else {
+                    continue;
+                };
+                topics.add(&value, kind, base.as_ref()).map_err(|error| {
                     Refusal::bad("bad_channel", format!("the topic must {error}")).about(&value)
                 })?;
-                if topics.len() > most {
+                if topics.len() > config.max_subscriptions {
                     return Err(Denied::TooManySubscriptions.into());
                 }
             }
-            // The second is how it was called before version 8 of the specification.
-            "lastEventID" | "Last-Event-ID" => since = Some(value.into_owned()),
-            _ => {}
         }
     }
     if topics.is_empty() {
-        return Err(Refusal::bad("bad_channel", "name a topic: ?topic=…"));
+        let message = match is_one {
+            true => "name a topic: ?match=… or ?match_urlpattern=…",
+            false => "name a topic: ?topic=…",
+        };
+        return Err(Refusal::bad("bad_channel", message));
     }
     let header = parts.headers.get("last-event-id");
     if let Some(id) = header.and_then(|id| id.to_str().ok()) {

@@ -25,7 +25,8 @@ pub fn answer(requests: &Requests, parts: &Parts) -> Result<Response<Body>, Refu
         .and_then(|rest| rest.strip_prefix("/subscriptions"))
         .filter(|_| node.config().mercure_subscriptions)
         .ok_or_else(missing)?;
-    let found = found(path, rest).ok_or_else(missing)?;
+    let is_one = node.config().mercure_version == 1;
+    let found = found(path, rest, is_one).ok_or_else(missing)?;
     let grant = subscribe::grant(node, parts)?;
     let grant = grant.ok_or_else(|| unauthorized("a token is needed here"))?;
     if !grant
@@ -33,7 +34,10 @@ pub fn answer(requests: &Requests, parts: &Parts) -> Result<Response<Body>, Refu
         .iter()
         .any(|selector| selector.matches(path))
     {
-        let message = "the token's \"mercure.subscribe\" does not cover this address";
+        let message = match is_one {
+            true => "the token does not grant \"subscribe\" on this address",
+            false => "the token's \"mercure.subscribe\" does not cover this address",
+        };
         return Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", message));
     }
     let (json, last) = mercure::list(node, &found).ok_or_else(missing)?;
@@ -46,9 +50,17 @@ pub fn answer(requests: &Requests, parts: &Parts) -> Result<Response<Body>, Refu
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             response
         }
+        false if is_one => response::full(StatusCode::OK, "application/json", json.into()),
         false => response::full(StatusCode::OK, "application/ld+json", json.into()),
     };
     let headers = response.headers_mut();
+    if let Some(url) = node.config().mercure_url.as_ref().filter(|_| is_one) {
+        let attributes = "type=\"mercure\"; content-type=\"application/json\"";
+        let link = format!("<{url}>; rel=\"mercure\"; last-event-id=\"{last}\"; {attributes}");
+        if let Ok(link) = HeaderValue::from_str(&link) {
+            headers.insert(header::LINK, link);
+        }
+    }
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         headers.insert(header::ETAG, tag);
     }
@@ -57,8 +69,9 @@ pub fn answer(requests: &Requests, parts: &Parts) -> Result<Response<Body>, Refu
     Ok(response)
 }
 
-/// What `rest` of the path names: nothing, a topic, or a topic and a subscriber.
-fn found(path: &str, rest: &str) -> Option<Found> {
+/// What `rest` of the path names: nothing, a topic, or a topic and a subscriber. Since version 1.0 the type of a matcher comes
+/// before it.
+fn found(path: &str, rest: &str, is_one: bool) -> Option<Found> {
     let decoded = |text: &str| {
         percent_decode_str(text)
             .decode_utf8()
@@ -73,6 +86,9 @@ fn found(path: &str, rest: &str) -> Option<Found> {
         return Some(found);
     }
     let mut names = rest.strip_prefix('/')?.split('/');
+    if is_one {
+        found.match_type = Some(decoded(names.next()?)?);
+    }
     found.topic = Some(decoded(names.next().filter(|name| !name.is_empty())?)?);
     if let Some(subscriber) = names.next() {
         found.subscriber = Some(decoded(subscriber)?);
