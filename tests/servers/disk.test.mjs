@@ -38,7 +38,10 @@ async function listener() {
   return { rt, got };
 }
 
-/** Pages that push numbers, several at a time, and keep what was acknowledged until `end()`. */
+/**
+ * Pages that push numbers, several at a time, and keep what was acknowledged until `end()`. With ids of their own: when a server is
+ * killed before it could answer, rt_broadcast() tells the next one the same again.
+ */
 function publishers(count = 3) {
   const acknowledged = [];
   const refused = [];
@@ -47,7 +50,7 @@ function publishers(count = 3) {
   const work = range(count).map(async () => {
     while (!stop) {
       const mine = number++;
-      const { status, json } = await lab.get(`/push.php?channel=disk&data=${mine}`);
+      const { status, json } = await lab.get(`/push.php?channel=disk&data=${mine}&id=own-${mine}`);
       (status === 200 && json?.id ? acknowledged : refused).push(mine);
       if (status !== 200) await sleep(20);
     }
