@@ -1,26 +1,34 @@
 // realtime.history = disk: what pages were told is pushed reaches every client, once, whatever happens to the server.
 
 import assert from 'node:assert/strict';
-import { chmodSync, mkdirSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, closeSync, mkdirSync, mkdtempSync, openSync, rmSync, rmdirSync, writeSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
 import { afterEach } from 'node:test';
 import { sleep, until } from '../browser/support.mjs';
 import { Client, library } from './client.mjs';
-import { range, testsOf } from './lab.mjs';
+import { isRoot, range, testsOf, user } from './lab.mjs';
 import { ends, signal } from './proc.mjs';
 import { site } from './servers.mjs';
 
 let lab;
 
 const test = testsOf(() => lab);
+let mounted;
 afterEach(async () => {
+  // Before the directory is removed; the server may still have it open.
+  if (mounted) spawnSync('umount', ['--lazy', mounted]);
+  mounted = undefined;
   await lab?.end();
   lab = undefined;
 });
 
-async function begin(settings = {}) {
+async function begin(settings = {}, prepare = () => {}) {
   lab = await site({ lab: { settings: { history: 'disk', history_size: 100000, drain: 1, ...settings } }, fpm: { pool: { pm: 'static', 'pm.max_children': 3 } } });
   const data = lab.file('data');
   mkdirSync(data);
+  prepare(data);
   chmodSync(data, 0o700);
   lab.give(data);
   lab.writeIni({ data_dir: data });
@@ -149,4 +157,107 @@ test('reloads with changed settings while pages push: the directory goes from se
   const back = await Client.open(lab.hubUrl);
   assert.equal((await back.subscribe('disk', since)).recovered, true);
   assert.deepEqual((await back.messages('disk', acknowledged.length + 1)).filter((data) => data !== 'last').sort((a, b) => a - b), [...acknowledged].sort((a, b) => a - b));
+});
+
+/** A file that takes what room there is, and gives it back when it is removed. */
+function fill(file) {
+  const descriptor = openSync(file, 'w');
+  try {
+    for (const size of [1 << 16, 1 << 12, 1]) {
+      for (const bytes = Buffer.alloc(size, 1);;) if (writeSync(descriptor, bytes) < size) break;
+    }
+  } catch (error) {
+    if (error.code !== 'ENOSPC') throw error;
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+/** Makes `directory` a disk of 12 MB; says why not when that is not allowed here. */
+function mount(directory) {
+  if (!isRoot) return 'needs root, to mount a small disk';
+  const { status, stderr } = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=12m,mode=700,uid=${user.uid}`, 'tmpfs', directory], { encoding: 'utf8' });
+  if (status !== 0) return `mount is not allowed here: ${stderr.trim()}`;
+  mounted = directory;
+  return undefined;
+}
+
+/** The same, before there are servers. */
+function mountable() {
+  const probe = mkdtempSync(path.join(os.tmpdir(), 'rt-mount-'));
+  const refusal = mount(probe);
+  if (!refusal) spawnSync('umount', [probe]);
+  mounted = undefined;
+  rmdirSync(probe);
+  return refusal;
+}
+
+for (const fsync of ['interval', 'always']) {
+  test(`a full disk, fsync = ${fsync}: a clear word to who pushes, and it goes on when there is room`, async (t) => {
+    const refusal = mountable();
+    if (refusal) return t.skip(refusal);
+    let hub = await begin({ fsync, history_bytes: '64M' }, mount);
+    assert.ok(mounted);
+    const client = await Client.open(lab.hubUrl, { channels: ['disk'] });
+    let number = 0;
+    const acknowledged = [];
+    /** Pushes some 2 KB. */
+    const push = async () => {
+      const data = `${number++}:${'x'.repeat(2000)}`;
+      const answer = await lab.get(`/push.php?channel=disk&data=${JSON.stringify(data)}`);
+      if (answer.status === 200) acknowledged.push(data);
+      return answer;
+    };
+    assert.equal((await push()).status, 200);
+    const ballast = path.join(mounted, 'ballast');
+    for (let round = 0; round < 2; round++) {
+      fill(ballast);
+      const { json } = await until(async () => {
+        const answer = await push();
+        return answer.status !== 200 && answer;
+      }, 'a refusal', 15000, () => lab.allLogs());
+      assert.match(json.error, new RegExp(`${mounted}.*realtime\\.data_dir.*no space left on the device.*make room`));
+      assert.ok(json.ms < 1500, `it took ${json.ms} ms`);
+      // Pages that push nothing to be kept, and clients, notice nothing.
+      assert.equal((await lab.get('/push.php?channel=disk&data="passing"&store=0')).status, 200);
+      await client.frame('message', ({ data }) => data === 'passing');
+      assert.equal(client.over, undefined);
+      if (round === 1) {
+        // A crash in this state: the next server starts on the full disk with what was acknowledged.
+        signal(hub.pid, 'SIGKILL');
+        await ends(hub.pid);
+        await until(async () => (await lab.get('/push.php?channel=disk&data="passing"&store=0')).status === 200, 'a server on a full disk', 15000, () => lab.allLogs());
+        hub = await lab.hub();
+      }
+      rmSync(ballast);
+      await until(async () => (await push()).status === 200, 'room again', 8000, () => lab.allLogs());
+    }
+    const kept = JSON.parse(await lab.php('echo json_encode(array_column(rt_history("disk", 100000), "data"));'));
+    assert.deepEqual(acknowledged.filter((data) => !kept.includes(data)), [], 'lost');
+    const lines = lab.log().split('\n').filter((line) => /no space left/.test(line));
+    assert.ok(lines.length >= 2 && lines.length <= 4, `${lines.length} lines in the log`);
+    client.close();
+  });
+}
+
+test('a disk that is full from the beginning', async (t) => {
+  const refusal = mountable();
+  if (refusal) return t.skip(refusal);
+  lab = await site({ lab: { settings: { history: 'disk' } }, fpm: { pool: { pm: 'static', 'pm.max_children': 2 } } });
+  const data = lab.file('data');
+  mkdirSync(data);
+  assert.equal(mount(data), undefined);
+  const ballast = path.join(data, 'ballast');
+  fill(ballast);
+  lab.writeIni({ data_dir: data });
+  await lab.fpm.reload();
+  for (let i = 0; i < 5; i++) {
+    const { status, json } = await lab.get('/push.php?channel=disk&data=1');
+    assert.equal(status, 500);
+    assert.match(json.error, new RegExp(`${data}.*realtime\\.data_dir.*(no space left|disk is full)`, 'i'));
+    assert.ok(json.ms < 2500, `it took ${json.ms} ms`);
+  }
+  rmSync(ballast);
+  await until(async () => (await lab.get('/push.php?channel=disk&data=2')).status === 200, 'a server', 20000, () => lab.allLogs());
+  assert.equal(await lab.php('echo json_encode(array_column(rt_history("disk"), "data"));'), '[2]');
 });
