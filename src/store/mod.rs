@@ -38,7 +38,7 @@ use crate::wire::handover::WireTerms;
 /// What a message's record may have beside its content: the longest names, and the rest.
 const NAMES: usize = 1024;
 
-/// How long the first batch may take before publishers are refused. A takeover, while which nobody is served, has two seconds.
+/// How long the first batch may take before publishers are refused. In a takeover nobody is served meanwhile, and it has two.
 const BEGINNING: Duration = Duration::from_secs(1);
 
 /// Who is called whenever receipts may have come true.
