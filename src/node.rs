@@ -522,6 +522,10 @@ impl Node {
         self.broker.expire();
         self.attendance().expire();
         self.auth.keep_house();
+        // All shards have the same.
+        if let Some(shard) = self.shards.first() {
+            shard.packed.expire(Instant::now());
+        }
         if let Some(tls) = &self.tls {
             tls.keep_house();
         }

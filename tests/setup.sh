@@ -55,6 +55,7 @@ set_up_test() {
     # Servers live where an ordinary user's PATH does not look.
     have_sbin nginx || missing+=(nginx)
     have_sbin "$(php_fpm)" || missing+=("$(php_package fpm)")
+    have "$(php_fpm | sed s/fpm/cgi/)" || missing+=("$(php_package cgi)")
     have_apache_php || missing+=(apache2-bin "libapache2-mod-$(php_package '')")
     missing_frameworks
     install_packages "${missing[@]}"

@@ -97,9 +97,18 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Whether no hub runs there.
+    /// Whether no hub runs there: also when one has ended before it could greet, of which its successor knows why.
     pub fn is_absent(&self) -> bool {
-        matches!(self, Self::Absent(_))
+        match self {
+            Self::Absent(_) => true,
+            Self::Failed { error, .. } => matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::UnexpectedEof
+            ),
+            _ => false,
+        }
     }
 }
 

@@ -56,7 +56,8 @@ pub struct Shard {
     opening: Mutex<HashMap<ConnectionId, Vec<Command>>>,
     /// Counters for rt_stats().
     pub stats: ShardStats,
-    pub(super) packed: Arc<Packed>,
+    /// What was compressed lately.
+    pub packed: Arc<Packed>,
 }
 
 /// Work that may be put off for one connection until it is open.

@@ -1,10 +1,11 @@
 //! The newest compressed messages, of all shards: each is compressed once, however many threads deliver it and however
 //! many clients that resume are given it again.
 //!
-//! Bounded by [`KEPT`] bytes; what no longer fits is compressed anew. Imports `wire` and `message`.
+//! Bounded by [`KEPT`] bytes and [`AGE`]; what is no longer there is compressed anew. Imports `wire` and `message`.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -16,6 +17,11 @@ use crate::wire::{self, Format};
 const KEPT: usize = 4 << 20;
 /// What is larger is compressed by each shard that needs it.
 const LARGEST: usize = KEPT / 16;
+/// How long: most who resume have been away for less. Frames that stay for ever lie between what clients leave behind, which can
+/// then not be given back to the system.
+const AGE: Duration = Duration::from_secs(30);
+/// What a message's envelope adds, at the least; one that stays below `realtime.compress_min` is not compressed, and not kept.
+const ENVELOPE: usize = 64;
 /// What a message weighs beside its content: its envelope, and the entry.
 const COST: usize = 256;
 
@@ -32,29 +38,44 @@ pub struct Packed(
 #[derive(Debug, Default)]
 struct Kept {
     frames: HashMap<Key, Arc<OnceLock<Bytes>>>,
-    /// Oldest first, with what each may weigh.
-    order: VecDeque<(Key, usize)>,
+    /// Oldest first.
+    order: VecDeque<Entry>,
     bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: Key,
+    /// What it may weigh.
+    weight: usize,
+    at: Instant,
 }
 
 impl Packed {
     /// Encodes a publication for `format`, unless that has been done already.
     pub fn encode(&self, publication: &Publication, format: Format, packer: &mut Packer) -> Bytes {
         let length = publication.payload.len();
-        if format.packing() == Packing::Plain || length > LARGEST {
+        let is_packed = format.packing() != Packing::Plain && packer.packs(length + ENVELOPE);
+        if !is_packed || length > LARGEST {
             return wire::encode_publication(publication, format, packer);
         }
         let position = publication.position;
         let key = (position.epoch, position.seq, format.index() as u8);
-        let frame = self
-            .0
-            .lock()
-            // Nothing under this lock can leave it half done.
-            .unwrap_or_else(PoisonError::into_inner)
-            .frame(key, length);
+        let frame = self.lock().frame(key, length);
         frame
             .get_or_init(|| wire::encode_publication(publication, format, packer))
             .clone()
+    }
+
+    /// Forgets what is old.
+    pub fn expire(&self, now: Instant) {
+        self.lock()
+            .drop_while(|_, oldest| now.saturating_duration_since(oldest.at) > AGE);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        // Nothing under this lock can leave it half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -67,15 +88,24 @@ impl Kept {
         self.frames.insert(key, frame.clone());
         // Not more than this: base64 adds a third, compression never adds.
         let weight = length + length / 3 + COST;
-        self.order.push_back((key, weight));
+        self.order.push_back(Entry {
+            key,
+            weight,
+            at: Instant::now(),
+        });
         self.bytes += weight;
-        while self.bytes > KEPT
-            && let Some((oldest, weight)) = self.order.pop_front()
-        {
-            self.frames.remove(&oldest);
-            self.bytes -= weight;
-        }
+        self.drop_while(|bytes, _| bytes > KEPT);
         frame
+    }
+
+    fn drop_while(&mut self, condition: impl Fn(usize, &Entry) -> bool) {
+        while let Some(oldest) = self.order.front()
+            && condition(self.bytes, oldest)
+        {
+            self.frames.remove(&oldest.key);
+            self.bytes -= oldest.weight;
+            self.order.pop_front();
+        }
     }
 }
 
@@ -113,6 +143,21 @@ mod tests {
         assert_ne!(first.as_ptr(), narrow.as_ptr());
         let plain = packed.encode(&publication, Format::Raw(Packing::Plain), &mut one);
         assert_eq!(plain.len(), 4 + 1000);
+    }
+
+    #[test]
+    fn what_is_small_or_old_is_not_kept() {
+        let packed = Packed::default();
+        let mut packer = Packer::new(256);
+        let raw = Format::Raw(Packing::Wide);
+        packed.encode(&publication(1, 100), raw, &mut packer);
+        assert_eq!(packed.lock().frames.len(), 0);
+        packed.encode(&publication(2, 1000), raw, &mut packer);
+        packed.expire(Instant::now());
+        assert_eq!(packed.lock().frames.len(), 1);
+        packed.expire(Instant::now() + AGE + Duration::from_secs(1));
+        let kept = packed.lock();
+        assert_eq!((kept.frames.len(), kept.order.len(), kept.bytes), (0, 0, 0));
     }
 
     #[test]

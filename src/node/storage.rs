@@ -47,7 +47,10 @@ impl Node {
         for lists in opened.revoked.drain(..) {
             revocations.adopt(lists);
         }
-        *store = Some(self.broker.keep(opened, self.storage.watchers.clone())?);
+        let kept = self.broker.keep(opened, self.storage.watchers.clone())?;
+        // Not under the broker's lock, which the keeper needs.
+        kept.await_beginning();
+        *store = Some(kept);
         self.storage.closed.store(false, Ordering::Release);
         drop(store);
         for lists in before.parts(1) {

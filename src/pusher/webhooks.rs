@@ -107,6 +107,8 @@ pub async fn send_all(mut waiting: Waiting, app: &Arc<App>, url: &str) {
         }
     };
     let mut events = Vec::new();
+    // Whether the log knows already that they do not get through.
+    let mut failing = false;
     while waiting.recv_many(&mut events, BATCH_MAX).await > 0 {
         tokio::time::sleep(GATHER).await;
         while events.len() < BATCH_MAX
@@ -114,12 +116,12 @@ pub async fn send_all(mut waiting: Waiting, app: &Arc<App>, url: &str) {
         {
             events.push(event);
         }
-        send(&target, app, &events).await;
+        send(&target, app, &events, &mut failing).await;
         events.clear();
     }
 }
 
-async fn send(target: &Target, app: &App, events: &[Event]) {
+async fn send(target: &Target, app: &App, events: &[Event], failing: &mut bool) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let body = json!({
         "time_ms": now.map_or(0, |now| now.as_millis() as u64),
@@ -138,7 +140,10 @@ async fn send(target: &Target, app: &App, events: &[Event]) {
     let mut pause = PAUSE;
     loop {
         let why = match target.post(&call).await {
-            Ok(status) if status.is_success() => return,
+            Ok(status) if status.is_success() => {
+                *failing = false;
+                return;
+            }
             Ok(status) => format!("it answered {status}"),
             Err(error) => error.to_string(),
         };
@@ -147,7 +152,15 @@ async fn send(target: &Target, app: &App, events: &[Event]) {
             tracing::warn!("{count} events for realtime.pusher_webhook are given up: {why}");
             return;
         }
-        tracing::debug!("a webhook is tried again in {pause:?}: {why}");
+        // Once, and at once: what an operator has mistyped should not take five minutes to be heard of.
+        match std::mem::replace(failing, true) {
+            true => tracing::debug!("realtime.pusher_webhook is tried again in {pause:?}: {why}"),
+            false => {
+                tracing::warn!(
+                    "realtime.pusher_webhook does not take events, and is tried again for {PATIENCE:?}: {why}"
+                );
+            }
+        }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }

@@ -3,14 +3,21 @@
 //! The C library keeps what was freed between two pieces that are still in use, for ever: a server that once had ten thousand
 //! clients would go on having their memory. Looked at by the control thread now and then. Imports nothing.
 
+use std::time::{Duration, Instant};
+
 /// So much less must be in use than there was, in bytes.
 const DROP: usize = 8 << 20;
+
+/// A crowd leaves behind what goes a while later: messages that are kept compressed, places that clients may come back to.
+const LATER: Duration = Duration::from_secs(60);
 
 /// Watches how much is in use.
 #[derive(Debug, Default)]
 pub struct Heap {
     /// The most that was, since memory was last given back.
     peak: usize,
+    /// When to give it back once more.
+    again: Option<Instant>,
 }
 
 impl Heap {
@@ -18,9 +25,12 @@ impl Heap {
     pub fn look(&mut self) {
         let used = used();
         self.peak = self.peak.max(used);
-        if self.peak - used > DROP {
+        let dropped = self.peak - used > DROP;
+        let again = self.again.is_some_and(|at| Instant::now() > at);
+        if dropped || again {
             give_back();
             self.peak = used;
+            self.again = dropped.then(|| Instant::now() + LATER);
             tracing::debug!(used, "gave memory back");
         }
     }

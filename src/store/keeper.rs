@@ -200,6 +200,7 @@ impl Keeper {
         self.shared.ring.free(head);
         let mut progress = self.shared.progress();
         progress.done = head;
+        progress.begun = true;
         let failed = progress.failed.take();
         drop(progress);
         if failed.is_some() {
@@ -246,10 +247,10 @@ impl Keeper {
     }
 
     fn tell(&self) {
+        self.shared.progressed.notify_all();
         if self.shared.fsync != Fsync::Always {
             return;
         }
-        self.shared.progressed.notify_all();
         self.shared.notify.notify_waiters();
         let watchers = self.shared.watchers.lock();
         for watcher in &*watchers.unwrap_or_else(std::sync::PoisonError::into_inner) {

@@ -38,6 +38,9 @@ use crate::wire::handover::WireTerms;
 /// What a message's record may have beside its content: the longest names, and the rest.
 const NAMES: usize = 1024;
 
+/// How long the first batch may take before publishers are refused. In a takeover nobody is served meanwhile, and it has two.
+const BEGINNING: Duration = Duration::from_secs(1);
+
 /// Who is called whenever receipts may have come true.
 pub type Watchers = Arc<Mutex<Vec<Box<dyn Fn() + Send + Sync>>>>;
 
@@ -111,12 +114,32 @@ struct Progress {
     done: u64,
     /// Why it goes no further at the moment.
     failed: Option<NotStored>,
+    /// Whether the database knows of the ring: before that a crash would lose what is in it.
+    begun: bool,
 }
 
 impl Store {
     /// Writes what waits, as far as that is possible, and lets go of the directory. What is published later is not kept.
     pub fn close(mut self) {
         self.end();
+    }
+
+    /// Blocks until what is kept outlives the process. When that takes too long or is impossible, publishers are refused until it does.
+    pub fn await_beginning(&self) {
+        let shared = &*self.shared;
+        let waits = |progress: &mut Progress| !progress.begun && progress.failed.is_none();
+        let waited = shared
+            .progressed
+            .wait_timeout_while(shared.progress(), BEGINNING, waits);
+        let (mut progress, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waits(&mut progress) {
+            let text = format!(
+                "{} (realtime.data_dir) is slow, and the history of before is still being written there: try again",
+                shared.directory.display()
+            );
+            progress.failed = Some(NotStored(text.into()));
+            shared.failing.store(true, Ordering::Release);
+        }
     }
 
     /// The directory's lock, for a forked child to close.

@@ -184,7 +184,10 @@ impl Opened {
             asleep: AtomicBool::new(false),
             keeper: OnceLock::new(),
             failing: AtomicBool::new(false),
-            progress: Mutex::new(Progress::default()),
+            progress: Mutex::new(Progress {
+                begun: whole.is_none(),
+                ..Progress::default()
+            }),
             progressed: Condvar::new(),
             notify: Notify::new(),
             watchers,

@@ -64,9 +64,14 @@ impl Packer {
         }
     }
 
+    /// Whether a message of that length is large enough.
+    pub fn packs(&self, length: usize) -> bool {
+        self.min > 0 && length >= self.min
+    }
+
     /// Compresses a message. `None` when it is too small, or compression would not make it smaller.
     pub fn pack(&mut self, message: &[u8], packing: Packing) -> Option<&[u8]> {
-        if self.min == 0 || message.len() < self.min {
+        if !self.packs(message.len()) {
             return None;
         }
         if self.output.capacity() > KEPT && message.len() <= KEPT {

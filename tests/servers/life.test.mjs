@@ -95,6 +95,8 @@ describe('reloads', () => {
         await lab.push('life', i);
       }
       if (daemon) assert.notEqual(lab.fpm.master, first);
+      // A page is answered before everybody has its message.
+      assert.deepEqual(await all.client.messages('life', 3), [0, 1, 2]);
       await unharmed(all);
       // And it is bound to the new master's life now.
       await lab.fpm.stop();

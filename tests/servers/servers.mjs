@@ -19,20 +19,21 @@ export const shared = ['posix', 'pcntl', 'sysvshm'].filter((name) => existsSync(
 export class Fpm {
   /**
    * `pools`: files of php/fpm; `pool`: lines that win over theirs, by pool; `daemon`: whether it daemonizes; `wrap`: a command
-   * that starts it; `as`: who the pool's workers are.
+   * that starts it; `as`: who the pool's workers are; `name`: of its files, when a lab has several masters.
    */
-  constructor(lab, { pools = ['www.conf'], pool = {}, daemon = false, wrap = [], args = [], extra = '', as } = {}) {
-    Object.assign(this, { lab, daemon, wrap, args });
-    this.pidFile = lab.file('fpm.pid');
+  constructor(lab, { pools = ['www.conf'], pool = {}, daemon = false, wrap = [], args = [], extra = '', as, name: own = 'fpm' } = {}) {
+    Object.assign(this, { lab, daemon, wrap, args, own });
+    this.pidFile = lab.file(`${own}.pid`);
+    this.pools = lab.file(own === 'fpm' ? 'pool.d' : `${own}.d`);
     this.sockets = pools.map((name) => lab.file('run', name === 'www.conf' ? 'php8.2-fpm.sock' : `php8.2-fpm-${name.replace('.conf', '')}.sock`));
-    mkdirSync(lab.file('pool.d'), { recursive: true });
+    mkdirSync(this.pools, { recursive: true });
     for (const name of pools) {
       const lines = Object.entries(pool[name.replace('.conf', '')] ?? (name === 'www.conf' ? pool : {}))
         .filter(([, value]) => typeof value !== 'object').map(([key, value]) => `${key} = ${value}`);
-      writeFileSync(lab.file('pool.d', name), [lab.adapt(`php/fpm/${name}`, as && { 'user = www-data': `user = ${as}`, 'owner = www-data': `owner = ${as}`, 'group = www-data': `group = ${as}` }), ...lines, ''].join('\n'));
+      writeFileSync(`${this.pools}/${name}`, [lab.adapt(`php/fpm/${name}`, as && { 'user = www-data': `user = ${as}`, 'owner = www-data': `owner = ${as}`, 'group = www-data': `group = ${as}` }), ...lines, ''].join('\n'));
     }
-    writeFileSync(lab.file('fpm.conf'), [
-      '[global]', `pid = ${this.pidFile}`, `error_log = ${lab.logs}/fpm.log`, extra, `include = ${lab.file('pool.d')}/*.conf`, '',
+    writeFileSync(lab.file(`${own}.conf`), [
+      '[global]', `pid = ${this.pidFile}`, `error_log = ${lab.logs}/${own}.log`, extra, `include = ${this.pools}/*.conf`, '',
     ].join('\n'));
   }
 
@@ -40,11 +41,11 @@ export class Fpm {
   async start() {
     const ready = this.#times('ready to handle connections');
     const fpm = `php-fpm${version}`;
-    const [command, ...rest] = [...this.wrap, fpm, '-c', this.lab.file('php.ini'), '-y', this.lab.file('fpm.conf'), this.daemon ? '-D' : '-F', ...this.args];
+    const [command, ...rest] = [...this.wrap, fpm, '-c', this.lab.file('php.ini'), '-y', this.lab.file(`${this.own}.conf`), this.daemon ? '-D' : '-F', ...this.args];
     this.child = this.lab.start(command, rest, { name: 'fpm' });
     const up = () => this.#times('ready to handle connections') > ready && this.sockets.every((path) => existsSync(path));
     await until(() => up() || (this.child.over && !this.daemon), 'PHP-FPM', 10000, () => this.child.output());
-    if (!up()) throw new Error(`PHP-FPM ended: ${this.child.output()}${this.lab.log('fpm.log')}`);
+    if (!up()) throw new Error(`PHP-FPM ended: ${this.child.output()}${this.lab.log(`${this.own}.log`)}`);
     this.#remember();
     return this;
   }
@@ -82,7 +83,7 @@ export class Fpm {
   }
 
   #times(text) {
-    return this.lab.log('fpm.log').split(text).length - 1;
+    return this.lab.log(`${this.own}.log`).split(text).length - 1;
   }
 }
 
@@ -157,6 +158,30 @@ export class Apache {
   async stop(how = 'SIGTERM') {
     signal(this.master, how);
     if (!await ends(this.master, 10000)) throw new Error(`Apache did not end of ${how}`);
+  }
+}
+
+/** `php-cgi` with several workers, where nginx expects PHP-FPM. */
+export class Cgi {
+  static binary = `php-cgi${version}`;
+
+  constructor(lab, { workers = 3, requests = 500 } = {}) {
+    Object.assign(this, { lab, socket: lab.file('run/php8.2-fpm.sock'), sockets: [lab.file('run/php8.2-fpm.sock')] });
+    this.env = { PHP_FCGI_CHILDREN: String(workers), PHP_FCGI_MAX_REQUESTS: String(requests) };
+  }
+
+  async start() {
+    this.child = this.lab.start(Cgi.binary, ['-c', this.lab.file('php.ini'), '-b', this.socket], { as: user, env: this.env });
+    await until(() => this.child.over || existsSync(this.socket), 'php-cgi', 10000, () => this.child.output());
+    if (this.child.over) throw new Error(`php-cgi ended: ${this.child.output()}`);
+    return this;
+  }
+
+  get master() { return this.child.pid; }
+
+  async stop() {
+    signal(this.master, 'SIGTERM');
+    if (!await ends(this.master, 10000)) throw new Error('php-cgi did not end of SIGTERM');
   }
 }
 

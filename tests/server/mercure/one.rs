@@ -3,7 +3,8 @@
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-use super::{HUB, LIST, PUBLISHERS, SUBSCRIBERS, bearer, data, get, post, subscribe};
+use super::subscriptions::{LIST, data};
+use super::{HUB, PUBLISHERS, SUBSCRIBERS, bearer, get, post, subscribe};
 use crate::client::{Client, header};
 use crate::harness::Hub;
 use crate::issuer::at;

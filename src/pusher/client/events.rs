@@ -1,0 +1,104 @@
+//! What clients say to each other.
+
+use std::time::{Duration, Instant};
+
+use super::Client;
+use crate::backend::ReplyTo;
+use crate::ids::{self, Channel};
+use crate::message::{EventName, Incoming, Payload};
+use crate::pusher::webhooks::Event;
+use crate::session::{self, Denied, Session};
+use crate::wire::pusher;
+
+impl Client {
+    /// A client event, for the others on its channel.
+    pub(super) async fn event(
+        &self,
+        session: &Session,
+        channel: &str,
+        event: &str,
+        data: Payload,
+    ) -> Result<(), (Option<u16>, String)> {
+        let refuse = |why: String| Err((None, why));
+        if !event.starts_with("client-") {
+            return refuse(format!(
+                "{event:?} is no event of this protocol, and a client's own begin with \"client-\""
+            ));
+        }
+        if let Err(error) = ids::check_event(event) {
+            return refuse(format!("the event's name must {error}"));
+        }
+        let Ok(channel) = Channel::parse(channel) else {
+            return refuse("client events go to a channel".to_owned());
+        };
+        if !channel.is_guarded() || channel.as_str().starts_with("private-encrypted-") {
+            return refuse("client events go to private and presence channels only".to_owned());
+        }
+        if !session
+            .hub()
+            .borrow()
+            .is_subscribed(session.slot(), &channel)
+        {
+            return refuse(format!(
+                "client events need a subscription, and there is none to {channel}"
+            ));
+        }
+        if !self.is_in_time() {
+            let why = "client events come too fast: realtime.pusher_client_rate";
+            return Err((Some(4301), why.to_owned()));
+        }
+        let told = Event::ClientEvent {
+            channel: channel.to_string(),
+            event: event.to_owned(),
+            data: pusher::data(&data),
+            socket_id: self.socket_id.clone(),
+            user_id: self.members.borrow().get(&channel).map(ToString::to_string),
+        };
+        let (Payload::Json(data) | Payload::Binary(data)) = data;
+        let event = match self.members.borrow().get(&channel) {
+            Some(user) => EventName::Said {
+                name: event.into(),
+                by: user.clone(),
+            },
+            None => EventName::new(event),
+        };
+        let reply_to = ReplyTo::Connection {
+            connection: self.id,
+            reference: None,
+        };
+        session.hub().borrow_mut().asks(session.slot());
+        let data = Incoming::Json(data);
+        let sent = session::publish(
+            session.node(),
+            session.info(),
+            channel,
+            event,
+            data,
+            reply_to,
+        );
+        sent.await
+            .map(|()| self.pusher.report(told))
+            .map_err(|denied| {
+                session.hub().borrow_mut().answered(session.slot());
+                match denied {
+                    Denied::NoHandler => {
+                        (None, "client events are off: realtime.client_events".into())
+                    }
+                    denied => (None, denied.to_string()),
+                }
+            })
+    }
+
+    /// Counts a client event.
+    fn is_in_time(&self) -> bool {
+        let limit = self.node.config().pusher_client_rate;
+        let (since, count) = self.events.get();
+        let (since, count) = if since.elapsed() >= Duration::from_secs(1) {
+            (Instant::now(), 0)
+        } else {
+            (since, count)
+        };
+        self.events.set((since, count + 1));
+        limit == 0 || count < limit
+    }
+}

@@ -1,0 +1,143 @@
+//! Who a client has signed in as, and whom it watches.
+
+use serde::Deserialize;
+
+use super::{Client, Name};
+use crate::hub::CLOSE_REVOKED;
+use crate::hub::mailbox::Command as ShardCommand;
+use crate::ids::ConnectionId;
+use crate::limits::Held;
+use crate::pusher::auth;
+use crate::pusher::users::WATCHLIST_MAX;
+use crate::session::Session;
+use crate::wire::pusher;
+use crate::wire::websocket;
+
+/// The longest user data, in bytes.
+const DATA_MAX: usize = 10 << 10;
+
+/// Whom a client has proved to be.
+#[derive(Debug)]
+pub(super) struct SignedIn {
+    name: Box<str>,
+    watchlist: Vec<String>,
+    /// Its place among the user's connections.
+    _held: Held,
+}
+
+/// What is signed as a user.
+#[derive(Deserialize)]
+struct UserData {
+    id: Name,
+    #[serde(default)]
+    watchlist: Vec<Name>,
+}
+
+impl Client {
+    /// Takes the client for the user whom its application has signed.
+    pub(super) fn sign_in(&self, session: &Session, auth: &str, user_data: &str) {
+        let refuse = |why: &str| {
+            let mut hub = session.hub().borrow_mut();
+            hub.close(session.slot(), CLOSE_REVOKED, why);
+        };
+        if user_data.len() > DATA_MAX {
+            return refuse("user_data is over 10 KB");
+        }
+        if let Err(bad) = auth::check_user(&self.app, &self.socket_id, user_data, auth) {
+            return refuse(&bad.to_string());
+        }
+        let Ok(UserData { id, watchlist }) = serde_json::from_str(user_data) else {
+            return refuse("user_data has no id");
+        };
+        let user = id.into_text();
+        if !crate::auth::is_user(&user) {
+            return refuse("the id in user_data is no user's");
+        }
+        if let Some(signed_in) = &*self.user.borrow() {
+            // It asks again when it missed the answer.
+            if *signed_in.name == *user {
+                self.signed_in(session, user_data);
+            } else {
+                self.error(session, None, "already signed in as another user");
+            }
+            return;
+        }
+        let limit = self.node.config().max_connections_per_user;
+        let Some(held) = self.node.users().hold(&user, limit) else {
+            return self.error(
+                session,
+                Some(4100),
+                "this user has all the connections that one may have",
+            );
+        };
+        if !session.info().sign_in(&user) {
+            return refuse("the connection's token is another user's");
+        }
+        let mut watchlist: Vec<String> = watchlist.into_iter().map(Name::into_text).collect();
+        let too_many = watchlist.len() > WATCHLIST_MAX;
+        watchlist.truncate(WATCHLIST_MAX);
+        self.signed_in(session, user_data);
+        if too_many {
+            let why =
+                format!("a watchlist has at most {WATCHLIST_MAX} users: the rest is left out");
+            self.error(session, Some(4302), &why);
+        }
+        let (seen, watchers) = self.pusher.users.arrive(self.id, &user, &watchlist);
+        let lists = [("online", seen.online), ("offline", seen.offline)];
+        let events: Vec<_> = lists
+            .iter()
+            .filter(|(_, users)| !users.is_empty())
+            .map(|(name, users)| serde_json::json!({ "name": name, "user_ids": users }))
+            .collect();
+        if !events.is_empty() {
+            self.tell(session, &watchlist_events(&events));
+        }
+        self.tell_watchers("online", &user, &watchers);
+        *self.user.borrow_mut() = Some(SignedIn {
+            name: user.into(),
+            watchlist,
+            _held: held,
+        });
+    }
+
+    fn signed_in(&self, session: &Session, user_data: &str) {
+        let data = serde_json::json!({ "user_data": user_data });
+        let frame = pusher::event("pusher:signin_success", None, &data.to_string());
+        self.tell(session, &frame);
+    }
+
+    fn tell_watchers(&self, what: &str, user: &str, watchers: &[ConnectionId]) {
+        if watchers.is_empty() {
+            return;
+        }
+        let events = [serde_json::json!({ "name": what, "user_ids": [user] })];
+        let frame = websocket::plain_text(&watchlist_events(&events));
+        for &watcher in watchers {
+            let frame = frame.clone();
+            self.node
+                .shard(watcher.shard())
+                .put(ShardCommand::Run(Box::new(move |hub| {
+                    if let Some(registered) = hub.shard().connection(watcher) {
+                        hub.push(registered.slot, frame);
+                    }
+                })));
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(user) = self.user.take() {
+            let watchers = self
+                .pusher
+                .users
+                .depart(self.id, &user.name, &user.watchlist);
+            self.tell_watchers("offline", &user.name, &watchers);
+        }
+    }
+}
+
+fn watchlist_events(events: &[serde_json::Value]) -> Vec<u8> {
+    let data = serde_json::json!({ "events": events });
+    pusher::event("pusher_internal:watchlist_events", None, &data.to_string())
+}
