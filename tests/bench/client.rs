@@ -242,10 +242,7 @@ impl Client {
 
     /// Waits for handshakes; returns how many connections became ready to be published to.
     fn advance_handshakes(&mut self, options: &Options) -> Outcome<usize> {
-        let subscribe = format!(
-            r#"{{"type":"subscribe","channel":"{}","ref":1}}"#,
-            options.channel
-        );
+        let greeting = options.kind.greeting(&options.channel);
         let mut opened = 0;
         let ready: Vec<u64> = self.epoll.wait(PATIENCE)?.collect();
         if ready.is_empty() {
@@ -259,16 +256,16 @@ impl Client {
             let connection = &mut self.connections[token as usize];
             let was_open = connection.open;
             connection.read(&mut self.buffer, &mut self.inflater, |state, text| {
-                if options.kind != Kind::Native {
+                let Some(greeting) = &greeting else {
                     return Err("a message came before any was published".into());
-                }
-                if wire::find(text, br#""type":"welcome""#).is_some() {
-                    let frame = wire::client_frame(1, subscribe.as_bytes());
+                };
+                if wire::find(text, greeting.welcome.as_bytes()).is_some() {
+                    let frame = wire::client_frame(1, greeting.subscribe.as_bytes());
                     state
                         .socket
                         .send(&frame)
                         .map_err(|e| format!("subscribe: {e}"))?;
-                } else if wire::find(text, br#""type":"subscribed""#).is_some() {
+                } else if wire::find(text, greeting.subscribed.as_bytes()).is_some() {
                     opened += 1;
                 } else {
                     return Err(format!(
@@ -278,7 +275,7 @@ impl Client {
                 }
                 Ok(())
             })?;
-            if options.kind != Kind::Native && connection.open && !was_open {
+            if greeting.is_none() && connection.open && !was_open {
                 opened += 1;
             }
         }

@@ -120,6 +120,7 @@ impl Contestant {
         // Thousands that opened together would be pinged together, in the middle of one taking or another.
         let mut all = vec![("ping_interval", "3600")];
         all.extend(settings);
+        all.extend(kind.settings());
         // A name that no other server of this run had.
         let socket = format!("{}-{}.sock", kind.name(), crate::cpu::now());
         let files = tls::settings(setup);

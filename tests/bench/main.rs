@@ -20,6 +20,7 @@ mod fpm;
 mod handler;
 mod memory;
 mod process;
+mod protocols;
 mod report;
 mod resume;
 mod roundtrip;
@@ -45,7 +46,7 @@ use wire::Kind;
 pub type Outcome<T> = Result<T, String>;
 
 const USAGE: &str = "usage: cargo bench --bench fanout -- --extension PATH [--php PATH] [--quick] \
-    [--connections N[,N]] [FILTER]\n  FILTER is part of a section's name: fanout, deflate, tls, memory, calls, control, disk, echo, handler, slow, resume, syscalls";
+    [--connections N[,N]] [FILTER]\n  FILTER is part of a section's name: fanout, protocols, deflate, tls, memory, calls, control, disk, echo, handler, slow, resume, syscalls";
 
 /// How much to measure.
 #[derive(Clone, Debug)]
@@ -187,8 +188,9 @@ fn measure(setup: &Setup, plan: &Plan, quick: bool, filter: &str) -> Outcome<()>
         .apply()
         .map_err(|e| format!("sched_setaffinity: {e}"))?;
     type Section = fn(&Setup, &Plan, &mut Report) -> Outcome<()>;
-    let sections: [(&str, Section); 12] = [
+    let sections: [(&str, Section); 13] = [
         ("fanout", fanout::run),
+        ("protocols", protocols::run),
         ("deflate", deflate::run),
         ("tls", tls::run),
         ("memory", memory::run),

@@ -23,6 +23,20 @@ pub enum Kind {
     Native,
     /// `/sse?channel=`.
     Sse,
+    /// `/app/{key}` with one subscription.
+    Pusher,
+    /// `/.well-known/mercure?topic=`.
+    Mercure,
+}
+
+/// What a protocol says before messages come: the server, then the client, then the server again.
+pub struct Greeting {
+    /// Part of the first frame.
+    pub welcome: &'static str,
+    /// The subscription.
+    pub subscribe: String,
+    /// Part of the answer.
+    pub subscribed: &'static str,
 }
 
 impl Kind {
@@ -36,6 +50,8 @@ impl Kind {
             Self::Resuming => "resuming",
             Self::Native => "ws",
             Self::Sse => "sse",
+            Self::Pusher => "pusher",
+            Self::Mercure => "mercure",
         }
     }
 
@@ -54,9 +70,45 @@ impl Kind {
             Self::Resuming,
             Self::Native,
             Self::Sse,
+            Self::Pusher,
+            Self::Mercure,
         ]
         .into_iter()
         .find(|kind| kind.name() == name)
+    }
+
+    /// What is said first, where that is more than a request.
+    pub fn greeting(self, channel: &str) -> Option<Greeting> {
+        match self {
+            Self::Native => Some(Greeting {
+                welcome: r#""type":"welcome""#,
+                subscribe: format!(r#"{{"type":"subscribe","channel":"{channel}","ref":1}}"#),
+                subscribed: r#""type":"subscribed""#,
+            }),
+            Self::Pusher => Some(Greeting {
+                welcome: "pusher:connection_established",
+                subscribe: format!(
+                    r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"}}}}"#
+                ),
+                subscribed: "pusher_internal:subscription_succeeded",
+            }),
+            _ => None,
+        }
+    }
+
+    /// The settings, without their `realtime.`, that a server needs to speak it.
+    pub fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Pusher => &[("pusher_app", "1:bench-key:bench-secret-of-some-length")],
+            Self::Mercure => &[
+                (
+                    "mercure_subscriber_key",
+                    "a-secret-of-at-least-32-bytes-of-text",
+                ),
+                ("mercure_anonymous", "1"),
+            ],
+            _ => &[],
+        }
     }
 
     /// The request that opens a connection.
@@ -79,6 +131,14 @@ impl Kind {
                 format!(
                     "{upgrade}Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Protocol: realtime.v1\r\n"
                 ),
+            ),
+            Self::Pusher => (
+                "/app/bench-key?protocol=7".to_owned(),
+                format!("{upgrade}Sec-WebSocket-Key: {KEY}\r\n"),
+            ),
+            Self::Mercure => (
+                format!("/.well-known/mercure?topic={channel}"),
+                "Accept: text/event-stream\r\n".to_owned(),
             ),
             Self::Sse => (
                 format!("/sse?channel={channel}"),
@@ -145,9 +205,14 @@ pub fn read_payload(payload: &[u8], bytes: usize) -> Outcome<(u64, u64)> {
 pub fn unwrap(kind: Kind, text: &[u8]) -> Option<&[u8]> {
     match kind {
         Kind::Floor | Kind::Raw | Kind::Deflate | Kind::Secure | Kind::Resuming => Some(text),
+        Kind::Mercure => Some(text),
         Kind::Sse => text.strip_prefix(b"\"")?.strip_suffix(b"\""),
-        Kind::Native => {
-            find(text, br#""type":"message""#)?;
+        Kind::Native | Kind::Pusher => {
+            let mark: &[u8] = match kind {
+                Kind::Pusher => br#""event":"message""#,
+                _ => br#""type":"message""#,
+            };
+            find(text, mark)?;
             let rest = &text[find(text, br#""data":""#)? + 8..];
             Some(&rest[..rest.iter().position(|&byte| byte == b'"')?])
         }
@@ -260,7 +325,9 @@ fn after_head(kind: Kind, head: &[u8]) -> Outcome<Stage> {
     let head = String::from_utf8_lossy(head);
     let lower = head.to_ascii_lowercase();
     let good = match kind {
-        Kind::Sse => lower.starts_with("http/1.1 200") && lower.contains("text/event-stream"),
+        Kind::Sse | Kind::Mercure => {
+            lower.starts_with("http/1.1 200") && lower.contains("text/event-stream")
+        }
         Kind::Deflate => lower.starts_with("http/1.1 101") && head.contains(EXTENSION),
         _ => lower.starts_with("http/1.1 101") && head.contains(ACCEPT),
     };
@@ -269,7 +336,7 @@ fn after_head(kind: Kind, head: &[u8]) -> Outcome<Stage> {
             "the server answered the {} request with: {head}",
             kind.name()
         )),
-        Kind::Sse => Ok(Stage::Sse(Sse {
+        Kind::Sse | Kind::Mercure => Ok(Stage::Sse(Sse {
             chunks: lower
                 .contains("transfer-encoding: chunked")
                 .then_some(Chunk::Size),
