@@ -129,7 +129,8 @@ namespace {
 
     /**
      * Takes tokens back, and closes the connections that came with them with 4011: all that a user has got up to now, or a
-     * single one. The server remembers it until they would have expired; one that is started anew does not.
+     * single one. The server remembers it until they would have expired; one that is started anew does so only with
+     * `realtime.history = disk`.
      *
      * @param string|null $user the `sub` of the tokens
      * @param string|null $token the token itself, also one of another issuer

@@ -312,7 +312,9 @@ pub enum InvalidId {
     #[error("be 1 to 200 bytes without control characters")]
     Event,
     /// An event name that is the server's own.
-    #[error("not begin with \"realtime.\", as the server's own events do")]
+    #[error(
+        "not begin with \"realtime.\", \"pusher:\" or \"pusher_internal:\", as the server's own events do"
+    )]
     EventReserved,
 }
 
@@ -325,7 +327,9 @@ pub fn check_custom_id(id: &str) -> Result<(), InvalidId> {
 /// Checks a publisher's event name: it travels in an SSE `event:` line, beside the server's own.
 pub fn check_event(event: &str) -> Result<(), InvalidId> {
     check_any_event(event)?;
-    if event.starts_with("realtime.") {
+    // The last two are the Pusher protocol's own, which its clients would believe.
+    let reserved = ["realtime.", "pusher:", "pusher_internal:"];
+    if reserved.iter().any(|prefix| event.starts_with(prefix)) {
         return Err(InvalidId::EventReserved);
     }
     Ok(())
@@ -340,6 +344,20 @@ pub fn check_any_event(event: &str) -> Result<(), InvalidId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_of_the_protocols_own_are_nobodys() {
+        for own in [
+            "realtime.join",
+            "pusher:error",
+            "pusher_internal:member_removed",
+        ] {
+            assert_eq!(check_event(own), Err(InvalidId::EventReserved), "{own}");
+        }
+        for other in ["message", "client-x", "pusher", "pushers:x"] {
+            assert_eq!(check_event(other), Ok(()), "{other}");
+        }
+    }
 
     #[test]
     fn a_star_matches_any_run() {

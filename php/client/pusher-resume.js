@@ -36,6 +36,12 @@ export function resume(Pusher, { onGap = () => {} } = {}) {
     });
     return socket;
   };
+  const unsubscribe = Pusher.prototype.unsubscribe;
+  Pusher.prototype.unsubscribe = function (channel) {
+    // Without a connection pusher-js says nothing of it to the server.
+    if (this.connection.state !== 'connected') for (const key of left.keys()) if (key.endsWith(` ${channel}`)) left.delete(key);
+    return unsubscribe.call(this, channel);
+  };
   return Pusher;
 
   function outgoing(url, newest, text) {

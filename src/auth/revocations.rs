@@ -104,7 +104,11 @@ impl Revocations {
     pub fn adopt(&self, lists: Lists) {
         let mut own = self.lock();
         own.tokens.extend(lists.tokens);
-        own.users.extend(lists.users);
+        for (user, theirs) in lists.users {
+            let known = own.users.entry(user).or_insert(theirs);
+            // The later word of the two.
+            *known = (known.0.max(theirs.0), known.1.max(theirs.1));
+        }
         self.any.store(own.len() > 0, Ordering::SeqCst);
     }
 

@@ -1,9 +1,9 @@
 //! What clients, publishers and PHP ask a history.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::History;
-use super::log::Log;
 use crate::ids::{Channel, Position};
 use crate::message::Publication;
 use crate::selector::Selector;
@@ -15,6 +15,22 @@ pub struct Wanted<'a> {
     pub channels: &'a [Channel],
     /// By pattern.
     pub patterns: &'a [Selector],
+}
+
+/// What was asked already.
+struct Answers<'h, 'w> {
+    wanted: Wanted<'w>,
+    known: HashMap<&'h str, bool>,
+}
+
+impl<'h> Answers<'h, '_> {
+    fn has(&mut self, channel: &'h Channel) -> bool {
+        let (wanted, channel) = (self.wanted, channel.as_str());
+        *self
+            .known
+            .entry(channel)
+            .or_insert_with(|| wanted.has(channel))
+    }
 }
 
 impl Wanted<'_> {
@@ -65,10 +81,14 @@ impl History {
             log.entries.partition_point(|e| e.position.seq <= since)
         });
         let end = start.saturating_add(limit).min(log.entries.len());
+        let whole = log
+            .entries
+            .partition_point(|e| e.position.seq <= log.forgotten);
         Missed {
             publications: log.entries.range(start..end).cloned().collect(),
             recovered,
-            oldest: log.entries.front().cloned(),
+            // In doubt also of what is there: none of that is whole back to itself.
+            oldest: log.entries.get(whole).cloned(),
             more: end < log.entries.len(),
         }
     }
@@ -88,21 +108,25 @@ impl History {
         } else {
             // Clients come back after a moment, and there may be many channels: what came since then is the shorter list.
             let start = self.order.partition_point(|(seq, ..)| *seq <= since);
+            // Each channel is asked about once: there may be many patterns.
+            let mut answers = Answers {
+                wanted,
+                known: HashMap::new(),
+            };
             for (seq, _, channel) in self.order.range(start..) {
                 if let Some(found) = self.entry(channel, *seq)
-                    && wanted.has(channel.as_str())
+                    && answers.has(channel)
                 {
                     publications.push(found.clone());
                 }
             }
-            let lost = |(channel, log): &(&Channel, &Log)| {
-                log.forgotten > since && wanted.has(channel.as_str())
-            };
-            let lost = self.channels.iter().filter(lost);
             // A channel that is gone altogether may have been one of them.
-            forgotten = lost
-                .map(|(_, log)| log.forgotten)
-                .fold(self.forgotten, u64::max);
+            forgotten = self.forgotten;
+            for (channel, log) in &self.channels {
+                if log.forgotten > since.max(forgotten) && answers.has(channel) {
+                    forgotten = log.forgotten;
+                }
+            }
         }
         let forgotten = if forgotten > since { forgotten } else { 0 };
         (publications, forgotten)

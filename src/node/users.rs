@@ -20,9 +20,10 @@ impl Node {
     pub fn revoke_user(&self, user: &str) -> Result<usize, Failure> {
         let revoked = self.auth.revoke_user(user);
         let revoked = revoked.map_err(|full| Failure::Refused(full.to_string()))?;
-        let kept = self.keep_revoked(revoked);
-        let closed = self.disconnect(user, hub::CLOSE_REVOKED, REVOKED)?;
-        kept.map(|()| closed)
+        // First, since the disk may take its time.
+        let closed = self.disconnect(user, hub::CLOSE_REVOKED, REVOKED);
+        self.keep_revoked(revoked)?;
+        closed
     }
 
     /// Takes back one token, and closes the connections that came with it. Returns how many there were.
@@ -32,12 +33,12 @@ impl Node {
             Ok(Err(full)) => return Err(Failure::Refused(full.to_string())),
             Err(bad) => return Err(Failure::Refused(bad.to_string())),
         };
-        let kept = self.keep_revoked(revoked);
         let closed = self.close_each(hub::CLOSE_REVOKED, REVOKED, move |info| {
             let its = info.grant();
             its.is_some_and(|its| its.fingerprint == grant.fingerprint)
-        })?;
-        kept.map(|()| closed)
+        });
+        self.keep_revoked(revoked)?;
+        closed
     }
 
     fn close_each(

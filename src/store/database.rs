@@ -276,6 +276,11 @@ impl Batch<'_> {
             .execute_batch("DELETE FROM messages; DELETE FROM marks;")
     }
 
+    /// Forgets what was pushed out of channels.
+    pub fn clear_marks(&self) -> rusqlite::Result<()> {
+        self.0.execute_batch("DELETE FROM marks;")
+    }
+
     /// Notes the rest.
     pub fn state(&self, state: State) -> rusqlite::Result<()> {
         let sql = "INSERT OR REPLACE INTO state VALUES (?, ?)";

@@ -300,6 +300,7 @@ fn replace(
     for seq in numbers {
         batch.forget(seq)?;
     }
+    batch.clear_marks()?;
     for (channel, seq) in &whole.marks {
         batch.mark(channel.as_str(), Some(*seq))?;
     }

@@ -100,7 +100,7 @@ pub fn open(config: &Config, all: bool) -> Result<Opened, StoreError> {
             let mut whole = contents.doubtful;
             let mut certain = false;
             if let Some(left) = left.filter(|left| left.id == state.ring) {
-                let mut end = state.position;
+                let (mut end, mut unknown) = (state.position, 0);
                 let now = unix_time();
                 for (_, body, behind) in ring.left_records(left.id, state.position) {
                     match control::read(body) {
@@ -111,20 +111,30 @@ pub fn open(config: &Config, all: bool) -> Result<Opened, StoreError> {
                             }
                         }
                         Ok(Record::Revoked(lists)) => revoked.push(lists),
-                        _ => break,
+                        // Its check is right: it is whole, and there are others behind it.
+                        _ => unknown += 1,
                     }
                     end = behind;
+                }
+                if unknown > 0 {
+                    tracing::error!(
+                        unknown,
+                        "messages in {RING} cannot be read, though they are whole: a bug in realtime, or another version's"
+                    );
+                    contents.doubtful = true;
+                    whole = true;
                 }
                 let is_whole = end >= left.head;
                 certain = is_whole
                     && left.newest.is_some()
                     && (left.closed || left.boot == boot() && left.boot != 0);
                 newest = newest.max(left.newest.filter(|_| certain).unwrap_or(0));
-                if is_whole && ring.takes(largest) {
+                // What is damaged is written anew, or it would be found again at every start.
+                if is_whole && ring.takes(largest) && !contents.doubtful {
                     opened_ring = Some((left.id, state.position, end));
                 }
                 // Without `always` a power cut may have taken what was acknowledged.
-                whole |= !is_whole || (!certain && config.fsync != Fsync::Always);
+                whole |= !is_whole || !(certain || left.synced);
             } else {
                 whole = true;
             }
@@ -175,7 +185,8 @@ impl Opened {
             Some((id, tail, head)) => (id, tail, head, None),
             None => (random(), 0, 0, Some(whole())),
         };
-        self.ring.begin(id, boot(), tail, head, newest);
+        let synced = self.fsync == Fsync::Always;
+        self.ring.begin(id, (boot(), synced), tail, head, newest);
         let shared = Arc::new(Shared {
             ring: self.ring,
             directory: self.path,
@@ -270,7 +281,7 @@ fn read_rows(
     let past = &mut contents.past;
     let (mut damaged, mut last) = (0, 0);
     database.marks(|channel, seq| match seq {
-        Some(seq) if Channel::check(&channel).is_ok() => past.marks.push((channel, seq)),
+        Some(seq) if Channel::from_hub(&channel).is_ok() => past.marks.push((channel, seq)),
         _ => damaged += 1,
     })?;
     let now = unix_time();
@@ -296,10 +307,11 @@ fn read_rows(
 /// Whether it can be what was written: what has the right check may still be another version's.
 fn is_valid(message: &Message<'_>) -> bool {
     let mut topics = message.terms.iter().flat_map(|terms| &terms.topics);
-    Channel::check(message.channel).is_ok()
+    // Also a user's own, which no client can name.
+    Channel::from_hub(message.channel).is_ok()
         && message.id.is_none_or(|id| check_custom_id(id).is_ok())
         && check_event(message.event).is_ok()
-        && topics.all(|topic| Channel::check(topic).is_ok())
+        && topics.all(|topic| Channel::from_hub(topic).is_ok())
 }
 
 /// By which this run of the machine is known; 0 when that cannot be seen.

@@ -52,6 +52,7 @@ enum Field {
     Id = 2,
     Boot = 3,
     Closed = 4,
+    Synced = 5,
     Newest = 8,
     /// The same with all bits turned: both are right, or one of them was being written, or neither can be believed.
     NotNewest = 9,
@@ -67,6 +68,8 @@ pub struct Left {
     pub boot: u64,
     /// Whether it was closed as it should be.
     pub closed: bool,
+    /// Whether nothing was acknowledged before it was on the disk (`realtime.fsync = always`).
+    pub synced: bool,
     /// The newest number that was given, if that can be believed.
     pub newest: Option<u64>,
     /// Where the last record ended.
@@ -112,8 +115,8 @@ impl Ring {
         2 * (largest as u64 + FRAME + 8) <= self.capacity
     }
 
-    /// Begins as ring `id`, whose next record goes to `head`; those from `tail` are there.
-    pub fn begin(&self, id: u64, boot: u64, tail: u64, head: u64, newest: u64) {
+    /// Begins as ring `id`, whose next record goes to `head`; those from `tail` are there. See [`Left`] for what else it tells.
+    pub fn begin(&self, id: u64, (boot, synced): (u64, bool), tail: u64, head: u64, newest: u64) {
         self.set(Field::Magic, 0);
         self.id.store(id, Ordering::Release);
         self.tail.store(tail, Ordering::Release);
@@ -121,6 +124,7 @@ impl Ring {
         self.set(Field::Id, id);
         self.set(Field::Boot, boot);
         self.set(Field::Closed, 0);
+        self.set(Field::Synced, if synced { MAGIC } else { 0 });
         self.set(Field::Head, head);
         self.numbered(newest);
         self.set(Field::Magic, MAGIC);
@@ -243,6 +247,7 @@ impl Ring {
             id: self.get(Field::Id),
             boot: self.get(Field::Boot),
             closed: self.get(Field::Closed) == MAGIC,
+            synced: self.get(Field::Synced) == MAGIC,
             newest: (newest == !self.get(Field::NotNewest)).then_some(newest),
             head: self.head(),
         })

@@ -97,7 +97,10 @@ fn is_embedded_elsewhere(headers: &HeaderMap) -> bool {
             .get(name)
             .is_some_and(|value| values.iter().any(|known| value == known))
     };
-    says("sec-fetch-site", &["cross-site", "same-site"]) && !says("sec-fetch-mode", &["navigate"])
+    // A link that is followed is a navigation of a whole page; a frame's is not. Browsers that do not say which are old.
+    let is_page = says("sec-fetch-mode", &["navigate"])
+        && (!headers.contains_key("sec-fetch-dest") || says("sec-fetch-dest", &["document"]));
+    says("sec-fetch-site", &["cross-site", "same-site"]) && !is_page
 }
 
 /// `Origin` never has the default port, `Host` may (behind some proxies).
@@ -171,5 +174,15 @@ mod tests {
         assert_eq!(verdict("cross-site", "navigate"), Verdict::Same);
         assert_eq!(verdict("cross-site", "no-cors"), Verdict::Foreign);
         assert_eq!(verdict("same-site", "no-cors"), Verdict::Foreign);
+        let frame = |dest: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("sec-fetch-site", HeaderValue::from_static("cross-site"));
+            headers.insert("sec-fetch-mode", HeaderValue::from_static("navigate"));
+            headers.insert("sec-fetch-dest", HeaderValue::from_static(dest));
+            judge(&headers, &none, false)
+        };
+        assert_eq!(frame("document"), Verdict::Same);
+        assert_eq!(frame("iframe"), Verdict::Foreign);
+        assert_eq!(frame("embed"), Verdict::Foreign);
     }
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes every decoder that reads from a socket: `tests/fuzz/run.sh [TARGET ...]`, all of them when none is named.
 #
-# FUZZ_SECONDS (60) is for each; FUZZ_JOBS (2) run at a time. Begins with the inputs in corpus/TARGET and with what
+# FUZZ_SECONDS (60) is for each; FUZZ_JOBS (4) run at a time. Begins with the inputs in corpus/TARGET and with what
 # earlier runs have found (build/fuzz-corpus). A panic, an overflow, a leak, a hang, a huge allocation or a process that
 # grows is a failure; its input is kept in build/artifacts, and `tests/fuzz/run.sh TARGET INPUT` runs that one alone.
 # `tests/fuzz/run.sh --keep` puts a small set of inputs that reaches nearly as much into corpus/.
@@ -11,7 +11,7 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 
 SECONDS_EACH=${FUZZ_SECONDS:-60}
-JOBS=${FUZZ_JOBS:-2}
+JOBS=${FUZZ_JOBS:-4}
 ARTIFACTS=${ARTIFACTS:-$PWD/build/artifacts}
 LOGS=$PWD/build/fuzz-logs
 # Inputs in corpus/ for each target, beside those made by hand.

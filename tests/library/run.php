@@ -53,7 +53,7 @@ function app(Lab $lab, string $name, string ...$arguments): Program
 function extensions(): array
 {
     $shared = array_filter(
-        ['mbstring', 'ctype', 'tokenizer', 'iconv', 'fileinfo'],
+        ['mbstring', 'ctype', 'tokenizer', 'iconv', 'fileinfo', 'sodium'],
         fn (string $one) => is_file(ini_get('extension_dir') . "/$one.so"),
     );
     return array_merge(...array_map(fn ($one) => ['-d', "extension=$one"], array_values($shared)));

@@ -56,7 +56,7 @@ TypeError: rt_update(): Argument #2 ($data) must be of type string, array given
 ValueError: rt_update(): Argument #4 ($id) must be 1 to 128 bytes of printable ASCII without spaces
 ValueError: rt_update(): Argument #4 ($id) must not begin with # or be "earliest"
 ValueError: rt_update(): Argument #5 ($type) must be 1 to 200 bytes without control characters
-ValueError: rt_update(): Argument #5 ($type) must not begin with "realtime.", as the server's own events do
+ValueError: rt_update(): Argument #5 ($type) must not begin with "realtime.", "pusher:" or "pusher_internal:", as the server's own events do
 ValueError: rt_update(): Argument #6 ($retry) must be 0 or more milliseconds
 TypeError: rt_update(): Argument #6 ($retry) must be of type ?int, string given
 ArgumentCountError: rt_update() expects at least 1 argument, 0 given

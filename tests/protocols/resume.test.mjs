@@ -85,3 +85,19 @@ test('what was unsubscribed does not come again, and a new page begins with what
   await sleep(100);
   assert.deepEqual(got.map((it) => it.data), [3]);
 });
+
+test('nor does what is unsubscribed while away', async () => {
+  const pusher = join();
+  const before = await collect(pusher, 'gone');
+  await program.broadcast('gone', 0);
+  await until(() => before.length === 1, 'what comes first');
+  await away(pusher, async () => {
+    pusher.unsubscribe('gone');
+    await program.broadcast('gone', 1);
+  });
+  const got = await collect(pusher, 'gone');
+  await program.broadcast('gone', 2);
+  await until(() => got.length === 1, 'what comes');
+  await sleep(100);
+  assert.deepEqual(got.map((it) => it.data), [2]);
+});

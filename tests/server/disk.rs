@@ -3,11 +3,13 @@
 mod damage;
 mod killed;
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use realtime::backend::queue::EventQueue;
+use realtime::ids::Channel;
 use realtime::message::{Payload, Publish};
 use realtime::node::HistoryPage;
 use realtime::server::{Server, StartError};
@@ -251,4 +253,68 @@ fn disk_needs_a_directory() {
     let load = |name: &str| (name == "realtime.history").then(|| "disk".to_owned());
     let error = realtime::config::Config::load(load).unwrap_err();
     assert!(error.to_string().starts_with("realtime.data_dir must be"));
+}
+
+/// What no client can name is kept, and found again, like everything else.
+#[test]
+fn a_users_own_channel_does_not_end_what_is_read_back() {
+    let directory = directory();
+    let first = server(&directory, &[]);
+    let since = publish(&first, "a", 0);
+    for number in 1..4 {
+        publish(&first, "a", number);
+        let own = Publish {
+            channels: vec![Channel::of_user("ada")],
+            ..message("a", "null")
+        };
+        first.node().publish(own).unwrap();
+    }
+    // In the ring alone, and a while later in the database as well.
+    for pause in [0, 300] {
+        std::thread::sleep(Duration::from_millis(pause));
+        let crashed = copy(&directory);
+        let next = server(&crashed, &[]);
+        let found = page(&next, "a", Some(&since));
+        assert!(found.recovered, "after {pause} ms");
+        assert_eq!(numbers(&page(&next, "a", None)), [0, 1, 2, 3]);
+    }
+    drop(first);
+    // Ended as it should: nothing is in doubt.
+    let next = server(&directory, &[]);
+    assert!(page(&next, "a", Some(&since)).recovered);
+}
+
+/// The machine's run is another one: only what was on the disk before it was acknowledged is beyond doubt.
+#[test]
+fn after_a_power_cut_what_was_not_on_the_disk_is_in_doubt() {
+    for (before, after, certain) in [
+        ("always", "always", true),
+        ("always", "interval", true),
+        ("interval", "interval", false),
+        ("interval", "always", false),
+        ("never", "never", false),
+    ] {
+        let directory = directory();
+        let first = server(&directory, &[("realtime.fsync", before)]);
+        let ids: Vec<_> = (0..3).map(|number| publish(&first, "a", number)).collect();
+        let crashed = copy(&directory);
+        let ring = crashed.path().join("data/recent");
+        let ring = std::fs::File::options().write(true).open(ring).unwrap();
+        // `Field::Boot` of `store::ring`.
+        ring.write_all_at(&7_u64.to_le_bytes(), 3 * 8).unwrap();
+        let next = server(&crashed, &[("realtime.fsync", after)]);
+        let found = page(&next, "a", Some(&ids[0]));
+        assert_eq!(found.recovered, certain, "{before}, then {after}");
+        let oldest = certain.then(|| ids[0].clone());
+        assert_eq!(found.oldest, oldest, "{before}, then {after}");
+        assert_eq!(numbers(&page(&next, "a", None)), [0, 1, 2]);
+        // Also numbers that nobody here knows may have been given.
+        let new = publish(&next, "a", 3);
+        assert!(!ids.contains(&new));
+        assert_eq!(
+            page(&next, "a", Some(&ids[0])).oldest,
+            Some(if certain { ids[0].clone() } else { new.clone() })
+        );
+        assert!(page(&next, "a", Some(&new)).recovered);
+    }
 }

@@ -200,6 +200,8 @@ pub fn farewell(code: u16, reason: &str) -> Bytes {
         4009 => 4201,
         // The token has expired, or was taken back.
         4010 | 4011 => 4009,
+        // Mostly PHP's, for "go away"; in this protocol it would be "come back with TLS".
+        4000 => 4003,
         other => other,
     };
     send_away(code, reason)

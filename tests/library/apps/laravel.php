@@ -5,6 +5,7 @@
  */
 
 use Illuminate\Broadcasting\BroadcastServiceProvider;
+use Illuminate\Broadcasting\EncryptedPrivateChannel;
 use Illuminate\Broadcasting\InteractsWithSockets;
 use Illuminate\Broadcasting\PresenceChannel;
 use Illuminate\Broadcasting\PrivateChannel;
@@ -35,6 +36,16 @@ final class Order implements ShouldBroadcastNow
     public function broadcastOn()
     {
         return [new PrivateChannel("orders.$this->id"), 'orders', new PresenceChannel('staff')];
+    }
+}
+
+final class Secret implements ShouldBroadcastNow
+{
+    public string $word = 'sesame';
+
+    public function broadcastOn()
+    {
+        return new EncryptedPrivateChannel('orders.7');
     }
 }
 
@@ -108,6 +119,13 @@ rt_on_message(function (Realtime\Message $m) use ($app) {
     $pending = broadcast(new Order(7, $m->data['status']));
     isset($m->data['socket']) && $pending->toOthers();
 }, 'ship');
+rt_on_message(function () use ($app) {
+    broadcast(new Secret());
+    $sent = rt_history($channel = 'private-encrypted-orders.7')[0];
+    $secret = route($app, ['user' => 'ann', 'channel_name' => $channel, 'socket_id' => '1.2'])['body']['shared_secret'];
+    ['nonce' => $nonce, 'ciphertext' => $text] = array_map('base64_decode', $sent['data']);
+    return [$sent['event'], array_keys($sent['data']), json_decode(sodium_crypto_secretbox_open($text, $nonce, base64_decode($secret)))];
+}, 'seal');
 rt_on_message(fn (Realtime\Message $m) => $m->from->id, 'who');
 rt_listen('127.0.0.1:8080');
 rt_run();

@@ -17,6 +17,14 @@ return [
         equals('sent', $bob->frame('message')['data']['status']);
         equals('lost', $ann->frame('message')['data']['status']);
     },
+    'an event for an encrypted channel is sealed with what the route of Echo tells' => function (Lab $lab): void {
+        $key = base64_encode(str_repeat('k', 32));
+        app($lab, 'laravel', '-d', 'realtime.pusher_app=app:key:a-secret-of-sixteen', '-d', "realtime.pusher_master_key=\"$key\"");
+        equals(
+            ['Secret', ['nonce', 'ciphertext'], ['word' => 'sesame']],
+            tell(new Socket($lab->port, '/ws'), 'seal', null)['data'],
+        );
+    },
     'the route of Echo signs for those whom routes/channels.php lets in' => function (Lab $lab): void {
         app($lab, 'laravel', '-d', 'realtime.pusher_app=app:key:a-secret-of-sixteen');
         $socket = new Socket($lab->port, '/ws');

@@ -86,11 +86,37 @@ final class RealtimeBroadcaster extends Broadcaster
         $socket = $payload['socket'] ?? null;
         unset($payload['socket']);
         try {
-            foreach (array_chunk($this->formatChannels($channels), self::CHANNELS_MAX) as $some) {
+            $open = [];
+            foreach ($this->formatChannels($channels) as $channel) {
+                if (str_starts_with($channel, 'private-encrypted-')) {
+                    rt_broadcast($channel, self::sealed($channel, $payload), event: $event, except: $socket);
+                } else {
+                    $open[] = $channel;
+                }
+            }
+            foreach (array_chunk($open, self::CHANNELS_MAX) as $some) {
                 rt_broadcast($some, $payload, event: $event, except: $socket);
             }
-        } catch (Exception $error) {
+        } catch (Exception | \ValueError $error) {
+            // A ValueError also because of what a client has sent as its X-Socket-ID.
             throw new BroadcastException("realtime: {$error->getMessage()}", 0, $error);
         }
+    }
+
+    /**
+     * What pusher-js opens with the secret that the authorization route gives it: XSalsa20-Poly1305, as Pusher's SDKs do.
+     *
+     * @param array<string, mixed> $payload
+     * @return array{nonce: string, ciphertext: string}
+     */
+    private static function sealed(string $channel, array $payload): array
+    {
+        $secret = base64_decode(rt_pusher_auth('1.1', $channel)['shared_secret']);
+        $nonce = random_bytes(SODIUM_CRYPTO_SECRETBOX_NONCEBYTES);
+        $text = json_encode($payload, JSON_THROW_ON_ERROR);
+        return [
+            'nonce' => base64_encode($nonce),
+            'ciphertext' => base64_encode(sodium_crypto_secretbox($text, $nonce, $secret)),
+        ];
     }
 }
