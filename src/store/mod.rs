@@ -36,7 +36,7 @@ use crate::wire::control;
 use crate::wire::handover::WireTerms;
 
 /// What a message's record may have beside its content: the longest names, and the rest.
-const NAMES: usize = 1024;
+const NAMES: usize = 1280;
 
 /// How long the first batch may take before publishers are refused. In a takeover nobody is served meanwhile, and it has two.
 const BEGINNING: Duration = Duration::from_secs(1);
