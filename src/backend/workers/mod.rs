@@ -9,6 +9,7 @@ mod attached;
 mod hands;
 mod interest;
 mod lanes;
+mod order;
 mod params;
 mod pool;
 mod requests;

@@ -16,11 +16,12 @@ use tokio::time::Instant;
 use super::hands::Hands;
 use super::interest::Source;
 use super::lanes::Blame;
+use super::order::{Marks, Room};
 use super::pool::{Came, Connection, Pool};
 use super::said::{Said, Throttle};
 use super::{BATCH, Next, Side, Workers, params};
 use crate::wire::control;
-use crate::wire::events::{BatchOf, Mark, OUTCOMES_OVERHEAD, Outcomes};
+use crate::wire::events::{Mark, OUTCOMES_OVERHEAD, Outcomes};
 use crate::wire::fastcgi::{Answer, Garbage, Part, Request};
 use crate::wire::output::{Output, Piece, TooLarge};
 
@@ -37,15 +38,6 @@ pub(super) struct Client {
     reported: Throttle,
     failed: Throttle,
 }
-
-/// Marks, drawn many at a time: each draw is a system call. None is used twice.
-#[derive(Debug, Default)]
-struct Marks {
-    left: Vec<Mark>,
-}
-
-/// Marks drawn at a time.
-const DRAW: usize = 64;
 
 /// How a request ended that the pool took.
 #[derive(Debug, Default)]
@@ -78,50 +70,6 @@ enum Broken {
 struct End {
     status: u32,
     refused: u8,
-}
-
-/// What requests are written in, one after the other.
-#[derive(Debug, Default)]
-struct Room {
-    params: Request,
-    body: Vec<u8>,
-    request: Vec<u8>,
-}
-
-/// How much of it is kept from one request to the next, in bytes.
-const ROOM_KEPT: usize = 64 << 10;
-
-impl Room {
-    /// The whole request for a batch.
-    fn write(&mut self, common: &Request, next: &Next, mark: &Mark) -> &[u8] {
-        self.params.become_like(common);
-        for bytes in [&mut self.body, &mut self.request] {
-            bytes.clear();
-            bytes.shrink_to(ROOM_KEPT);
-        }
-        let batch = BatchOf {
-            parties: next.parties().collect(),
-            events: &next.events,
-        };
-        self.body = postcard::to_extend(&batch, std::mem::take(&mut self.body))
-            .expect("postcard writes everything that a batch holds");
-        let client = next.parties.first().map(|connection| &**connection);
-        params::add(&mut self.params, mark, client, self.body.len());
-        self.params.write(&self.body, &mut self.request);
-        &self.request
-    }
-}
-
-impl Marks {
-    fn next(&mut self) -> Result<Mark, getrandom::Error> {
-        if let Some(mark) = self.left.pop() {
-            return Ok(mark);
-        }
-        let mut drawn = [Mark::default(); DRAW];
-        getrandom::fill(drawn.as_flattened_mut())?;
-        self.left.extend_from_slice(&drawn[1..]);
-        Ok(drawn[0])
-    }
 }
 
 impl Client {
