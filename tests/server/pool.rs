@@ -253,7 +253,7 @@ impl Taken {
     }
 
     /// Whether nobody takes its answer any more.
-    pub fn is_abandoned(mut self) -> bool {
+    pub fn nobody_listens(mut self) -> bool {
         self.ended = true;
         self.stream.write_all(b"x").is_err()
     }

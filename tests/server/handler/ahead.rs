@@ -83,7 +83,7 @@ fn behind_a_request_that_never_ends_others_are_not_begun() {
     each_is_answered_once(&site, &mut clients);
     assert_eq!(site.stats().handler_retried, 1);
     // Its process cannot answer, and so does not read what is behind it.
-    assert!(taken.is_abandoned());
+    assert!(taken.nobody_listens());
 }
 
 #[test]
