@@ -34,8 +34,9 @@ pub struct Client {
     id: ConnectionId,
     socket_id: String,
     user: RefCell<Option<SignedIn>>,
-    /// As whom it is present on the presence channels that it has subscribed to.
-    members: RefCell<HashMap<Channel, Arc<str>>>,
+    /// The channels that it has subscribed to itself, and as whom it is present on presence channels. No more than the
+    /// connection may have, and some that PHP has taken from it.
+    asked_for: RefCell<HashMap<Channel, Option<Arc<str>>>>,
     /// Since when client events are counted, and how many there were.
     events: Cell<(Instant, usize)>,
 }
@@ -67,7 +68,7 @@ impl Client {
             id,
             socket_id: id.socket_id(),
             user: RefCell::default(),
-            members: RefCell::default(),
+            asked_for: RefCell::default(),
             events: Cell::new((Instant::now(), 0)),
         }
     }
