@@ -148,6 +148,7 @@ fn presence_needs_to_know_who() {
         "",
         "nonsense",
         "[]",
+        "[7]",
         "{}",
         r#"{"user_id":null}"#,
         r#"{"user_id":""}"#,

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Client, Name};
+use super::{Client, Name, signed};
 use crate::broker::Since;
 use crate::ids::Channel;
 use crate::presence::Attendee;
@@ -148,7 +148,7 @@ fn member(data: &str) -> Result<Attendee, (u16, String)> {
             "channel_data is no JSON object with a user_id".to_owned(),
         )
     };
-    let member: Member = serde_json::from_str(data).map_err(|_| why())?;
+    let member: Member = signed(data).ok_or_else(why)?;
     let user = member.user_id.into_text();
     if !crate::auth::is_user(&user) {
         return Err(why());
