@@ -408,7 +408,7 @@ impl Node {
         };
         let close = Command::Run(Box::new(move |hub| {
             if let Some(registered) = hub.shard().connection(who) {
-                hub.close(registered.slot, code, &reason);
+                hub.dismiss(registered.slot, code, &reason);
             }
         }));
         if !shard.has(who) {

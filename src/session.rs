@@ -211,6 +211,15 @@ async fn decided(
     }
 }
 
+/// Who has taken a client's message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The other subscribers.
+    BySubscribers,
+    /// PHP.
+    ByPhp,
+}
+
 /// Hands a client's message to PHP, or passes it on to the other subscribers where that is allowed without asking.
 pub async fn publish(
     node: &Node,
@@ -219,9 +228,10 @@ pub async fn publish(
     event: EventName,
     data: Incoming,
     reply_to: ReplyTo,
-) -> Result<(), Denied> {
+) -> Result<Taken, Denied> {
     if let Some(way) = relay::past_php(node, from, &channel, &event).await {
-        return relay::relay(node, from, channel, event, data, way, reply_to).await;
+        relay::relay(node, from, channel, event, data, way, reply_to).await?;
+        return Ok(Taken::BySubscribers);
     }
     if !node.interest().message {
         return Err(Denied::NoHandler);
@@ -233,7 +243,8 @@ pub async fn publish(
         number: node.next_number(),
         data,
     };
-    Ok(node.dispatch(Event::Message { message, reply_to }).await?)
+    node.dispatch(Event::Message { message, reply_to }).await?;
+    Ok(Taken::ByPhp)
 }
 
 /// A connected client, removed from the hub when this is dropped.
@@ -382,7 +393,7 @@ fn attach(
     }
     // While it is held nobody comes or goes: the members that the client is told of are those at `position`.
     let who = hub.info(slot).id;
-    let attendance = present(node, who, &new_entries, entries)?;
+    let attendance = present(node, who, entries)?;
     // Nothing is delivered between here and `subscribe`: delivery runs on this thread, and what the broker
     // accepts meanwhile has a number above `position`.
     let except = channels_of(new_entries.iter().filter(|it| it.is_new));

@@ -283,3 +283,71 @@ const _: () = assert!(
     size_of::<Connection>() <= 256,
     "there is one of these for every idle connection: keep it small"
 );
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::hub::mailbox::Shard;
+    use crate::ids::{Channel, ConnectionId, Position};
+    use crate::message::{ConnectionInfo, Transport};
+    use crate::wire::deflate::Packing;
+    use crate::wire::{Body, Flavour};
+
+    /// Of what this protects the price is told by tests/bench; here is that it is so at all.
+    #[test]
+    fn a_message_is_encoded_once_for_all_subscribers_of_a_format() {
+        let mercure = |body| Format::Sse {
+            flavour: Flavour::Mercure,
+            body,
+        };
+        let formats = [
+            Format::Native(Packing::Plain),
+            Format::Pusher(Packing::Plain),
+            Format::Pusher(Packing::Wide),
+            mercure(Body::Chunked),
+            mercure(Body::UntilClose),
+        ];
+        let mut hub = Hub::new(Arc::new(Shard::new(Arc::default())), 1 << 20, 256);
+        let channel = Channel::parse("orders").unwrap();
+        let mut slots = vec![Vec::new(); formats.len()];
+        for number in 0..100 {
+            let format = number % formats.len();
+            let id = ConnectionId::new(0, number as u128);
+            let info = ConnectionInfo::new(id, 0, Transport::Pusher, "", "/", std::iter::empty());
+            // Without a socket what it gets stays in its outbox.
+            let slot = hub.add(Arc::new(info), formats[format], None);
+            hub.subscribe(slot, &channel, 0);
+            slots[format].push(slot);
+        }
+        // One that is too small to be compressed, and one that is not.
+        for (seq, length) in [(1, 10), (2, 1000)] {
+            let publication = Publication {
+                channel: channel.clone(),
+                position: Position { epoch: 1, seq },
+                id: None,
+                event: EventName::Message,
+                payload: Payload::Json(format!("\"{}\"", "x".repeat(length)).into()),
+                except: None,
+                at: std::time::Instant::now(),
+                terms: None,
+            };
+            hub.carry_out(Command::Publication(Arc::new(publication)), false);
+        }
+        let (mut all, mut kept) = (HashSet::new(), Vec::new());
+        for slots in slots {
+            let mut distinct = HashSet::new();
+            for slot in slots {
+                let pieces = hub.connections[slot].outbox.take();
+                assert_eq!(pieces.len(), 2);
+                distinct.insert([pieces[0].as_ptr(), pieces[1].as_ptr()]);
+                // Nothing is freed, and its place given out again, before all have been looked at.
+                kept.push(pieces);
+            }
+            assert_eq!(distinct.len(), 1, "all subscribers share the same bytes");
+            all.extend(distinct);
+        }
+        assert_eq!(all.len(), formats.len());
+    }
+}

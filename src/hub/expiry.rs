@@ -72,7 +72,7 @@ impl Hub {
             .map(|(slot, _)| slot)
             .collect();
         for &slot in &meant {
-            self.close(slot, code, reason);
+            self.dismiss(slot, code, reason);
         }
         self.flush_dirty();
         meant.len()

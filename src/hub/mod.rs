@@ -289,11 +289,21 @@ impl Hub {
 
     /// Begins to close `slot`: what waits is still sent, then the close frame or the end of the body.
     pub fn close(&mut self, slot: usize, code: u16, reason: &str) {
+        let last = crate::wire::farewell(self.connections[slot].format, code, reason);
+        self.close_with(slot, last, code, reason);
+    }
+
+    /// The same for PHP, whose codes mean what the application says, also where the hub has one of that number.
+    pub fn dismiss(&mut self, slot: usize, code: u16, reason: &str) {
+        let last = crate::wire::dismissal(self.connections[slot].format, code, reason);
+        self.close_with(slot, last, code, reason);
+    }
+
+    fn close_with(&mut self, slot: usize, last: Bytes, code: u16, reason: &str) {
         let connection = &mut self.connections[slot];
         if connection.closing.is_some() {
             return;
         }
-        let last = crate::wire::farewell(connection.format, code, reason);
         if !last.is_empty() {
             connection.outbox.push(last);
         }

@@ -84,6 +84,11 @@ impl Attending<'_> {
         self.state().presence.check(channel, attendee)
     }
 
+    /// See [`Presence::is_present`].
+    pub fn is_present(&self, channel: &Channel, who: ConnectionId) -> bool {
+        self.state().presence.is_present(channel, who)
+    }
+
     /// A connection is present from now on.
     pub fn join(
         &mut self,

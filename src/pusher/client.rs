@@ -34,8 +34,9 @@ pub struct Client {
     id: ConnectionId,
     socket_id: String,
     user: RefCell<Option<SignedIn>>,
-    /// As whom it is present on the presence channels that it has subscribed to.
-    members: RefCell<HashMap<Channel, Arc<str>>>,
+    /// The channels that it has subscribed to itself, and as whom it is present on presence channels. No more than the
+    /// connection may have, and some that PHP has taken from it.
+    asked_for: RefCell<HashMap<Channel, Option<Arc<str>>>>,
     /// Since when client events are counted, and how many there were.
     events: Cell<(Instant, usize)>,
 }
@@ -57,6 +58,12 @@ impl Name {
     }
 }
 
+/// Reads what an application has signed: an object, and not the list of its values.
+fn signed<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
+    let is_object = json.trim_start().starts_with('{');
+    is_object.then(|| serde_json::from_str(json).ok()).flatten()
+}
+
 impl Client {
     /// A client of `app`.
     pub fn new(pusher: Arc<Pusher>, app: Arc<App>, node: Arc<Node>, id: ConnectionId) -> Self {
@@ -67,7 +74,7 @@ impl Client {
             id,
             socket_id: id.socket_id(),
             user: RefCell::default(),
-            members: RefCell::default(),
+            asked_for: RefCell::default(),
             events: Cell::new((Instant::now(), 0)),
         }
     }

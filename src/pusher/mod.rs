@@ -13,12 +13,17 @@ mod observer;
 pub mod users;
 pub mod webhooks;
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::{App, Apps, Config};
+use crate::ids::Channel;
 use crate::node::Node;
 use users::Users;
 use webhooks::{Queue, Waiting};
+
+/// Channels with new subscribers in one second. Those of more are told when the number changes.
+const NEWCOMERS_MAX: usize = 100_000;
 
 /// What all clients and requests of the protocol share, over all shards.
 #[derive(Debug)]
@@ -27,6 +32,9 @@ pub struct Pusher {
     users: Users,
     /// What the application is to be told, where it wants to be.
     webhooks: Option<Queue>,
+    /// The channels with new subscribers that are to be told how many there are; none where nobody is told. Taken for a moment
+    /// when a client subscribes and once a second.
+    newcomers: Option<Mutex<HashSet<Channel>>>,
 }
 
 impl Pusher {
@@ -34,10 +42,12 @@ impl Pusher {
     pub fn new(config: &Config) -> (Arc<Self>, Option<Waiting>) {
         let wanted = config.pusher_webhook.is_some() && !config.pusher_app.is_empty();
         let (queue, waiting) = wanted.then(webhooks::queue).unzip();
+        let counts = config.pusher_subscription_count && !config.pusher_app.is_empty();
         let pusher = Self {
             apps: config.pusher_app.clone(),
             users: Users::default(),
             webhooks: queue,
+            newcomers: counts.then(Mutex::default),
         };
         (Arc::new(pusher), waiting)
     }
@@ -47,6 +57,26 @@ impl Pusher {
         if let Some(queue) = &self.webhooks {
             queue.put(event);
         }
+    }
+
+    /// Notes that a client has subscribed to a channel: it is told the number of subscribers, even if that stays the same.
+    fn notice(&self, channel: &Channel) {
+        if let Some(newcomers) = &self.newcomers
+            && !channel.is_presence()
+        {
+            // A set is whole between any two statements.
+            let mut newcomers = newcomers.lock().unwrap_or_else(PoisonError::into_inner);
+            if newcomers.len() < NEWCOMERS_MAX {
+                newcomers.insert(channel.clone());
+            }
+        }
+    }
+
+    /// What was noted since the last time; none where clients are not told how many they are.
+    fn newcomers(&self) -> Option<HashSet<Channel>> {
+        let newcomers = self.newcomers.as_ref()?;
+        let mut newcomers = newcomers.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(std::mem::take(&mut *newcomers))
     }
 
     /// Whether the protocol is spoken at all.

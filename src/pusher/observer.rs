@@ -34,8 +34,7 @@ struct Known {
 
 /// Looks for as long as the server lives and nobody has taken over.
 pub async fn observe(pusher: &Arc<Pusher>, node: &Arc<Node>) {
-    let counts = node.config().pusher_subscription_count && pusher.is_on();
-    if !counts && pusher.webhooks.is_none() {
+    if pusher.newcomers.is_none() && pusher.webhooks.is_none() {
         return;
     }
     let mut known: HashMap<Channel, Known> = HashMap::new();
@@ -46,21 +45,38 @@ pub async fn observe(pusher: &Arc<Pusher>, node: &Arc<Node>) {
         if node.has_resigned() {
             return;
         }
+        // Before looking: whoever comes meanwhile is told the next time.
+        let newcomers = pusher.newcomers();
         let looking = node.clone();
         let looked = tokio::task::spawn_blocking(move || look(&looking)).await;
         // The shards are behind: another time.
-        let Ok(Some(seen)) = looked else { continue };
-        for channel in compare(pusher, &mut known, seen, Instant::now()) {
-            if counts && !channel.is_presence() {
-                let count = known.get(&channel).map_or(0, |its| its.subscribers);
-                tell(node, &channel, count);
+        let Ok(Some(seen)) = looked else {
+            for channel in newcomers.iter().flatten() {
+                pusher.notice(channel);
+            }
+            continue;
+        };
+        let changed = compare(pusher, &mut known, seen, Instant::now());
+        if let Some(mut newcomers) = newcomers {
+            for channel in changed.iter().filter(|channel| !channel.is_presence()) {
+                newcomers.remove(channel);
+                let count = count(&known, channel);
+                tell(node, channel, count);
                 pusher.report(Event::SubscriptionCount {
                     channel: channel.to_string(),
                     subscription_count: count,
                 });
             }
+            // Somebody has come and somebody has gone: to the application that is no news.
+            for channel in newcomers {
+                tell(node, &channel, count(&known, &channel));
+            }
         }
     }
+}
+
+fn count(known: &HashMap<Channel, Known>, channel: &Channel) -> usize {
+    known.get(channel).map_or(0, |its| its.subscribers)
 }
 
 /// What a look finds.

@@ -136,21 +136,32 @@ async fn send(target: &Target, app: &App, events: &[Event], failing: &mut bool) 
         ],
         body: body.into(),
     };
+    let post = async || match target.post(&call).await {
+        Ok(status) if status.is_success() => Ok(()),
+        Ok(status) => Err(format!("it answered {status}")),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(why) = insist(post, failing).await {
+        let count = events.len();
+        tracing::warn!("{count} events for realtime.pusher_webhook are given up: {why}");
+    }
+}
+
+/// Tries until it succeeds or [`PATIENCE`] is over, with longer and longer pauses. `failing` is whether it went wrong the last
+/// time.
+async fn insist(
+    post: impl AsyncFn() -> Result<(), String>,
+    failing: &mut bool,
+) -> Result<(), String> {
     let late = Instant::now() + PATIENCE;
     let mut pause = PAUSE;
     loop {
-        let why = match target.post(&call).await {
-            Ok(status) if status.is_success() => {
-                *failing = false;
-                return;
-            }
-            Ok(status) => format!("it answered {status}"),
-            Err(error) => error.to_string(),
+        let Err(why) = post().await else {
+            *failing = false;
+            return Ok(());
         };
         if Instant::now() + pause > late {
-            let count = events.len();
-            tracing::warn!("{count} events for realtime.pusher_webhook are given up: {why}");
-            return;
+            return Err(why);
         }
         // Once, and at once: what an operator has mistyped should not take five minutes to be heard of.
         match std::mem::replace(failing, true) {
@@ -168,6 +179,8 @@ async fn send(target: &Target, app: &App, events: &[Event], failing: &mut bool) 
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
 
     #[test]
@@ -189,6 +202,40 @@ mod tests {
         };
         let expected = r#"{"name":"client_event","channel":"private-a","event":"client-x","data":"{}","socket_id":"1.2"}"#;
         assert_eq!(text(&said), expected);
+    }
+
+    /// After how many seconds it is tried when the first `failures` tries go wrong, and whether it gets through.
+    async fn tries(failures: usize) -> (Vec<u64>, Result<(), String>) {
+        let (begin, tries) = (Instant::now(), RefCell::new(Vec::new()));
+        let post = async || {
+            tries.borrow_mut().push(begin.elapsed().as_secs());
+            // As a receiver does that needs its time.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            match tries.borrow().len() {
+                count if count <= failures => Err(format!("no {count}")),
+                _ => Ok(()),
+            }
+        };
+        let mut failing = false;
+        let done = insist(post, &mut failing).await;
+        assert_eq!(failing, done.is_err());
+        (tries.into_inner(), done)
+    }
+
+    #[test]
+    fn pauses_grow_and_end_after_five_minutes() {
+        let clock = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let (at, done) = clock.block_on(tries(0));
+        assert_eq!((at, done), (vec![0], Ok(())));
+        let (at, done) = clock.block_on(tries(4));
+        assert_eq!((at, done), (vec![0, 1, 3, 7, 15], Ok(())));
+        let (at, done) = clock.block_on(tries(usize::MAX));
+        assert_eq!(at, [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]);
+        assert_eq!(done, Err("no 10".to_owned()));
     }
 
     #[test]

@@ -62,29 +62,35 @@ impl From<Full> for Denied {
     }
 }
 
-/// Has a connection be present on those of its `new` channels where somebody can be; none of them when one refuses. What it
-/// returns keeps others from coming and going, where one of `all` is of that kind.
+/// Has a connection be present on those of its channels where somebody can be; on no more of them than before when one
+/// refuses. What it returns keeps others from coming and going, where one of the channels is of that kind.
+///
+/// A connection may be subscribed to one already, and not be present there: PHP has subscribed it without knowing who it is.
 pub(super) fn present<'a>(
     node: &'a Node,
     who: ConnectionId,
-    new: &[&Entry],
-    all: &[Entry],
+    entries: &[Entry],
 ) -> Result<Option<Attending<'a>>, Denied> {
-    if !all.iter().any(|entry| entry.channel.is_presence()) {
+    if !entries.iter().any(|entry| entry.channel.is_presence()) {
         return Ok(None);
     }
     let mut attendance = node.attendance();
-    for (at, entry) in new.iter().enumerate() {
-        let Entry {
-            channel, attendee, ..
-        } = entry;
+    let mut joined: Vec<&Channel> = Vec::new();
+    for Entry {
+        channel, attendee, ..
+    } in entries
+    {
         let Some(attendee) = attendee else { continue };
+        if attendance.is_present(channel, who) {
+            continue;
+        }
         if let Err(full) = attendance.join(channel, who, attendee) {
-            for entry in &new[..at] {
-                attendance.leave(entry.channel.as_str(), who);
+            for channel in joined {
+                attendance.leave(channel.as_str(), who);
             }
             return Err(full.into());
         }
+        joined.push(channel);
     }
     Ok(Some(attendance))
 }
@@ -92,8 +98,7 @@ pub(super) fn present<'a>(
 impl Session {
     /// Has the client be present on the channels of `entries` to which it is about to be subscribed.
     pub fn present(&self, entries: &[Entry]) -> Result<Option<Attending<'_>>, Denied> {
-        let new: Vec<&Entry> = entries.iter().collect();
-        present(self.node(), self.info().id, &new, entries)
+        present(self.node(), self.info().id, entries)
     }
 
     /// Tells the client who is on a channel to which it is subscribed. `false` when it is not.

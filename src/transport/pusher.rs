@@ -68,6 +68,9 @@ async fn admit(
             "pages of this origin are not allowed: see realtime.allowed_origins",
         );
     }
+    if key.is_empty() || key.contains('/') {
+        return refuse(4005, "nothing is here: clients connect to /app/{key}");
+    }
     let Some(app) = shared.pusher.by_key(key) else {
         return refuse(
             4001,

@@ -431,7 +431,7 @@ impl Connection {
         if sent.is_err() {
             session.hub().borrow_mut().answered(slot);
         }
-        sent
+        sent.map(|_| ())
     }
 
     async fn raw(&self, channel: &Channel, data: Incoming) {

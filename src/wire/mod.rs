@@ -225,6 +225,14 @@ pub fn heartbeat(format: Format) -> Bytes {
     }
 }
 
+/// The last that a connection with `format` gets which PHP closes.
+pub fn dismissal(format: Format, code: u16, reason: &str) -> Bytes {
+    match format {
+        Format::Pusher(_) => pusher::dismissal(code, reason),
+        _ => farewell(format, code, reason),
+    }
+}
+
 /// The last that a connection with `format` gets.
 pub fn farewell(format: Format, code: u16, reason: &str) -> Bytes {
     match format {

@@ -12,6 +12,6 @@ mod tests;
 pub use self::commands::{Command, Mistake, Subscribe, parse};
 pub use self::data::{data, payload};
 pub use self::events::{
-    error, established, event, farewell, message, ping, pong, send_away, server_frame,
+    dismissal, error, established, event, farewell, message, ping, pong, send_away, server_frame,
     subscription_error,
 };

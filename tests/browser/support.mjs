@@ -121,11 +121,13 @@ function collect(child) {
 /** A wire to a server: a TCP relay that can be cut, made deaf, or made to refuse some requests as a proxy would. */
 export class Wire {
   #pairs = new Set();
+  #held = [];
   #server;
 
   constructor(port) {
     this.target = port;
     this.down = false; // refuses new connections
+    this.holding = false; // lets new connections wait for release()
     this.frozen = false; // swallows what is sent either way
     this.alter = (bytes) => bytes; // what the server sends
     this.block = () => false; // given a request's head: true closes it, "hang" never answers it
@@ -143,15 +145,23 @@ export class Wire {
     for (const socket of this.#pairs) socket.destroy();
   }
 
+  /** Serves the connections that were made while it was holding them. */
+  release() {
+    this.holding = false;
+    for (const client of this.#held.splice(0)) this.#relay(client);
+  }
+
   get connections() { return this.#pairs.size / 2; }
 
   async close() {
     this.cut();
+    for (const client of this.#held) client.destroy();
     await new Promise((done) => this.#server.close(done));
   }
 
   #relay(client) {
     if (this.down) return client.destroy();
+    if (this.holding) return this.#held.push(client.on('error', () => {}));
     const server = net.connect(this.target, '127.0.0.1');
     const both = [client, server];
     for (const [from, to] of [both, [server, client]]) {

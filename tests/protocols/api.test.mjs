@@ -1,8 +1,7 @@
-// The HTTP API, judged by the `pusher` SDK; what it refuses; and webhooks, checked by the SDK as well.
+// The HTTP API, judged by the `pusher` SDK, and what it refuses.
 
 import assert from 'node:assert/strict';
 import { createHash, createHmac } from 'node:crypto';
-import http from 'node:http';
 import { after, afterEach, before, describe, test as run } from 'node:test';
 import { all, APP, authorizer, client, collect, connected, PusherServer, server, sleep, until } from './support.mjs';
 
@@ -184,64 +183,5 @@ describe('what is refused', () => {
     const got = await collect(pusher, 'still', ['x']);
     await sdk.trigger('still', 'x', 1);
     await all(got, 1);
-  });
-});
-
-describe('webhooks', () => {
-  /** An application that takes webhooks; `answer` says with which status. */
-  async function application(answer = () => 200) {
-    const calls = [];
-    const app = http.createServer((request, response) => {
-      let body = '';
-      request.on('data', (text) => { body += text; }).on('end', () => {
-        calls.push({ headers: request.headers, rawBody: body });
-        response.writeHead(answer(calls.length)).end('thanks');
-      });
-    });
-    await new Promise((done) => app.listen(0, '127.0.0.1', done));
-    return { calls, url: `http://127.0.0.1:${app.address().port}/hook?x=1`, close: () => app.close() };
-  }
-
-  test('tell what happens, signed, and come again until they are taken', async () => {
-    const app = await application((count) => (count === 1 ? 500 : 200));
-    const told = await server({
-      'realtime.pusher_app': `"${APP.id}:${APP.key}:${APP.secret}"`, 'realtime.pusher_webhook': `"${app.url}"`, 'realtime.presence_grace': 0,
-      'realtime.pusher_subscription_count': 1,
-    });
-    try {
-      const seen = () => app.calls.slice(1).flatMap((call) => {
-        const hook = sdk.webhook(call);
-        assert.ok(hook.isValid(), JSON.stringify(call));
-        assert.ok(Math.abs(hook.getTime() - Date.now()) < 60000);
-        return hook.getEvents();
-      });
-      const find = (name, channel) => until(() => seen().find((event) => event.name === name && event.channel === channel), `${name} ${channel}`, 12000, seen);
-      const ada = join({ channelAuthorization: authorizer(told, "['user_id' => 'ada']") }, told);
-      const got = await collect(ada, 'presence-w', ['client-x']);
-      await find('channel_occupied', 'presence-w');
-      assert.equal((await find('member_added', 'presence-w')).user_id, 'ada');
-      assert.equal(app.calls[0].rawBody, app.calls[1].rawBody);
-      got.channel.trigger('client-x', { n: 1 });
-      const event = await find('client_event', 'presence-w');
-      assert.deepEqual([event.event, event.data, event.user_id, event.socket_id], ['client-x', '{"n":1}', 'ada', ada.connection.socket_id]);
-      const open = await collect(ada, 'cache-w', ['pusher:subscription_count']);
-      await find('cache_miss', 'cache-w');
-      assert.equal((await find('subscription_count', 'cache-w')).subscription_count, 1);
-      await until(() => open.length === 1, 'the count');
-      assert.equal(open.channel.subscriptionCount, 1);
-      // A reload: gone and back within a moment.
-      const before = seen().length;
-      ada.unsubscribe('cache-w');
-      await sleep(200);
-      await collect(ada, 'cache-w');
-      ada.disconnect();
-      await find('channel_vacated', 'presence-w');
-      await find('member_removed', 'presence-w');
-      const after = seen().slice(before).filter((event) => event.channel === 'cache-w');
-      assert.deepEqual(after.map((event) => event.name).filter((name) => name === 'channel_occupied'), []);
-    } finally {
-      await told.end();
-      app.close();
-    }
   });
 });

@@ -11,7 +11,8 @@ import os from 'node:os';
 import path from 'node:path';
 import { after, afterEach, before, describe, test as run } from 'node:test';
 import { promisify } from 'node:util';
-import { launch, Program, root, sleep, until } from '../browser/support.mjs';
+import { launch, Program, root, sleep, until, Wire } from '../browser/support.mjs';
+import { Echo, Pusher, PusherServer } from './support.mjs';
 
 const test = (name, body) => run(name, { timeout: 60000 }, body);
 const documents = Object.fromEntries(['pusher', 'mercure'].map(
@@ -122,6 +123,82 @@ describe('coming from Pusher', () => {
     const stranger = await page(`http://127.0.0.1:${pages}/`, local);
     await until(() => stranger.printed.some((line) => /403/.test(line)), 'a refusal', 10000, () => stranger.printed);
     assert.equal(await stranger.evaluate(() => pusher.channel('private-orders').subscribed), false);
+  });
+});
+
+describe('coming from Reverb or Pusher, with what an application has', () => {
+  const ini = settings(block('pusher', 'ini', 'realtime.pusher_app'));
+  const [appId, key, secret] = JSON.parse(ini['realtime.pusher_app']).split(':');
+  const started = async (more = {}) => {
+    const program = await new Program('tests/protocols/server.php', { ...ini, ...more }).start();
+    open.push(() => program.end());
+    return program;
+  };
+  const ends = (pusher) => { open.push(() => pusher.disconnect()); return pusher; };
+
+  test('Laravel: the names in .env that change, as Reverb\'s configuration and Echo read them', async () => {
+    const env = Object.fromEntries([...block('pusher', 'ini', 'REVERB_HOST').matchAll(/^(\w+)=(\S+)$/gm)].map(([, name, value]) => [name, value]));
+    assert.deepEqual([env.REVERB_HOST, env.REVERB_PORT, env.VITE_REVERB_PORT, env.VITE_REVERB_SCHEME], ['127.0.0.1', '8080', '443', 'https']);
+    const program = await started();
+    // Where this test has it: without a proxy that speaks TLS for the page.
+    Object.assign(env, { REVERB_PORT: program.port, VITE_REVERB_HOST: '127.0.0.1', VITE_REVERB_PORT: program.port, VITE_REVERB_SCHEME: 'http' });
+    // As resources/js/echo.js has it.
+    const echo = ends(new Echo({
+      broadcaster: 'reverb', Pusher, key, wsHost: env.VITE_REVERB_HOST, wsPort: env.VITE_REVERB_PORT ?? 80, wssPort: env.VITE_REVERB_PORT ?? 443,
+      forceTLS: (env.VITE_REVERB_SCHEME ?? 'https') === 'https', enabledTransports: ['ws', 'wss'],
+    }));
+    const got = [];
+    await new Promise((done) => echo.channel('orders').listen('.paid', (order) => got.push(order)).subscribed(done));
+    // As config/broadcasting.php has it, for Pusher's SDK.
+    const reverb = new PusherServer({
+      appId, key, secret, host: env.REVERB_HOST, port: env.REVERB_PORT, scheme: env.REVERB_SCHEME, useTLS: env.REVERB_SCHEME === 'https',
+    });
+    await reverb.trigger('orders', 'paid', { id: 1 });
+    await until(() => got.length === 1, 'the event');
+    assert.deepEqual(got, [{ id: 1 }]);
+  });
+
+  test('Pusher: nothing but the options that are named', async () => {
+    const [, text] = documents.pusher.split('## Pusher itself\n');
+    const names = [...text.split('\n## ')[0].matchAll(/`(\w+)`/g)].map(([, name]) => name);
+    assert.deepEqual(names, ['wsHost', 'wsPort', 'forceTLS', 'host', 'port', 'useTLS', 'scheme']);
+    const program = await started();
+    const values = { wsHost: '127.0.0.1', wsPort: program.port, forceTLS: false, host: '127.0.0.1', port: program.port, useTLS: false };
+    const named = (some) => Object.fromEntries(some.map((name) => [name, values[name]]));
+    const pusher = ends(new Pusher(key, { cluster: 'eu', ...named(names.slice(0, 3)) }));
+    const got = [];
+    const channel = pusher.subscribe('orders').bind('paid', (order) => got.push(order));
+    await until(() => channel.subscribed, 'a subscription');
+    await new PusherServer({ appId, key, secret, cluster: 'eu', ...named(names.slice(3, 6)) }).trigger('orders', 'paid', { id: 2 });
+    await until(() => got.length === 1, 'the event');
+    assert.deepEqual(got, [{ id: 2 }]);
+  });
+
+  test('the line that lets pusher-js get what it missed', async () => {
+    const create = block('pusher', 'js', 'private-orders').replace("wsPort: 8080", 'wsPort: Number(location.port)').replace('private-orders', 'orders');
+    assert.match(create, /location\.port/);
+    const docroot = directory({
+      'index.html': '<!doctype html><title>Resume</title><link rel="icon" href="data:,"><script src="/pusher.js"></script>'
+        + `<script type="module">${block('pusher', 'js', 'resume(Pusher)')}${create}; window.pusher = pusher;</script>`,
+      'pusher.js': readFileSync(createRequire(import.meta.url).resolve('pusher-js/dist/web/pusher.min.js')),
+    });
+    const program = await started({ 'realtime.docroot': docroot });
+    const wire = await new Wire(program.port).open();
+    open.push(() => wire.close());
+    const its = await page(wire.url);
+    await its.waitForFunction(() => window.pusher?.channel('orders').subscribed);
+    const paid = (id) => program.php(`rt_broadcast('orders', ['id' => ${id}], event: 'paid');`);
+    await paid(1);
+    await printed(its, [{ id: 1 }]);
+    wire.holding = true;
+    wire.cut();
+    await its.waitForFunction(() => pusher.connection.state !== 'connected');
+    await paid(2);
+    wire.release();
+    await its.waitForFunction(() => pusher.connection.state === 'connected');
+    await paid(3);
+    await until(() => its.printed.at(-1)?.id === 3, 'the last', 8000, () => its.printed);
+    assert.deepEqual(its.printed.filter((line) => line.id), [{ id: 1 }, { id: 2 }, { id: 3 }]);
   });
 });
 

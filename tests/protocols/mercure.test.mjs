@@ -305,3 +305,26 @@ describe('Chromium', () => {
     assert.equal((await got(1))[0][0], '1');
   });
 });
+
+test('a stream on which nothing is said has a heartbeat each realtime.ping_interval', async () => {
+  const quick = await server({ 'realtime.ping_interval': 1 });
+  const stop = new AbortController();
+  try {
+    const response = await fetch(`${quick.url}${HUB}?topic=${ORDER}`, { signal: stop.signal });
+    const beats = [];
+    let text = '';
+    const begun = Date.now();
+    for await (const chunk of response.body) {
+      text += Buffer.from(chunk);
+      if (/(^|\n):\n\n$/.test(text)) beats.push(Date.now());
+      if (beats.length === 3) break;
+    }
+    assert.ok(beats[2] - begun < 6000, `${beats.map((at) => at - begun)}`);
+    for (const [n, at] of beats.slice(1).entries()) assert.ok(at - beats[n] >= 700 && at - beats[n] < 2200, `${beats.map((time) => time - begun)}`);
+    // Comments, which are no events.
+    assert.deepEqual(text.split('\n').filter((line) => line.startsWith('data')), []);
+  } finally {
+    stop.abort();
+    await quick.end();
+  }
+});

@@ -3,6 +3,7 @@
 // The servers themselves, and wires to them that can be cut, are those of the browser tests.
 
 import { createRequire } from 'node:module';
+import WebSocket from 'ws';
 import { Program, sleep, until } from '../browser/support.mjs';
 
 export { default as Echo } from 'laravel-echo';
@@ -32,6 +33,22 @@ export function client(program, options = {}) {
   pusher.errors = [];
   pusher.connection.bind('error', (error) => pusher.errors.push(error.data ?? error.error?.data ?? error));
   return pusher;
+}
+
+/** A bare WebSocket: `got` has its frames, with their data decoded, and last how it was closed. */
+export function bare(program, query = '?protocol=7', key = APP.key) {
+  const socket = new WebSocket(`${program.url.replace('http', 'ws')}app/${key}${query}`);
+  const got = [];
+  socket.on('message', (text) => {
+    const frame = JSON.parse(text);
+    got.push({ ...frame, data: frame.data === undefined ? undefined : JSON.parse(frame.data) });
+  });
+  socket.on('close', (code, reason) => got.push({ closed: code, reason: String(reason) }));
+  socket.on('error', () => {});
+  const say = (event) => socket.send(typeof event === 'string' ? event : JSON.stringify(event));
+  const next = (check, what) => until(() => got.find(check), what, 8000, () => got);
+  const errors = () => got.filter((frame) => frame.event === 'pusher:error').map((frame) => frame.data);
+  return { socket, got, say, next, errors, disconnect: () => socket.terminate() };
 }
 
 export const connected = (pusher) => until(() => pusher.connection.state === 'connected', 'a connection', 8000,

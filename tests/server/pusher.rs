@@ -1,5 +1,8 @@
 //! `/app` and `/apps`: the Pusher protocol byte by byte. What its own libraries make of it is tested by tests/protocols.
 
+mod api;
+mod subscriptions;
+
 use realtime::config::{App, Apps};
 use realtime::message::{EventName, Publish, Transport};
 use realtime::pusher::auth;
@@ -145,6 +148,7 @@ fn presence_needs_to_know_who() {
         "",
         "nonsense",
         "[]",
+        "[7]",
         "{}",
         r#"{"user_id":null}"#,
         r#"{"user_id":""}"#,
@@ -221,28 +225,16 @@ fn a_client_event_without_the_setting_is_phps() {
 }
 
 #[test]
-fn requests_of_the_api_need_a_signature() {
+fn where_no_app_can_be_there_is_nothing() {
     let hub = hub(&[]);
-    let mut client = Client::connect(hub.address());
-    for (method, path, status) in [
-        ("GET", "/apps/4711/channels", 401),
-        ("GET", "/apps/4711", 401),
-        (
-            "POST",
-            "/apps/4711/events?auth_key=a-key&auth_signature=x",
-            401,
-        ),
-        ("GET", "/apps/nobody/channels", 404),
-        ("GET", "/apps/", 404),
-    ] {
+    for path in ["/app/", "/app/a-key/more", "/app//a-key"] {
+        let mut client = Client::websocket(hub.address(), &format!("{path}?protocol=7"));
+        let error = next(&mut client);
         assert_eq!(
-            client.request(method, path, "", "").status,
-            status,
+            (&error["event"], &error["data"]["code"]),
+            (&"pusher:error".into(), &4005.into()),
             "{path}"
         );
+        assert_eq!(client.frame().close().0, 4005, "{path}");
     }
-    let without = Hub::start();
-    let mut client = Client::connect(without.address());
-    assert_eq!(client.get("/apps/4711/channels").status, 404);
-    assert_eq!(client.get("/app/a-key?protocol=7").status, 404);
 }

@@ -87,9 +87,9 @@ export class Fpm {
   }
 }
 
-/** nginx with the documented site. `extra` goes into its server block. */
+/** nginx with the documented site. `extra` goes into its server block; `protocols`: whether it has Pusher's and Mercure's addresses. */
 export class Nginx {
-  constructor(lab, { extra = '' } = {}) {
+  constructor(lab, { extra = '', protocols = false } = {}) {
     this.lab = lab;
     mkdirSync(lab.file('nginx/snippets'), { recursive: true });
     for (const directory of ['body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']) {
@@ -106,7 +106,9 @@ export class Nginx {
       snippet = snippet.replace(tcp, '').replace(unix, '$1$2');
     }
     writeFileSync(lab.file('nginx/snippets/realtime.conf'), snippet);
-    const site = lab.adapt('php/nginx/site.conf');
+    writeFileSync(lab.file('nginx/snippets/realtime-protocols.conf'), lab.adapt('php/nginx/realtime-protocols.conf'));
+    let site = lab.adapt('php/nginx/site.conf');
+    if (protocols) site = site.replace('# include snippets/realtime-protocols.conf;', 'include snippets/realtime-protocols.conf;');
     writeFileSync(lab.file('nginx/site.conf'), site.replace(/\}\s*$/, `${extra}\n}\n`));
     writeFileSync(lab.file('nginx/nginx.conf'), `${isRoot ? `user ${user.name};` : ''}
       worker_processes 1; daemon off; pid ${lab.file('nginx.pid')}; error_log ${lab.logs}/nginx.log;
@@ -125,15 +127,16 @@ export class Nginx {
   }
 }
 
-/** Apache with mod_php in prefork processes and the documented proxy. */
+/** Apache with mod_php in prefork processes and the documented proxy, with `protocols` also for Pusher's and Mercure's addresses. */
 export class Apache {
-  constructor(lab, { directives = '' } = {}) {
+  constructor(lab, { directives = '', protocols = false } = {}) {
     this.lab = lab;
     const modules = '/usr/lib/apache2/modules';
     const load = ['mpm_prefork', 'authz_core', 'mime', 'dir', 'env', 'proxy', 'proxy_http', 'proxy_wstunnel']
       .map((name) => `LoadModule ${name}_module ${modules}/mod_${name}.so`);
     mkdirSync(lab.file('apache'));
     writeFileSync(lab.file('apache/realtime.conf'), lab.adapt('php/apache/realtime.conf'));
+    writeFileSync(lab.file('apache/realtime-protocols.conf'), lab.adapt('php/apache/realtime-protocols.conf'));
     writeFileSync(lab.file('apache/apache2.conf'), [
       `ServerRoot ${lab.file('apache')}`, `PidFile ${lab.file('apache.pid')}`, `Listen 127.0.0.1:${lab.webPort}`, 'ServerName app.example',
       `DefaultRuntimeDir ${lab.file('apache')}`, `Mutex file:${lab.file('apache')} default`,
@@ -141,7 +144,9 @@ export class Apache {
       ...(isRoot ? [`User ${user.name}`, `Group ${user.group}`] : []),
       `ErrorLog ${lab.logs}/apache.log`, 'LogLevel warn', 'TypesConfig /dev/null', `PHPIniDir ${lab.home}`, `DocumentRoot ${lab.site}/public`,
       `<Directory ${lab.site}/public>`, 'Require all granted', '</Directory>', '<FilesMatch \\.php$>', 'SetHandler application/x-httpd-php', '</FilesMatch>',
-      'StartServers 3', 'MinSpareServers 2', 'MaxSpareServers 6', 'MaxRequestWorkers 30', directives, 'Include realtime.conf', '',
+      'StartServers 3', 'MinSpareServers 2', 'MaxSpareServers 6', 'MaxRequestWorkers 30', directives,
+      // In the order of their names, as Debian does it.
+      ...(protocols ? ['Include realtime-protocols.conf'] : []), 'Include realtime.conf', '',
     ].join('\n'));
   }
 
@@ -211,7 +216,7 @@ export async function site({ lab: options, fpm: fpmOptions, nginx: nginxOptions 
   lab.fpm = await new Fpm(lab, fpmOptions).start();
   // Where the first pool listens is known only here.
   const extra = nginxOptions?.extra?.replaceAll('SOCKET', lab.fpm.sockets[0]).replaceAll('SITE', lab.site);
-  lab.nginx = await new Nginx(lab, { extra }).start();
+  lab.nginx = await new Nginx(lab, { ...nginxOptions, extra }).start();
   return lab;
 }
 

@@ -47,7 +47,7 @@ struct Ready {
 
 /// `events`
 pub async fn one(node: &Arc<Node>, event: Event) -> Result<Value, Refused> {
-    let ready = check(event)?;
+    let ready = check(node, event)?;
     let channels = ready.publish.channels.clone();
     node.publish_async(ready.publish).await?;
     let Some(info) = ready.info else {
@@ -67,11 +67,8 @@ pub async fn batch(node: &Arc<Node>, batch: Batch) -> Result<Value, Refused> {
         let message = format!("a batch has at most {BATCH_MAX} events");
         return Err(Refused::bad(message));
     }
-    let ready: Vec<Ready> = batch
-        .batch
-        .into_iter()
-        .map(check)
-        .collect::<Result<_, _>>()?;
+    let checked = batch.batch.into_iter().map(|event| check(node, event));
+    let ready: Vec<Ready> = checked.collect::<Result<_, _>>()?;
     let wants = ready.iter().any(|event| event.info.is_some());
     let mut answers = Vec::new();
     for Ready { publish, info } in ready {
@@ -89,7 +86,7 @@ pub async fn batch(node: &Arc<Node>, batch: Batch) -> Result<Value, Refused> {
     }
 }
 
-fn check(event: Event) -> Result<Ready, Refused> {
+fn check(node: &Node, event: Event) -> Result<Ready, Refused> {
     if event.data.len() > DATA_MAX {
         let message = format!(
             "the data has {} bytes, {DATA_MAX} are allowed",
@@ -123,9 +120,11 @@ fn check(event: Event) -> Result<Ready, Refused> {
         .map(|id| id.parse())
         .transpose()
         .map_err(|_| Refused::bad("socket_id is no connection's id"))?;
+    let payload = pusher::payload(&event.data);
+    node.check_size(payload.len())?;
     let publish = Publish {
         channels,
-        payload: pusher::payload(&event.data),
+        payload,
         event: EventName::new(&event.name),
         except,
         id: None,

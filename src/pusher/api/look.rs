@@ -59,7 +59,9 @@ pub async fn channel(
     if has(info, "cache") {
         let channels = std::slice::from_ref(channel);
         let caught = node.catch_up(channels, Since::default());
-        let cached = caught.cached.first().map_or(
+        // Private updates are for those alone whom their publisher has named.
+        let newest = caught.cached.first().filter(|newest| !newest.is_private());
+        let cached = newest.map_or(
             Value::Null,
             |newest| json!({ "data": pusher::data(&newest.payload) }),
         );

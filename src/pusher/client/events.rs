@@ -7,7 +7,7 @@ use crate::backend::ReplyTo;
 use crate::ids::{self, Channel};
 use crate::message::{EventName, Incoming, Payload};
 use crate::pusher::webhooks::Event;
-use crate::session::{self, Denied, Session};
+use crate::session::{self, Denied, Session, Taken};
 use crate::wire::pusher;
 
 impl Client {
@@ -47,18 +47,19 @@ impl Client {
             let why = "client events come too fast: realtime.pusher_client_rate";
             return Err((Some(4301), why.to_owned()));
         }
+        let user = self.asked_for.borrow().get(&channel).cloned().flatten();
         let told = Event::ClientEvent {
             channel: channel.to_string(),
             event: event.to_owned(),
             data: pusher::data(&data),
             socket_id: self.socket_id.clone(),
-            user_id: self.members.borrow().get(&channel).map(ToString::to_string),
+            user_id: user.as_ref().map(ToString::to_string),
         };
         let (Payload::Json(data) | Payload::Binary(data)) = data;
-        let event = match self.members.borrow().get(&channel) {
-            Some(user) => EventName::Said {
+        let event = match user {
+            Some(by) => EventName::Said {
                 name: event.into(),
-                by: user.clone(),
+                by,
             },
             None => EventName::new(event),
         };
@@ -76,17 +77,20 @@ impl Client {
             data,
             reply_to,
         );
-        sent.await
-            .map(|()| self.pusher.report(told))
-            .map_err(|denied| {
+        match sent.await {
+            Ok(Taken::BySubscribers) => self.pusher.report(told),
+            // What PHP makes of it is PHP's to tell.
+            Ok(Taken::ByPhp) => {}
+            Err(denied) => {
                 session.hub().borrow_mut().answered(session.slot());
-                match denied {
-                    Denied::NoHandler => {
-                        (None, "client events are off: realtime.client_events".into())
-                    }
-                    denied => (None, denied.to_string()),
-                }
-            })
+                let why = match denied {
+                    Denied::NoHandler => "client events are off: realtime.client_events".into(),
+                    denied => denied.to_string(),
+                };
+                return Err((None, why));
+            }
+        }
+        Ok(())
     }
 
     /// Counts a client event.

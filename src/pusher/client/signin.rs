@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Client, Name};
+use super::{Client, Name, signed};
 use crate::hub::CLOSE_REVOKED;
 use crate::hub::mailbox::Command as ShardCommand;
 use crate::ids::ConnectionId;
@@ -21,8 +21,8 @@ const DATA_MAX: usize = 10 << 10;
 pub(super) struct SignedIn {
     name: Box<str>,
     watchlist: Vec<String>,
-    /// Its place among the user's connections.
-    _held: Held,
+    /// Its place among the user's connections; none where it has one since it came, by its token.
+    _held: Option<Held>,
 }
 
 /// What is signed as a user.
@@ -46,7 +46,7 @@ impl Client {
         if let Err(bad) = auth::check_user(&self.app, &self.socket_id, user_data, auth) {
             return refuse(&bad.to_string());
         }
-        let Ok(UserData { id, watchlist }) = serde_json::from_str(user_data) else {
+        let Some(UserData { id, watchlist }) = signed(user_data) else {
             return refuse("user_data has no id");
         };
         let user = id.into_text();
@@ -62,8 +62,10 @@ impl Client {
             }
             return;
         }
+        let is_counted = session.info().user() == Some(&*user);
         let limit = self.node.config().max_connections_per_user;
-        let Some(held) = self.node.users().hold(&user, limit) else {
+        let held = (!is_counted).then(|| self.node.users().hold(&user, limit));
+        let Some(held) = held.map_or(Some(None), |held| held.map(Some)) else {
             return self.error(
                 session,
                 Some(4100),

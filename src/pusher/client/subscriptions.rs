@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Client, Name};
+use super::{Client, Name, signed};
 use crate::broker::Since;
 use crate::ids::Channel;
 use crate::presence::Attendee;
@@ -18,17 +18,7 @@ impl Client {
         let refused = match self.admit(session, &subscribe).await {
             Ok(entry) => {
                 let since = subscribe.since.as_deref().filter(|since| !since.is_empty());
-                let entries = std::slice::from_ref(&entry);
-                let denied = session.attach(entries, since, None).err();
-                if denied.is_none() && since.is_none() {
-                    self.look_for_cached(session, &entry.channel);
-                }
-                if denied.is_none()
-                    && let Some(attendee) = entry.attendee
-                {
-                    let mut members = self.members.borrow_mut();
-                    members.insert(entry.channel, attendee.user);
-                }
+                let denied = self.attach(session, entry, since).err();
                 denied.map(|denied| (status(denied), denied.to_string()))
             }
             Err(refused) => Some(refused),
@@ -49,6 +39,27 @@ impl Client {
         }
     }
 
+    /// Subscribes the client, which may. PHP may have done that already, when the client knew nothing of the channel: then it
+    /// is told now.
+    fn attach(&self, session: &Session, entry: Entry, since: Option<&str>) -> Result<(), Denied> {
+        let channel = &entry.channel;
+        let slot = session.slot();
+        let was_subscribed = session.hub().borrow().is_subscribed(slot, channel);
+        session.attach(std::slice::from_ref(&entry), since, None)?;
+        if channel.is_cache() && since.is_none() {
+            self.look_for_cached(session, channel, was_subscribed);
+        }
+        self.pusher.notice(channel);
+        let hub = session.hub().borrow();
+        let mut asked_for = self.asked_for.borrow_mut();
+        if asked_for.len() >= self.node.config().max_subscriptions {
+            asked_for.retain(|channel, _| hub.is_subscribed(slot, channel));
+        }
+        let user = entry.attendee.map(|attendee| attendee.user);
+        asked_for.insert(entry.channel, user);
+        Ok(())
+    }
+
     /// Whether the client may subscribe: by its application's signature, or as any other client may.
     async fn admit(&self, session: &Session, ask: &Subscribe) -> Result<Entry, (u16, String)> {
         if let Some(user) = Channel::user_of(&ask.channel) {
@@ -59,10 +70,13 @@ impl Client {
         }
         let channel = Channel::parse(&ask.channel)
             .map_err(|error| (400, format!("the channel must {error}")))?;
-        if session
-            .hub()
-            .borrow()
-            .is_subscribed(session.slot(), &channel)
+        // PHP may have subscribed it before.
+        let asked = self.asked_for.borrow().contains_key(&channel);
+        if asked
+            && session
+                .hub()
+                .borrow()
+                .is_subscribed(session.slot(), &channel)
         {
             return Err((400, "already subscribed".to_owned()));
         }
@@ -92,18 +106,20 @@ impl Client {
         }
     }
 
-    /// A new subscriber of a cache channel has just got its newest message, or hears that there is none.
-    fn look_for_cached(&self, session: &Session, channel: &Channel) {
-        if !channel.is_cache() {
-            return;
-        }
+    /// A new subscriber of a cache channel has just got its newest message, if there is one for it; one that `was_subscribed`
+    /// gets it now. Else it hears that there is none.
+    fn look_for_cached(&self, session: &Session, channel: &Channel, was_subscribed: bool) {
         let channels = std::slice::from_ref(channel);
-        let caught = self.node.catch_up(channels, Since::default());
-        if caught.cached.is_empty() {
+        let mut cached = self.node.catch_up(channels, Since::default()).cached;
+        let grant = session.info().grant();
+        cached.retain(|publication| publication.is_open_to(grant.as_deref()));
+        if cached.is_empty() {
             let frame = pusher::event("pusher:cache_miss", Some(channel.as_str()), "{}");
             self.tell(session, &frame);
             let channel = channel.to_string();
             self.pusher.report(Event::CacheMiss { channel });
+        } else if was_subscribed {
+            session.hub().borrow_mut().replay(session.slot(), cached);
         }
     }
 
@@ -113,7 +129,7 @@ impl Client {
         let Some(channel) = own.or_else(|| Channel::parse(channel).ok()) else {
             return;
         };
-        self.members.borrow_mut().remove(&channel);
+        self.asked_for.borrow_mut().remove(&channel);
         let mut hub = session.hub().borrow_mut();
         session::unsubscribe(session.node(), &mut hub, session.slot(), &channel);
     }
@@ -132,7 +148,7 @@ fn member(data: &str) -> Result<Attendee, (u16, String)> {
             "channel_data is no JSON object with a user_id".to_owned(),
         )
     };
-    let member: Member = serde_json::from_str(data).map_err(|_| why())?;
+    let member: Member = signed(data).ok_or_else(why)?;
     let user = member.user_id.into_text();
     if !crate::auth::is_user(&user) {
         return Err(why());

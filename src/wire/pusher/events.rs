@@ -191,13 +191,20 @@ pub fn event(name: &str, channel: Option<&str>, data: &str) -> Vec<u8> {
     json(128 + data.len(), &frame)
 }
 
-/// The last that a connection gets which the hub or PHP closes, with their code.
+/// The last that a connection gets which the hub closes, with its code.
 pub fn farewell(code: u16, reason: &str) -> Bytes {
-    let code = match code {
-        // Of ours: another hub has taken over, a bug, too slow. Come back at once.
-        1011 | 1012 | 4008 => 4200,
+    match code {
+        // Another hub has taken over, a bug, too slow. Come back at once.
+        1011 | 1012 | 4008 => send_away(4200, reason),
         // No answer to a ping.
-        4009 => 4201,
+        4009 => send_away(4201, reason),
+        other => dismissal(other, reason),
+    }
+}
+
+/// The last that a connection gets which PHP closes. What it says about coming back is PHP's to know, who speaks this protocol.
+pub fn dismissal(code: u16, reason: &str) -> Bytes {
+    let code = match code {
         // The token has expired, or was taken back.
         4010 | 4011 => 4009,
         // Mostly PHP's, for "go away"; in this protocol it would be "come back with TLS".

@@ -105,14 +105,18 @@ fn frames_are_read() {
 
 #[test]
 fn a_client_is_told_whether_to_come_back() {
-    let code = |of: u16| {
-        let farewell = farewell(of, "why");
+    let code_in = |farewell: Bytes| {
         let close = &farewell[farewell.len() - 5..];
         u16::from_be_bytes([close[0], close[1]])
     };
+    let codes = [1001, 1012, 4000, 4008, 4009, 4011, 4100, 4900];
     assert_eq!(
-        [1001, 1012, 4000, 4008, 4009, 4011, 4100, 4900].map(code),
+        codes.map(|code| code_in(farewell(code, "why"))),
         [1001, 4200, 4003, 4200, 4201, 4009, 4100, 4900]
+    );
+    assert_eq!(
+        codes.map(|code| code_in(dismissal(code, "why"))),
+        [1001, 1012, 4003, 4008, 4009, 4009, 4100, 4900]
     );
     assert!(farewell(4100, "why").starts_with(b"\x81"));
 }

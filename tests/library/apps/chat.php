@@ -1,5 +1,5 @@
 <?php
-/** The application of Ratchet's own tutorial, as it is written for Ratchet: it knows nothing of the extension. */
+/** An application that uses more of Ratchet than its tutorial does, as it is written for Ratchet: it knows nothing of the extension. */
 
 namespace MyApp;
 

@@ -96,6 +96,13 @@ $app->bind(Illuminate\Contracts\Broadcasting\Factory::class, fn ($app) => $app->
 Broadcast::channel('orders.{id}', fn (User $user, $id) => $user->name === 'ann' && $id === '7');
 Broadcast::channel('staff', fn (User $user) => $user->name === 'bob' ? false : ['name' => ucfirst($user->name)]);
 
+// Laravel 9's, in a provider of the application.
+if (method_exists(Realtime\Laravel\RealtimeBroadcaster::class, 'resolveAuthenticatedUserUsing')) {
+    Broadcast::resolveAuthenticatedUserUsing(fn (Request $request) => $request->input('user') === null ? null : [
+        'id' => $request->input('user'), 'user_info' => ['name' => ucfirst($request->input('user'))], 'watchlist' => ['bob'],
+    ]);
+}
+
 /** What the HTTP kernel does with Echo's request. */
 function route(App $app, array $input): array
 {
@@ -108,6 +115,18 @@ function route(App $app, array $input): array
         return ['status' => $response->getStatusCode(), 'body' => json_decode($response->getContent(), true)];
     } catch (Symfony\Component\HttpKernel\Exception\HttpException $error) {
         return ['status' => $error->getStatusCode(), 'body' => $error->getMessage()];
+    }
+}
+
+/** What Laravel 9's controller of /broadcasting/user-auth does. */
+function userRoute(array $input): array
+{
+    $request = Request::create('/broadcasting/user-auth', 'POST', $input);
+    try {
+        $answer = Broadcast::resolveAuthenticatedUser($request);
+        return ['status' => $answer === null ? 403 : 200, 'body' => $answer];
+    } catch (Symfony\Component\HttpKernel\Exception\HttpException $error) {
+        return ['status' => $error->getStatusCode(), 'body' => null];
     }
 }
 
@@ -127,6 +146,7 @@ rt_on_message(function () use ($app) {
     return [$sent['event'], array_keys($sent['data']), json_decode(sodium_crypto_secretbox_open($text, $nonce, base64_decode($secret)))];
 }, 'seal');
 rt_on_message(fn (Realtime\Message $m) => $m->from->id, 'who');
+rt_on_message(fn (Realtime\Message $m) => userRoute($m->data), 'sign-in');
 rt_listen('127.0.0.1:8080');
 rt_run();
 

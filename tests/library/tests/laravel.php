@@ -49,12 +49,42 @@ return [
         equals($sign("12.34:presence-staff:$data"), $member['body']['auth']);
         equals(403, $auth('bob', 'presence-staff')['status']);
     },
+    'the route of signin() signs for whom Broadcast::resolveAuthenticatedUserUsing() names, and for nobody else' => function (Lab $lab): void {
+        app9($lab, '-d', 'realtime.pusher_app=app:key:a-secret-of-sixteen');
+        $socket = new Socket($lab->port, '/ws');
+        $ask = fn (array $input) => tell($socket, 'sign-in', $input)['data'];
+        $answer = $ask(['socket_id' => '12.34', 'user' => 'ann']);
+        equals(200, $answer['status']);
+        ['auth' => $auth, 'user_data' => $data] = $answer['body'];
+        equals(['id' => 'ann', 'user_info' => ['name' => 'Ann'], 'watchlist' => ['bob']], json_decode($data, true));
+        equals('key:' . hash_hmac('sha256', "12.34::user::$data", 'a-secret-of-sixteen'), $auth);
+        equals(['status' => 403, 'body' => null], $ask(['socket_id' => '12.34']));
+        foreach ([null, '', 'x', '12.34:private-a', '1'] as $bad) {
+            equals(403, $ask(['socket_id' => $bad, 'user' => 'ann'])['status']);
+        }
+    },
+    'Laravel 8, which knows no such users, signs for nobody' => function (Lab $lab): void {
+        app($lab, 'laravel', '-d', 'realtime.pusher_app=app:key:a-secret-of-sixteen');
+        equals(403, tell(new Socket($lab->port, '/ws'), 'sign-in', ['socket_id' => '12.34', 'user' => 'ann'])['data']['status']);
+    },
     'without a server it is a BroadcastException' => function (Lab $lab): void {
         $code = str_replace('rt_listen(', "broadcast(new Order(7, 'paid'));\nrt_listen(", file_get_contents(__DIR__ . '/../apps/laravel.php'));
         $program = $lab->php(str_replace('ROOT', $lab->root, $code), 'laravel.php', ...extensions());
         prints($program, 'BroadcastException: realtime: ');
     },
 ];
+
+/** The application in Laravel 9, as far as signing in goes. */
+function app9(Lab $lab, string ...$arguments): Program
+{
+    $code = str_replace('ROOT', $lab->root, file_get_contents(__DIR__ . '/../apps/laravel.php'));
+    $autoload = "require '$lab->root/tests/library/autoload.php';\n";
+    $code = str_replace($autoload, "{$autoload}require '$lab->root/tests/library/interfaces/laravel9.php';\n", $code, $count);
+    equals(1, $count);
+    $program = $lab->php($code, 'laravel.php', ...extensions(), ...$arguments);
+    $lab->ready($program);
+    return $program;
+}
 
 function subscribed(Lab $lab, string $channel): Socket
 {

@@ -1,8 +1,26 @@
 <?php
-/** Ratchet's tutorial application, unchanged. */
+/** Ratchet's tutorial application, and one that uses more of Ratchet, as they are written for it. */
 declare(strict_types=1);
 
 return [
+    'the tutorial\'s own Chat: what one says all others get, and its words on the terminal' => function (Lab $lab): void {
+        $server = app($lab, 'tutorial');
+        $sockets = [];
+        foreach ([1, 2, 3] as $number) {
+            $sockets[] = new Socket($lab->port, '/raw/chat');
+            prints($server, "New connection! ($number)\n");
+        }
+        [$ann, $bob, $eve] = $sockets;
+        $ann->send('Hello World!');
+        equals(['Hello World!', 'Hello World!'], [$bob->receive(), $eve->receive()]);
+        prints($server, "Connection 1 sending message \"Hello World!\" to 2 other connections\n");
+        $eve->close();
+        prints($server, "Connection 3 has disconnected\n");
+        $bob->send('grüße');
+        equals('grüße', $ann->receive());
+        prints($server, "Connection 2 sending message \"grüße\" to 1 other connection\n");
+        equals([true, true], [$ann->silent(0.1), $bob->silent(0.1)]);
+    },
     'the chat greets, passes on, and knows who left' => function (Lab $lab): void {
         $server = app($lab, 'ratchet');
         $ann = new Socket($lab->port, '/raw/chat?ann');

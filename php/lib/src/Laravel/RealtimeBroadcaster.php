@@ -74,6 +74,29 @@ final class RealtimeBroadcaster extends Broadcaster
     }
 
     /**
+     * The answer of the route of pusher-js's signin(), /broadcasting/user-auth: whom the closure of
+     * Broadcast::resolveAuthenticatedUserUsing() says the request is from, signed; null, and so 403, if it names nobody.
+     *
+     * @param \Illuminate\Http\Request $request with `socket_id`
+     * @return array{auth: string, user_data: string}|null
+     * @throws AccessDeniedHttpException if the socket_id is none
+     * @throws \ValueError if the closure names a user without an `id`
+     */
+    public function resolveAuthenticatedUser($request)
+    {
+        // Laravel 8 has no such closure, and no such route.
+        $user = method_exists(parent::class, __FUNCTION__) ? parent::resolveAuthenticatedUser($request) : null;
+        if (!$user) {
+            return null;
+        }
+        $socket = $request->input('socket_id');
+        if (!is_string($socket) || preg_match('~^\d+\.\d+$~D', $socket) !== 1) {
+            throw new AccessDeniedHttpException('socket_id is missing, or none');
+        }
+        return rt_pusher_auth($socket, '', $user);
+    }
+
+    /**
      * Pushes an event to all subscribers; with `toOthers()`, to all but the connection that the request came from.
      *
      * @param array<\Illuminate\Broadcasting\Channel|string> $channels
