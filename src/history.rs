@@ -2,7 +2,7 @@
 //!
 //! Filled by `broker`, read when a client resumes. It never hides a gap: for each channel, and for all channels
 //! that it has forgotten, it knows the newest position that it no longer has. Here is what is kept and what is pushed out;
-//! `reading` has the questions, `moving` the way to another hub, `changes` what the store hears. Imports `ids` and `message`.
+//! `reading` has the questions, `walking` those about all channels, `moving` the way to another hub, `changes` what the store hears. Imports `ids` and `message`.
 
 mod changes;
 mod log;
@@ -10,15 +10,19 @@ mod moving;
 mod reading;
 #[cfg(test)]
 mod tests;
+mod walking;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use indexmap::IndexMap;
 
 pub use self::changes::{Changes, Fate};
 use self::log::{Log, channel_cost, cost, id_cost};
 pub use self::moving::{Past, publication, wire_note};
-pub use self::reading::{Missed, Wanted, in_epoch};
+pub use self::reading::{Missed, in_epoch};
+pub use self::walking::{Piece, Wanted};
 use crate::ids::Channel;
 use crate::message::Publication;
 
@@ -37,7 +41,9 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct History {
     limits: Limits,
-    channels: HashMap<Channel, Log>,
+    // Those who look through all channels do that from the last to the first, in pieces: what is taken out in between
+    // moves none that they have not seen yet out of their way.
+    channels: IndexMap<Channel, Log>,
     /// What was noted, oldest first, over all channels: the order in which age and bytes push out. An item
     /// whose message has been pushed out by count already is skipped.
     order: VecDeque<(u64, Instant, Channel)>,
@@ -47,6 +53,8 @@ pub struct History {
     ids: usize,
     /// The newest number that was ever pushed out of a channel of which nothing is left.
     forgotten: u64,
+    /// The newest number that was ever pushed out, or never kept, of any channel.
+    lost: u64,
     /// What was pushed out since somebody asked; none when nobody does.
     changes: Option<Changes>,
 }
@@ -65,12 +73,13 @@ impl History {
     pub fn new(limits: Limits, epoch_start: u64) -> Self {
         Self {
             limits,
-            channels: HashMap::new(),
+            channels: IndexMap::new(),
             order: VecDeque::new(),
             bytes: 0,
             messages: 0,
             ids: 0,
             forgotten: epoch_start,
+            lost: epoch_start,
             changes: None,
         }
     }
@@ -80,8 +89,14 @@ impl History {
         self.forgotten
     }
 
+    /// The newest number that was pushed out of any channel.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
     /// What was published up to `seq` may be incomplete, in every channel.
     pub fn doubt(&mut self, seq: u64) {
+        self.lost = self.lost.max(seq);
         self.forgotten = self.forgotten.max(seq);
         for (channel, log) in &mut self.channels {
             log.forgotten = log.forgotten.max(seq);
@@ -103,6 +118,7 @@ impl History {
         let keep = store && self.limits.count > 0;
         if store && !keep {
             self.forgotten = seq;
+            self.lost = seq;
             if let Some(log) = self.channels.get_mut(&publication.channel) {
                 log.forgotten = seq;
                 log.touch(&mut self.changes, &publication.channel);
@@ -140,6 +156,7 @@ impl History {
         if keep {
             if log.entries.len() >= self.limits.count {
                 freed += log.forget_oldest(changes);
+                self.lost = self.lost.max(log.forgotten);
                 self.messages -= 1;
             }
             log.entries.push_back(publication.clone());
@@ -185,6 +202,7 @@ impl History {
         };
         while log.entries.front().is_some_and(|e| e.position.seq <= seq) {
             self.bytes -= log.forget_oldest(&mut self.changes);
+            self.lost = self.lost.max(log.forgotten);
             self.messages -= 1;
         }
         while log.ids_order.front().is_some_and(|(of, _)| *of <= seq) {
@@ -194,7 +212,7 @@ impl History {
         if log.entries.is_empty() && log.ids_order.is_empty() {
             self.forgotten = self.forgotten.max(log.forgotten);
             log.touch(&mut self.changes, &channel);
-            self.channels.remove(channel.as_str());
+            self.channels.swap_remove(channel.as_str());
             self.bytes -= channel_cost(&channel);
         }
         true

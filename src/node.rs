@@ -22,7 +22,8 @@ use crate::auth::Auth;
 use crate::backend::workers::Workers;
 use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, Replies, ReplyTo};
 use crate::broker::memory::Memory;
-use crate::broker::{Broker, BrokerEvents, CatchUp, Published, Resumed, Since};
+use crate::broker::recall::Recall;
+use crate::broker::{Broker, BrokerEvents, CatchUp, Published, Since};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::history::{Limits, Wanted};
@@ -501,9 +502,24 @@ impl Node {
         self.broker.catch_up(channels, since)
     }
 
-    /// See [`Broker::resume`].
-    pub fn resume(&self, since: &str, wanted: Wanted<'_>) -> Resumed {
-        self.broker.resume(since, wanted)
+    /// What came after `since`, an id, on all channels that are wanted. Lets others have their turn in between.
+    pub async fn recall(&self, since: &str, wanted: Wanted<'_>) -> Recall {
+        self.broker.expire();
+        let mut recall = Recall::new(since);
+        while self.broker.recall(wanted, &mut recall) {
+            while !recall.sift(wanted) {
+                tokio::task::yield_now().await;
+            }
+        }
+        recall
+    }
+
+    /// The same of what came since then, which is little, in one moment.
+    pub fn recall_rest(&self, wanted: Wanted<'_>, recall: &mut Recall) {
+        recall.go_on();
+        while self.broker.recall(wanted, recall) {
+            while !recall.sift(wanted) {}
+        }
     }
 
     /// See [`Broker::position`].

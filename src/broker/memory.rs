@@ -12,7 +12,8 @@ use std::time::Instant;
 
 pub use self::keeping::Snapshot;
 use super::follow::Follower;
-use super::{Broker, BrokerEvents, BrokerStats, CatchUp, Published, Resumed, Since, Walk};
+use super::recall::{Held, Recall};
+use super::{Broker, BrokerEvents, BrokerStats, CatchUp, Published, Since, Walk};
 use crate::cache::Cache;
 use crate::history::{self, History, Limits, Missed, Note, Wanted};
 use crate::ids::{Channel, Position};
@@ -229,32 +230,19 @@ impl<E: BrokerEvents> Broker for Memory<E> {
         }
     }
 
-    fn resume(&self, since: &str, wanted: Wanted<'_>) -> Resumed {
-        let mut state = self.lock();
-        state.history.expire(Instant::now());
-        let anywhere = || match wanted.patterns {
-            [] => None,
-            _ => state.history.find_anywhere(since),
-        };
-        let found = state.resolve(wanted.channels, since).or_else(anywhere);
-        let (mut publications, forgotten) = state.history.after_all(found.unwrap_or(0), wanted);
-        if let Some(found) = found {
-            // Whoever has got one copy of an update has got it.
-            publications.retain(|publication| {
-                let terms = publication.terms.as_ref();
-                terms.is_none_or(|terms| terms.topics.is_empty() || terms.first > found)
-            });
-        }
-        Resumed {
-            position: Position {
-                epoch: state.epoch,
-                // As in catch_up().
-                seq: state.seq.max(found.unwrap_or(0)),
+    fn recall(&self, wanted: Wanted<'_>, recall: &mut Recall) -> bool {
+        let state = self.lock();
+        recall.step(
+            wanted,
+            &Held {
+                history: &state.history,
+                position: Position {
+                    epoch: state.epoch,
+                    seq: state.seq,
+                },
+                resolve: &|id| state.resolve(wanted.channels, id),
             },
-            publications,
-            since: found,
-            forgotten,
-        }
+        )
     }
 
     fn position(&self) -> Position {

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 
 use super::*;
+use crate::broker::recall::STEP;
 use crate::message::{EventName, Payload};
+use crate::selector::Selector;
 
 #[derive(Default)]
 struct Seen(Mutex<Vec<u64>>);
@@ -89,4 +93,122 @@ fn since_takes_positions_and_own_ids() {
         assert!(!caught.missed[0].recovered, "{unknown}");
         assert_eq!(caught.missed[0].publications.len(), 2, "{unknown}");
     }
+}
+
+#[test]
+fn publishers_do_not_wait_for_a_long_walk() {
+    let broker = Arc::new(broker());
+    for channel in 0..10_000 {
+        let name = format!("https://shop.example/items/{channel}/news");
+        broker.id_of(publish(&[&name], None));
+    }
+    let patterns: Vec<_> = (0..80)
+        .map(|n| Selector::parse(&format!("{{+all}}/items/{{id}}/{n}{{rest}}")).unwrap())
+        .collect();
+    let is_done = Arc::new(AtomicBool::new(false));
+    let walking = std::thread::spawn({
+        let (broker, is_done) = (broker.clone(), is_done.clone());
+        move || {
+            let wanted = Wanted {
+                channels: &[],
+                patterns: &patterns,
+            };
+            let begin = Instant::now();
+            let recall = walk(&broker, "earliest", wanted, || {});
+            is_done.store(true, Ordering::Relaxed);
+            (begin.elapsed(), recall.into_publications().len())
+        }
+    });
+    let (mut published, mut longest) = (0, Duration::ZERO);
+    while !is_done.load(Ordering::Relaxed) {
+        let begin = Instant::now();
+        broker.id_of(publish(&["live"], None));
+        longest = longest.max(begin.elapsed());
+        published += 1;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (took, found) = walking.join().unwrap();
+    println!("{published} published, the longest in {longest:?}, while a walk took {took:?}");
+    assert_eq!(found, 0);
+    // With the history held all along it is one or two.
+    assert!(published > 20, "{published}");
+}
+
+/// Looks up what is wanted, and does something else between any two steps.
+fn walk(
+    broker: &Memory<Seen>,
+    since: &str,
+    wanted: Wanted<'_>,
+    mut between: impl FnMut(),
+) -> Recall {
+    let mut recall = Recall::new(since);
+    while broker.recall(wanted, &mut recall) {
+        while !recall.sift(wanted) {}
+        between();
+    }
+    recall
+}
+
+#[test]
+fn a_walk_misses_nothing_that_is_published_meanwhile() {
+    for since in ["earliest", "00000007-100", "own"] {
+        let broker = broker();
+        for seq in 1..=1000 {
+            let id = (seq == 100).then_some("own");
+            broker.id_of(publish(&[&format!("t/{}", seq % 400)], id));
+        }
+        let patterns = [Selector::parse("t/{n}").unwrap()];
+        let wanted = Wanted {
+            channels: &[],
+            patterns: &patterns,
+        };
+        let mut n = 1000;
+        let mut steps = 0;
+        let mut recall = walk(&broker, since, wanted, || {
+            steps += 1;
+            // New channels, and messages that push out others.
+            for channel in [n, n % 400, 0, 0] {
+                broker.id_of(publish(&[&format!("t/{channel}")], None));
+                n += 1;
+            }
+        });
+        assert!(steps > 10, "{steps}");
+        let stands = recall.position().seq;
+        let (begins, lost) = (recall.since(), recall.forgotten());
+        recall.go_on();
+        while broker.recall(wanted, &mut recall) {
+            recall.sift(wanted);
+        }
+        let newest = recall.position().seq;
+        assert!(stands < newest && newest == n, "{stands} {newest} {n}");
+        assert_eq!(begins, (since != "earliest").then_some(100), "{since}");
+        let lost_meanwhile = recall.forgotten();
+        assert!(lost_meanwhile > 0, "one channel has three places");
+        let seqs = recall.into_publications();
+        let seqs: Vec<u64> = seqs.iter().map(|it| it.position.seq).collect();
+        assert!(seqs.is_sorted_by(|a, b| a < b), "{since}");
+        // Whatever is not among them is said to be lost, or was never asked for.
+        let mut missing = (begins.unwrap_or(0) + 1..=newest).filter(|seq| !seqs.contains(seq));
+        let is_told = |seq| seq <= lost || (stands < seq && seq <= lost_meanwhile);
+        assert!(missing.all(is_told), "{since} {lost} {lost_meanwhile}");
+        assert!(seqs.contains(&newest));
+    }
+}
+
+#[test]
+fn a_walk_takes_small_steps() {
+    let broker = broker();
+    for channel in 0..1000 {
+        broker.id_of(publish(&[&format!("t/{channel}")], None));
+    }
+    let patterns = [Selector::parse("*").unwrap()];
+    let wanted = Wanted {
+        channels: &[],
+        patterns: &patterns,
+    };
+    let mut steps = 0;
+    let recall = walk(&broker, "unknown", wanted, || steps += 1);
+    assert_eq!(recall.into_publications().len(), 1000);
+    // Where it stands, in all channels, then all messages, then that nothing is missing.
+    assert_eq!(steps, 1 + 2 * 1000_usize.div_ceil(STEP) + 1);
 }
