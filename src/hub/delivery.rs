@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::connection::Connection;
 use super::mailbox::Command;
-use super::{Hub, REPLAY_AHEAD, patterns};
+use super::{Hub, REPLAY_AHEAD};
 use crate::backend::Outcome;
 use crate::ids::ConnectionId;
 use crate::message::{EventName, Payload, Publication};
@@ -125,7 +125,9 @@ impl Hub {
                 continue;
             }
             if with_terms
-                && !patterns::may_have(&self.connections[slot], self.patterns.of(slot), publication)
+                && !self
+                    .patterns
+                    .may_have(slot, &self.connections[slot], publication)
             {
                 continue;
             }

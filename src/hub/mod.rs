@@ -6,6 +6,7 @@
 pub mod connection;
 mod delivery;
 mod expiry;
+mod fitting;
 mod lane;
 pub mod mailbox;
 pub mod packed;
@@ -395,9 +396,8 @@ impl Hub {
     pub fn replay(&mut self, slot: usize, missed: impl IntoIterator<Item = Arc<Publication>>) {
         let connection = &self.connections[slot];
         // Who may have it is asked anew: a token may be another than when it was published.
-        let may_have = |publication: &Arc<Publication>| {
-            patterns::may_have(connection, self.patterns.of(slot), publication)
-        };
+        let may_have =
+            |publication: &Arc<Publication>| self.patterns.may_have(slot, connection, publication);
         let missed: Vec<_> = missed.into_iter().filter(may_have).collect();
         let connection = &mut self.connections[slot];
         let mut missed = missed.into_iter().peekable();
