@@ -16,8 +16,7 @@ use crate::backend::Outcome;
 use crate::ids::ConnectionId;
 use crate::message::{EventName, Payload, Publication};
 use crate::outbox::Flushed;
-use crate::wire::envelope::{self, ServerFrame};
-use crate::wire::{self, Format, Outgoing, websocket};
+use crate::wire::{self, Format, Outgoing};
 
 impl Hub {
     /// Does one piece of work. Bytes stay in the outboxes until [`Hub::flush_dirty`], but for a publication that is
@@ -112,7 +111,7 @@ impl Hub {
             .and_then(|except| self.shard.connection(except))
             .map(|registered| registered.slot);
         let seq = publication.position.seq;
-        // A client of /raw would take it for a message.
+        // There are clients who would take it for a message.
         let is_presence = publication.event.is_presence();
         let mut encoded: [Option<Bytes>; Format::COUNT] = Default::default();
         let mut delivered = 0;
@@ -132,7 +131,7 @@ impl Hub {
                 continue;
             }
             let lane = &mut self.lanes[slot];
-            if is_presence && matches!(lane.format, Format::Raw(_)) {
+            if is_presence && !lane.format.tells_events() {
                 continue;
             }
             let bytes = encoded[lane.format.index()].get_or_insert_with(|| {
@@ -225,27 +224,18 @@ impl Hub {
         };
         let slot = registered.slot;
         self.answered(slot);
-        let packer = &mut self.packer;
-        let bytes = match (self.connections[slot].format, outcome) {
-            (Format::Native(packing), Ok(payload)) if payload.is_some() || reference.is_some() => {
-                let envelope = envelope::reply(reference, payload.as_ref());
-                websocket::text(&envelope, packing, packer)
+        let failure;
+        let answer = match &outcome {
+            Ok(payload) => Ok(payload.as_ref()),
+            Err(failed) => {
+                failure = failed.to_string();
+                Err(&failure[..])
             }
-            (Format::Raw(packing), Ok(Some(payload))) => websocket::raw(&payload, packing, packer),
-            (Format::Native(_), Err(failed)) => {
-                let reference = reference.and_then(|text| serde_json::from_str(text).ok());
-                let message = failed.to_string();
-                let frame = ServerFrame::Error {
-                    code: "handler_failed",
-                    message: &message,
-                    reference,
-                    channel: None,
-                };
-                websocket::plain_text(&envelope::server_frame(&frame))
-            }
-            _ => return,
         };
-        self.push(slot, bytes);
+        let format = self.connections[slot].format;
+        if let Some(bytes) = wire::encode_reply(reference, answer, format, &mut self.packer) {
+            self.push(slot, bytes);
+        }
     }
 }
 

@@ -351,14 +351,18 @@ impl Hub {
         self.flush_dirty();
     }
 
-    /// Puts `bytes` into the outboxes of a channel's subscribers that speak the Pusher protocol.
-    pub fn push_to_pusher(&mut self, channel: &str, bytes: &Bytes) {
+    /// Puts `bytes` into the outboxes of those of a channel's subscribers whose format is meant.
+    pub fn push_to_each(
+        &mut self,
+        channel: &str,
+        bytes: &Bytes,
+        is_meant: impl Fn(Format) -> bool,
+    ) {
         let subscribers = self.channels.get(channel).map_or(&[][..], Vec::as_slice);
-        let speaks = |slot: &usize| matches!(self.lanes[*slot].format, Format::Pusher(_));
         let slots: Vec<usize> = subscribers
             .iter()
             .map(|its| its.slot)
-            .filter(speaks)
+            .filter(|&slot| is_meant(self.lanes[slot].format))
             .collect();
         for slot in slots {
             self.push(slot, bytes.clone());
@@ -483,18 +487,14 @@ impl Hub {
             // A WebSocket must answer a ping; what is sent to it says nothing about its being there.
             format if format.is_websocket() => !std::mem::take(&mut connection.heard),
             // A stream only has to see something now and then, and so have the proxies before it.
-            Format::Sse { .. } | Format::Stream { .. } => {
-                !std::mem::take(&mut self.lanes[slot].sent)
-            }
+            format if format.is_stream() => !std::mem::take(&mut self.lanes[slot].sent),
             _ => false,
         };
         if !silent || connection.closing.is_some() {
             return;
         }
-        if matches!(
-            connection.format,
-            Format::Sse { .. } | Format::Stream { .. }
-        ) && (!connection.outbox.is_empty() || connection.replay.is_some())
+        if connection.format.is_stream()
+            && (!connection.outbox.is_empty() || connection.replay.is_some())
         {
             // Something waits for it already. A heartbeat would overtake a replay, and says to a client that it has all.
             return;

@@ -1,4 +1,4 @@
-//! Subscriptions to whatever channel fits a pattern: `*` and URI templates of the Mercure protocol.
+//! Subscriptions to whatever channel fits a pattern: `*` and templates.
 //!
 //! Equal patterns of many connections are one, compared once with each channel, which `fitting` remembers. Where there is none,
 //! a message costs one look at an empty list more; subscriptions by name are found by name as ever. Bounded by
@@ -15,7 +15,6 @@ use super::{Hub, Subscriber};
 use crate::ids::Channel;
 use crate::message::Publication;
 use crate::selector::Selector;
-use crate::wire::{Flavour, Format};
 
 /// The patterns of one shard.
 #[derive(Debug, Default)]
@@ -175,13 +174,9 @@ impl Patterns {
         if member.is_some() && !may_see(&publication.channel) {
             return false;
         }
-        let Format::Sse {
-            flavour: Flavour::Mercure,
-            ..
-        } = connection.format
-        else {
+        if !connection.format.wants_one_copy() {
             return true;
-        };
+        }
         let mut earlier = publication.earlier_topics();
         !earlier.any(|topic| {
             is_subscribed(connection, topic)
@@ -234,7 +229,7 @@ mod tests {
     use super::*;
     use crate::ids::{ConnectionId, Position};
     use crate::message::{ConnectionInfo, EventName, Payload, Transport};
-    use crate::wire::Body;
+    use crate::wire::{Body, Format};
 
     fn follower(hub: &mut Hub, number: usize, pattern: &str) -> usize {
         let info = ConnectionInfo::new(
