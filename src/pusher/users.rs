@@ -172,6 +172,8 @@ mod tests {
                 scope.spawn(|| {
                     together.wait();
                     let news = users.depart(who(2), "ada", &[]);
+                    // Time to be overtaken in.
+                    std::thread::sleep(std::time::Duration::from_micros(round % 100));
                     mailbox.lock().unwrap().push(("offline", news));
                 });
                 scope.spawn(|| {
