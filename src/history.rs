@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use indexmap::IndexMap;
 
 pub use self::changes::{Changes, Fate};
-use self::log::{Log, channel_cost, cost, id_cost};
+use self::log::{Log, Own, channel_cost, cost, id_cost};
 pub use self::moving::{Past, publication, wire_note};
 pub use self::reading::{Missed, in_epoch};
 pub use self::walking::{Piece, Wanted};
@@ -55,6 +55,10 @@ pub struct History {
     forgotten: u64,
     /// The newest number that was ever pushed out, or never kept, of any channel.
     lost: u64,
+    /// The newest number whose publisher's id was pushed out of a channel of which nothing is left.
+    ids_lost: u64,
+    /// The publisher's id of the newest message, and the number of the first of the copies that have come in a row with it.
+    latest: Option<(Box<str>, u64)>,
     /// What was pushed out since somebody asked; none when nobody does.
     changes: Option<Changes>,
 }
@@ -80,6 +84,8 @@ impl History {
             ids: 0,
             forgotten: epoch_start,
             lost: epoch_start,
+            ids_lost: 0,
+            latest: None,
             changes: None,
         }
     }
@@ -115,6 +121,7 @@ impl History {
     pub fn add(&mut self, publication: &Arc<Publication>, store: bool) {
         self.expire(publication.at);
         let seq = publication.position.seq;
+        let first = self.first_of(publication);
         let keep = store && self.limits.count > 0;
         if store && !keep {
             self.forgotten = seq;
@@ -148,7 +155,7 @@ impl History {
                 freed += log.forget_oldest_id(changes);
                 self.ids -= 1;
             }
-            log.ids.insert(id.clone(), seq);
+            log.ids.insert(id.clone(), Own { seq, first });
             self.ids += 1;
             log.ids_order.push_back((seq, id.clone()));
             self.bytes += id_cost(id);
@@ -192,6 +199,22 @@ impl History {
         self.bytes
     }
 
+    /// The number of the first of the copies of this message: those of several channels come in a row.
+    fn first_of(&mut self, publication: &Publication) -> u64 {
+        let seq = publication.position.seq;
+        let Some(id) = &publication.id else {
+            self.latest = None;
+            return seq;
+        };
+        match &self.latest {
+            Some((latest, first)) if latest == id => *first,
+            _ => {
+                self.latest = Some((id.clone(), seq));
+                seq
+            }
+        }
+    }
+
     /// Pushes out the oldest note. `false` when there is none.
     fn forget_front(&mut self) -> bool {
         let Some((seq, _, channel)) = self.order.pop_front() else {
@@ -211,6 +234,7 @@ impl History {
         }
         if log.entries.is_empty() && log.ids_order.is_empty() {
             self.forgotten = self.forgotten.max(log.forgotten);
+            self.ids_lost = self.ids_lost.max(log.ids_lost);
             log.touch(&mut self.changes, &channel);
             self.channels.swap_remove(channel.as_str());
             self.bytes -= channel_cost(&channel);

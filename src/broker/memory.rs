@@ -72,13 +72,9 @@ impl<E: BrokerEvents> Memory<E> {
 }
 
 impl State {
-    /// The number that a client's `since` stands for, if it is one of ours. A publisher's id that went to several
-    /// channels stands for the first of them: the client may not have got the others.
+    /// The number that a client's `since` stands for, if it is one of ours.
     fn resolve(&self, channels: &[Channel], since: &str) -> Option<u64> {
-        let own = channels
-            .iter()
-            .filter_map(|channel| self.history.find(channel.as_str(), since))
-            .min();
+        let own = self.history.place_of(channels, since);
         own.or_else(|| {
             // The broker that this one follows may be ahead.
             let newest = if self.following { u64::MAX } else { self.seq };

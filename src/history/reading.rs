@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::History;
-use crate::ids::Position;
+use crate::ids::{Channel, Position};
 use crate::message::Publication;
 
 /// What a channel's history has after a position, or before one.
@@ -88,9 +88,23 @@ impl History {
         self.channels.get(channel)?.entries.back()
     }
 
-    /// The number of the message in `channel` that has its publisher's `id`.
-    pub fn find(&self, channel: &str, id: &str) -> Option<u64> {
-        self.channels.get(channel)?.ids.get(id).copied()
+    /// Where a client of `channels` stands that has got the message with its publisher's `id`. With several channels that is the
+    /// first of its copies: the client may not have got the others.
+    pub fn place_of(&self, channels: &[Channel], id: &str) -> Option<u64> {
+        let find = |channel: &Channel| self.channels.get(channel.as_str())?.ids.get(id);
+        let found = channels.iter().filter_map(find);
+        let (seq, first) = found.fold((None, u64::MAX), |(seq, first), own| {
+            let seq = seq.map_or(own.seq, |seq: u64| seq.min(own.seq));
+            (Some(seq), first.min(own.first))
+        });
+        let seq = seq?;
+        // A copy before that may have been one of these channels', and pushed out: then that is what the client has.
+        let may_have_had = |channel: &Channel| {
+            let log = self.channels.get(channel.as_str());
+            find(channel).is_none() && log.map_or(self.ids_lost, |log| log.ids_lost) >= first
+        };
+        let is_first = first == seq || !channels.iter().any(may_have_had);
+        Some(if is_first { seq } else { first })
     }
 }
 

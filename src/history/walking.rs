@@ -43,10 +43,11 @@ impl History {
         self.channels.len()
     }
 
-    /// The smallest number of a message that has its publisher's `id`, in `length` channels before the place `from`.
+    /// The number of the first message that had its publisher's `id`, by those in `length` channels before the place `from`.
     pub fn find_among(&self, id: &str, from: usize, length: usize) -> Piece<Option<u64>> {
         self.piece(from, length, |logs| {
-            logs.filter_map(|(_, log)| log.ids.get(id).copied()).min()
+            logs.filter_map(|(_, log)| Some(log.ids.get(id)?.first))
+                .min()
         })
     }
 

@@ -212,3 +212,40 @@ fn a_walk_takes_small_steps() {
     // Where it stands, in all channels, then all messages, then that nothing is missing.
     assert_eq!(steps, 1 + 2 * 1000_usize.div_ceil(STEP) + 1);
 }
+
+#[test]
+fn an_own_id_that_is_left_on_one_of_its_channels_skips_none() {
+    let limits = Limits {
+        count: 100,
+        age: Duration::from_secs(60),
+        bytes: 10_000,
+    };
+    let broker = Memory::new(limits, Cache::new(Vec::new(), 1 << 20), 7, Seen::default());
+    broker.id_of(publish(&["a", "b"], Some("x")));
+    let has = |channel: &str| broker.lock().history.knows(channel, "x");
+    while has("a") {
+        broker.id_of(publish(&["c"], None));
+    }
+    assert!(has("b"));
+    let parse = |name: &&str| Channel::parse(name).unwrap();
+    let missed = |channels: &[&str]| -> Vec<(usize, bool)> {
+        let channels: Vec<_> = channels.iter().map(parse).collect();
+        let caught = broker.catch_up(&channels, from(Some("x")));
+        let missed = caught.missed.iter();
+        missed
+            .map(|its| (its.publications.len(), its.recovered))
+            .collect()
+    };
+    // Who was cut off between the two has the first.
+    assert_eq!(missed(&["a", "b"]), [(0, true), (1, true)]);
+    assert_eq!(missed(&["b"]), [(0, true)], "who has it has it");
+    assert_eq!(missed(&["b", "c"])[0].1, true);
+    // Nor one of a pattern's.
+    let patterns = [Selector::parse("{any}").unwrap()];
+    let wanted = Wanted {
+        channels: &[],
+        patterns: &patterns,
+    };
+    let recall = walk(&broker, "x", wanted, || {});
+    assert_eq!(recall.since(), Some(1));
+}
