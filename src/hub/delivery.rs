@@ -113,6 +113,8 @@ impl Hub {
         let seq = publication.position.seq;
         // There are clients who would take it for a message.
         let is_presence = publication.event.is_presence();
+        // Once for this shard's subscribers. Not for all shards: to share the bytes took as long as to make them again with a
+        // message of 128 bytes, a fifth longer with 4 KB, and five times as long with 64 KB, where one waits for the other.
         let mut encoded: [Option<Bytes>; Format::COUNT] = Default::default();
         let mut delivered = 0;
         let mut stuck = Vec::new();
@@ -275,3 +277,58 @@ const _: () = assert!(
     size_of::<Connection>() <= 256,
     "there is one of these for every idle connection: keep it small"
 );
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::ids::{Channel, Position};
+    use crate::message::{ConnectionInfo, Transport};
+    use crate::wire::Body;
+    use crate::wire::deflate::Packing;
+
+    #[test]
+    fn a_message_is_encoded_once_for_each_format_of_its_subscribers() {
+        let mut hub = Hub::new(Arc::default(), 1 << 20, 1);
+        let channel = Channel::parse("a").unwrap();
+        let formats = [
+            Format::Native(Packing::Plain),
+            Format::Native(Packing::Wide),
+            Format::Pusher(Packing::Plain),
+            Format::mercure(Body::Chunked),
+        ];
+        let slots: Vec<usize> = (0..40)
+            .map(|number| {
+                let id = ConnectionId::from_bits(number);
+                let none = std::iter::empty();
+                let info = ConnectionInfo::new(id, 0, Transport::WebSocket, "", "/", none);
+                let format = formats[number as usize % formats.len()];
+                let slot = hub.add(Arc::new(info), format, None);
+                hub.subscribe(slot, &channel, 0);
+                slot
+            })
+            .collect();
+        let json = format!("\"{}\"", "x".repeat(500));
+        let publication = Arc::new(Publication {
+            channel,
+            position: Position { epoch: 1, seq: 1 },
+            id: None,
+            event: EventName::Message,
+            payload: Payload::Json(json.into()),
+            except: None,
+            at: Instant::now(),
+            terms: None,
+        });
+        hub.carry_out(Command::Publication(publication), false);
+        let encoded = slots.iter().map(|&slot| {
+            let (mut messages, _) = hub.collected(slot);
+            messages.pop().unwrap()
+        });
+        // All are kept until they are counted, so that no address is given twice.
+        let encoded: Vec<Bytes> = encoded.collect();
+        let addresses: HashSet<_> = encoded.iter().map(|bytes| bytes.as_ptr()).collect();
+        assert_eq!(addresses.len(), formats.len());
+    }
+}
