@@ -117,7 +117,7 @@ pub struct Subscription {
     topics: Topics,
     strict: bool,
     /// What the client has missed up to now, when it says where it stands.
-    missed: Option<Recall>,
+    missed: Option<Box<Recall>>,
 }
 
 impl Subscription {
@@ -134,10 +134,13 @@ impl Subscription {
             asked.map_err(|denied| (denied, channel.clone()))?;
         }
         let missed = match since {
-            Some(since) => Some(node.recall(&mercure::since(since), topics.wanted()).await),
+            Some(since) => {
+                let missed = node.recall(&mercure::since(since), topics.wanted()).await;
+                Some(Box::new(missed))
+            }
             None => None,
         };
-        let preceding = missed.as_ref().map(|missed| preceding(missed, since));
+        let preceding = missed.as_deref().map(|missed| preceding(missed, since));
         let subscription = Self {
             node: node.clone(),
             strict: node.interest().subscribe,
