@@ -2,7 +2,7 @@
 //!
 //! Filled by `broker`, read when a client resumes. It never hides a gap: for each channel, and for all channels
 //! that it has forgotten, it knows the newest position that it no longer has. Here is what is kept and what is pushed out;
-//! `reading` has the questions, `moving` the way to another hub, `changes` what the store hears. Imports `ids` and `message`.
+//! `reading` has the questions, `walking` those about all channels, `moving` the way to another hub, `changes` what the store hears. Imports `ids` and `message`.
 
 mod changes;
 mod log;
@@ -10,15 +10,19 @@ mod moving;
 mod reading;
 #[cfg(test)]
 mod tests;
+mod walking;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use indexmap::IndexMap;
+
 pub use self::changes::{Changes, Fate};
-use self::log::{Log, channel_cost, cost, id_cost};
+use self::log::{Log, Own, channel_cost, cost, id_cost};
 pub use self::moving::{Past, publication, wire_note};
-pub use self::reading::{Missed, Wanted, in_epoch};
+pub use self::reading::{Missed, in_epoch};
+pub use self::walking::{Piece, Wanted};
 use crate::ids::Channel;
 use crate::message::Publication;
 
@@ -37,7 +41,9 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct History {
     limits: Limits,
-    channels: HashMap<Channel, Log>,
+    // Those who look through all channels do that from the last to the first, in pieces: what is taken out in between
+    // moves none that they have not seen yet out of their way.
+    channels: IndexMap<Channel, Log>,
     /// What was noted, oldest first, over all channels: the order in which age and bytes push out. An item
     /// whose message has been pushed out by count already is skipped.
     order: VecDeque<(u64, Instant, Channel)>,
@@ -47,6 +53,12 @@ pub struct History {
     ids: usize,
     /// The newest number that was ever pushed out of a channel of which nothing is left.
     forgotten: u64,
+    /// The newest number that was ever pushed out, or never kept, of any channel.
+    lost: u64,
+    /// The newest number whose publisher's id was pushed out of a channel of which nothing is left.
+    ids_lost: u64,
+    /// The publisher's id of the newest message, and the number of the first of the copies that have come in a row with it.
+    latest: Option<(Box<str>, u64)>,
     /// What was pushed out since somebody asked; none when nobody does.
     changes: Option<Changes>,
 }
@@ -65,12 +77,15 @@ impl History {
     pub fn new(limits: Limits, epoch_start: u64) -> Self {
         Self {
             limits,
-            channels: HashMap::new(),
+            channels: IndexMap::new(),
             order: VecDeque::new(),
             bytes: 0,
             messages: 0,
             ids: 0,
             forgotten: epoch_start,
+            lost: epoch_start,
+            ids_lost: 0,
+            latest: None,
             changes: None,
         }
     }
@@ -80,8 +95,14 @@ impl History {
         self.forgotten
     }
 
+    /// The newest number that was pushed out of any channel.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
     /// What was published up to `seq` may be incomplete, in every channel.
     pub fn doubt(&mut self, seq: u64) {
+        self.lost = self.lost.max(seq);
         self.forgotten = self.forgotten.max(seq);
         for (channel, log) in &mut self.channels {
             log.forgotten = log.forgotten.max(seq);
@@ -100,9 +121,11 @@ impl History {
     pub fn add(&mut self, publication: &Arc<Publication>, store: bool) {
         self.expire(publication.at);
         let seq = publication.position.seq;
+        let first = self.first_of(publication);
         let keep = store && self.limits.count > 0;
         if store && !keep {
             self.forgotten = seq;
+            self.lost = seq;
             if let Some(log) = self.channels.get_mut(&publication.channel) {
                 log.forgotten = seq;
                 log.touch(&mut self.changes, &publication.channel);
@@ -132,7 +155,7 @@ impl History {
                 freed += log.forget_oldest_id(changes);
                 self.ids -= 1;
             }
-            log.ids.insert(id.clone(), seq);
+            log.ids.insert(id.clone(), Own { seq, first });
             self.ids += 1;
             log.ids_order.push_back((seq, id.clone()));
             self.bytes += id_cost(id);
@@ -140,6 +163,7 @@ impl History {
         if keep {
             if log.entries.len() >= self.limits.count {
                 freed += log.forget_oldest(changes);
+                self.lost = self.lost.max(log.forgotten);
                 self.messages -= 1;
             }
             log.entries.push_back(publication.clone());
@@ -175,6 +199,22 @@ impl History {
         self.bytes
     }
 
+    /// The number of the first of the copies of this message: those of several channels come in a row.
+    fn first_of(&mut self, publication: &Publication) -> u64 {
+        let seq = publication.position.seq;
+        let Some(id) = &publication.id else {
+            self.latest = None;
+            return seq;
+        };
+        match &self.latest {
+            Some((latest, first)) if latest == id => *first,
+            _ => {
+                self.latest = Some((id.clone(), seq));
+                seq
+            }
+        }
+    }
+
     /// Pushes out the oldest note. `false` when there is none.
     fn forget_front(&mut self) -> bool {
         let Some((seq, _, channel)) = self.order.pop_front() else {
@@ -185,6 +225,7 @@ impl History {
         };
         while log.entries.front().is_some_and(|e| e.position.seq <= seq) {
             self.bytes -= log.forget_oldest(&mut self.changes);
+            self.lost = self.lost.max(log.forgotten);
             self.messages -= 1;
         }
         while log.ids_order.front().is_some_and(|(of, _)| *of <= seq) {
@@ -193,8 +234,9 @@ impl History {
         }
         if log.entries.is_empty() && log.ids_order.is_empty() {
             self.forgotten = self.forgotten.max(log.forgotten);
+            self.ids_lost = self.ids_lost.max(log.ids_lost);
             log.touch(&mut self.changes, &channel);
-            self.channels.remove(channel.as_str());
+            self.channels.swap_remove(channel.as_str());
             self.bytes -= channel_cost(&channel);
         }
         true

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub use self::subscriptions::{Found, Told, list};
 pub use self::update::{Wrong, public_id, publish};
-use crate::broker::Resumed;
+use crate::broker::recall::Recall;
 use crate::history::Wanted;
 use crate::ids::{CHANNEL_MAX, Channel, InvalidId, Position};
 use crate::message::ConnectionInfo;
@@ -117,7 +117,7 @@ pub struct Subscription {
     topics: Topics,
     strict: bool,
     /// What the client has missed up to now, when it says where it stands.
-    missed: Option<Resumed>,
+    missed: Option<Box<Recall>>,
 }
 
 impl Subscription {
@@ -133,8 +133,14 @@ impl Subscription {
             let asked = session::authorize(node, info, channel).await;
             asked.map_err(|denied| (denied, channel.clone()))?;
         }
-        let missed = since.map(|since| node.resume(&mercure::since(since), topics.wanted()));
-        let preceding = missed.as_ref().map(|missed| preceding(missed, since));
+        let missed = match since {
+            Some(since) => {
+                let missed = node.recall(&mercure::since(since), topics.wanted()).await;
+                Some(Box::new(missed))
+            }
+            None => None,
+        };
+        let preceding = missed.as_deref().map(|missed| preceding(missed, since));
         let subscription = Self {
             node: node.clone(),
             strict: node.interest().subscribe,
@@ -154,13 +160,13 @@ impl Subscription {
         } = self;
         // Before the subscription: nobody is told of his own.
         let told = Told::tell(&node, session.info(), &topics.selectors);
+        let mut is_whole = true;
         let (position, past) = match missed {
             None => (node.position(), Vec::new()),
-            Some(missed) => {
-                let rest = node.resume(&missed.position.text(), topics.wanted());
-                let mut past = missed.publications;
-                past.extend(rest.publications);
-                (rest.position, past)
+            Some(mut missed) => {
+                node.recall_rest(topics.wanted(), &mut missed);
+                is_whole = missed.forgotten() == 0 || node.config().history_size == 0;
+                (missed.position(), missed.into_publications())
             }
         };
         let mut hub = session.hub().borrow_mut();
@@ -168,6 +174,11 @@ impl Subscription {
         let Format::Sse { body, .. } = format else {
             return told;
         };
+        if !is_whole {
+            // It was told already after which update it gets everything. It resumes after the one that it has.
+            hub.close(slot, 1013, "more came at once than history keeps");
+            return told;
+        }
         hub.push(
             slot,
             body.frame(beginning(&node, position, past.is_empty())),
@@ -190,9 +201,9 @@ fn beginning(node: &Node, position: Position, is_new: bool) -> Vec<u8> {
     first
 }
 
-fn preceding(missed: &Resumed, asked: Option<&str>) -> String {
-    let epoch = missed.position.epoch;
-    match (missed.since, missed.forgotten) {
+fn preceding(missed: &Recall, asked: Option<&str>) -> String {
+    let epoch = missed.position().epoch;
+    match (missed.since(), missed.forgotten()) {
         (None, _) => mercure::EARLIEST.to_owned(),
         (Some(_), 0) => asked.unwrap_or(mercure::EARLIEST).to_owned(),
         (Some(_), seq) => mercure::urn(Position { epoch, seq }),

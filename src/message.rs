@@ -158,6 +158,12 @@ impl Publication {
         self.terms.as_ref().map_or(&[], |terms| &terms.topics)
     }
 
+    /// The topics that come before its own channel among those: who follows one of them gets the copy that is there.
+    pub fn earlier_topics(&self) -> impl Iterator<Item = &Channel> {
+        let topics = self.topics().iter();
+        topics.take_while(|topic| **topic != self.channel)
+    }
+
     /// Whether a subscriber of its channel with this token may have it. Who is on a guarded channel was let in by name.
     pub fn is_open_to(&self, grant: Option<&Grant>) -> bool {
         !self.is_private() || self.channel.is_guarded() || self.is_granted(grant)

@@ -1,10 +1,13 @@
 //! The one coordinator: what PHP and other processes ask for goes to the broker and the shards through here, and what
 //! clients do goes to PHP.
 //!
-//! All methods may be called from any thread. Imports `config`, `broker`, `hub`'s mailbox and `backend`.
+//! All methods may be called from any thread. `publishing` has what goes to all, `clients` what concerns one connection, `users`
+//! those of one user, `look` what is shown of it all. Imports `config`, `broker`, `hub`'s mailbox and `backend`.
 
 mod attendance;
+mod clients;
 mod look;
+mod publishing;
 mod storage;
 mod succession;
 mod users;
@@ -22,17 +25,16 @@ use crate::auth::Auth;
 use crate::backend::workers::Workers;
 use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, Replies, ReplyTo};
 use crate::broker::memory::Memory;
-use crate::broker::{Broker, BrokerEvents, CatchUp, Published, Resumed, Since};
+use crate::broker::recall::Recall;
+use crate::broker::{Broker, BrokerEvents, CatchUp, Since};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::history::{Limits, Wanted};
-use crate::hub::Hub;
 use crate::hub::mailbox::{Command, Registered, Shard};
 use crate::ids::{Channel, ConnectionId, Position};
 use crate::limits::Counts;
-use crate::message::{EventName, Payload, Publication, Publish};
+use crate::message::{Publication, Publish};
 use crate::predecessor::Predecessor;
-use crate::session;
 use crate::store::Receipt;
 use crate::tls::Tls;
 use crate::wire::control::Identity;
@@ -253,219 +255,6 @@ impl Node {
         let _ = self.adopter.set(adopter);
     }
 
-    /// Publishes. Blocks at most `realtime.timeout` when the shards or the disk are behind. Returns the id of the message, with
-    /// several channels that of the last.
-    pub fn publish(&self, mut publish: Publish) -> Result<String, Failure> {
-        self.check(publish.payload.len())?;
-        let mut deadline = None;
-        loop {
-            if self.has_room() {
-                let accepted = self.accept(publish)?;
-                self.rouse();
-                publish = match accepted {
-                    Accepted::Done(id) => return Ok(id),
-                    Accepted::Kept(id, receipt) => {
-                        let stored = receipt.wait(self.config.timeout);
-                        return stored_in_time(stored).map(|()| id);
-                    }
-                    Accepted::NoRoom(rest) => rest,
-                };
-            }
-            let now = Instant::now();
-            if now >= *deadline.get_or_insert(now + self.config.timeout) {
-                return Err(Failure::Busy);
-            }
-            std::thread::sleep(ROOM_PAUSE);
-        }
-    }
-
-    /// Publishes without blocking the thread.
-    pub async fn publish_async(&self, mut publish: Publish) -> Result<String, Failure> {
-        self.check(publish.payload.len())?;
-        let timeout = self.config.timeout;
-        let deadline = tokio::time::Instant::now() + timeout;
-        loop {
-            if self.has_room() {
-                let accepted = self.accept(publish)?;
-                self.rouse();
-                publish = match accepted {
-                    Accepted::Done(id) => return Ok(id),
-                    Accepted::Kept(id, receipt) => {
-                        let stored = tokio::time::timeout(timeout, receipt.arrived()).await;
-                        return stored_in_time(stored.ok()).map(|()| id);
-                    }
-                    Accepted::NoRoom(rest) => rest,
-                };
-            }
-            if tokio::time::Instant::now() >= deadline {
-                return Err(Failure::Busy);
-            }
-            tokio::time::sleep(ROOM_PAUSE * 5).await;
-        }
-    }
-
-    /// Publishes without blocking and without waking a shard. The caller has looked for room ([`Node::has_room`]),
-    /// answers its publisher first, and then calls [`Node::rouse`].
-    pub fn publish_now(&self, publish: Publish) -> Result<Accepted, Failure> {
-        self.check(publish.payload.len())?;
-        self.accept(publish)
-    }
-
-    /// Has the shards take up what [`Node::publish_now`] left to them.
-    pub fn rouse(&self) {
-        for shard in self.shards.iter() {
-            shard.rouse();
-        }
-    }
-
-    fn accept(&self, publish: Publish) -> Result<Accepted, Failure> {
-        match self.broker.publish(publish) {
-            Published::Done { id, receipt: None } => Ok(Accepted::Done(id)),
-            Published::Done {
-                id,
-                receipt: Some(receipt),
-            } => Ok(Accepted::Kept(id, receipt)),
-            Published::NoRoom(rest) => Ok(Accepted::NoRoom(rest)),
-            Published::Refused(why) => Err(Failure::Unstored(why.to_string())),
-        }
-    }
-
-    /// Sends to one connection. `false` when it is not there. Blocks as [`Node::publish`] does.
-    pub fn send(
-        &self,
-        to: ConnectionId,
-        payload: Payload,
-        event: EventName,
-    ) -> Result<bool, Failure> {
-        let mut deadline = None;
-        loop {
-            if let Some(done) = self.send_now(to, &payload, &event) {
-                return done;
-            }
-            let now = Instant::now();
-            if now >= *deadline.get_or_insert(now + self.config.timeout) {
-                return Err(Failure::Busy);
-            }
-            std::thread::sleep(ROOM_PAUSE);
-        }
-    }
-
-    /// The same without blocking: `None` when the shard is behind.
-    pub fn send_now(
-        &self,
-        to: ConnectionId,
-        payload: &Payload,
-        event: &EventName,
-    ) -> Option<Result<bool, Failure>> {
-        if let Err(too_large) = self.check_size(payload.len()) {
-            return Some(Err(too_large));
-        }
-        let Some(shard) = self.shards.get(to.shard()) else {
-            return Some(Ok(false));
-        };
-        let send = || Command::Send {
-            to,
-            payload: payload.clone(),
-            event: event.clone(),
-        };
-        if !shard.has(to) {
-            return Some(Ok(shard.defer(to, send())));
-        }
-        (shard.waiting() <= self.config.queue_bytes).then(|| {
-            shard.put(send());
-            Ok(true)
-        })
-    }
-
-    /// Subscribes a connection. `false` when it is not there or has `realtime.max_subscriptions`.
-    pub fn subscribe(
-        self: &Arc<Self>,
-        who: ConnectionId,
-        channel: Channel,
-    ) -> Result<bool, Failure> {
-        let node = self.clone();
-        self.ask_about(who, move |hub, slot| {
-            session::subscribe_for_php(&node, hub, slot, &channel)
-        })
-    }
-
-    /// Ends a connection's subscription. `false` when there was none.
-    pub fn unsubscribe(
-        self: &Arc<Self>,
-        who: ConnectionId,
-        channel: Channel,
-    ) -> Result<bool, Failure> {
-        let node = self.clone();
-        self.ask_about(who, move |hub, slot| {
-            session::unsubscribe_for_php(&node, hub, slot, &channel)
-        })
-    }
-
-    /// Begins to close a connection. `false` when it is not there.
-    pub fn close(&self, who: ConnectionId, code: u16, reason: String) -> Result<bool, Failure> {
-        let Some(shard) = self.shards.get(who.shard()) else {
-            return Ok(false);
-        };
-        let close = Command::Run(Box::new(move |hub| {
-            if let Some(registered) = hub.shard().connection(who) {
-                hub.dismiss(registered.slot, code, &reason);
-            }
-        }));
-        if !shard.has(who) {
-            return Ok(shard.defer(who, close));
-        }
-        shard.put(close);
-        Ok(true)
-    }
-
-    /// Whether a connection is subscribed to a channel. Waits for its shard.
-    pub async fn is_subscribed(&self, who: ConnectionId, channel: Channel) -> bool {
-        let Some(shard) = self.shards.get(who.shard()) else {
-            return false;
-        };
-        let (sender, answer) = tokio::sync::oneshot::channel();
-        shard.put(Command::Run(Box::new(move |hub| {
-            let registered = hub.shard().connection(who);
-            // Whoever asked may have gone.
-            let _ =
-                sender.send(registered.is_some_and(|its| hub.is_subscribed(its.slot, &channel)));
-        })));
-        answer.await.unwrap_or(false)
-    }
-
-    /// Answers a client's message.
-    pub fn reply(&self, to: ReplyTo, outcome: Outcome) {
-        if let Some(shard) = self.reply_quietly(to, outcome) {
-            shard.rouse();
-        }
-    }
-
-    /// Returns the shard that is left to be woken.
-    fn reply_quietly(&self, to: ReplyTo, outcome: Outcome) -> Option<&Shard> {
-        match to {
-            ReplyTo::Connection {
-                connection,
-                reference,
-            } => {
-                if reference.is_none() && matches!(outcome, Ok(None)) {
-                    return None;
-                }
-                let shard = self.shards.get(connection.shard())?;
-                shard.put_quietly(Command::Reply {
-                    to: connection,
-                    reference,
-                    outcome,
-                });
-                Some(shard)
-            }
-            ReplyTo::Request(sender) => {
-                // The client may have given up waiting.
-                let _ = sender.send(outcome);
-                None
-            }
-        }
-    }
-
     /// A number for a client's message.
     pub fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
@@ -501,9 +290,24 @@ impl Node {
         self.broker.catch_up(channels, since)
     }
 
-    /// See [`Broker::resume`].
-    pub fn resume(&self, since: &str, wanted: Wanted<'_>) -> Resumed {
-        self.broker.resume(since, wanted)
+    /// What came after `since`, an id, on all channels that are wanted. Lets others have their turn in between.
+    pub async fn recall(&self, since: &str, wanted: Wanted<'_>) -> Recall {
+        self.broker.expire();
+        let mut recall = Recall::new(since);
+        while self.broker.recall(wanted, &mut recall) {
+            while !recall.sift(wanted) {
+                tokio::task::yield_now().await;
+            }
+        }
+        recall
+    }
+
+    /// The same of what came since then, which is little, in one moment.
+    pub fn recall_rest(&self, wanted: Wanted<'_>, recall: &mut Recall) {
+        recall.go_on();
+        while self.broker.recall(wanted, recall) {
+            while !recall.sift(wanted) {}
+        }
     }
 
     /// See [`Broker::position`].
@@ -547,73 +351,6 @@ impl Node {
     /// Looks a connection up.
     pub fn connection(&self, id: ConnectionId) -> Option<Registered> {
         self.shards.get(id.shard())?.connection(id)
-    }
-
-    /// Whether the shards keep up with what is published.
-    pub fn has_room(&self) -> bool {
-        self.shards
-            .iter()
-            .all(|shard| shard.waiting() <= self.config.queue_bytes)
-    }
-
-    /// Whether a message of `size` bytes may be published here.
-    fn check(&self, size: usize) -> Result<(), Failure> {
-        if self.has_resigned() || self.storage.is_closed() {
-            return Err(Failure::Stopped);
-        }
-        self.check_size(size)
-    }
-
-    /// Whether a message of `size` bytes is within `realtime.max_message_size`.
-    pub fn check_size(&self, size: usize) -> Result<(), Failure> {
-        let limit = self.config.max_message_size;
-        if size > limit {
-            Err(Failure::TooLarge { size, limit })
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Has a shard do something about one of its connections, or put it off while `rt_on_open()` decides about it:
-    /// then the answer is `true`.
-    fn ask_about(
-        &self,
-        who: ConnectionId,
-        question: impl FnOnce(&mut Hub, usize) -> bool + Send + 'static,
-    ) -> Result<bool, Failure> {
-        let Some(shard) = self.shards.get(who.shard()) else {
-            return Ok(false);
-        };
-        let work = move |hub: &mut Hub| match hub.shard().connection(who) {
-            Some(registered) => question(hub, registered.slot),
-            None => false,
-        };
-        if shard.has(who) {
-            return self.ask(shard, work);
-        }
-        let deferred = Box::new(move |hub: &mut Hub| {
-            work(hub);
-        });
-        Ok(shard.defer(who, Command::Run(deferred)))
-    }
-
-    /// Has a shard answer a question, from any other thread.
-    fn ask<R: Send + 'static>(
-        &self,
-        shard: &Shard,
-        question: impl FnOnce(&mut Hub) -> R + Send + 'static,
-    ) -> Result<R, Failure> {
-        let (sender, receiver) = crossbeam_channel::bounded(1);
-        shard.put(Command::Run(Box::new(move |hub| {
-            // Nobody may be waiting any more.
-            let _ = sender.send(question(hub));
-        })));
-        receiver
-            .recv_timeout(self.config.timeout)
-            .map_err(|error| match error {
-                crossbeam_channel::RecvTimeoutError::Timeout => Failure::Busy,
-                crossbeam_channel::RecvTimeoutError::Disconnected => Failure::Stopped,
-            })
     }
 }
 

@@ -1,14 +1,17 @@
 //! Where publications get their place and are kept, and from where they come back to every node.
 //!
 //! Publishing only calls a [`Broker`]; delivery always comes back through [`BrokerEvents`], so that local and remote
-//! messages share one path. [`memory`] is the broker of a single hub, [`follow`] lets another hub know what it does. Imports `ids`,
+//! messages share one path. [`memory`] is the broker of a single hub, [`follow`] lets another hub know what it does,
+//! [`recall`] looks through all channels without holding up others. Imports `ids`,
 //! `message`, `history` and `store`.
 
 pub mod follow;
 pub mod memory;
+pub mod recall;
 
 use std::sync::Arc;
 
+use self::recall::Recall;
 use crate::history::{Missed, Wanted};
 use crate::ids::{Channel, Position};
 use crate::message::{Publication, Publish};
@@ -40,19 +43,6 @@ pub struct Since<'a> {
     pub id: Option<&'a str>,
     /// The channels of which it has nothing all the same: `id` does not hold for these.
     pub except: &'a [Channel],
-}
-
-/// What a client of the Mercure protocol has missed, on all its channels, and on all that fit its patterns.
-#[derive(Debug)]
-pub struct Resumed {
-    /// As in [`CatchUp`].
-    pub position: Position,
-    /// What it missed, oldest first.
-    pub publications: Vec<Arc<Publication>>,
-    /// The number after which that is; none when `since` is unknown, and this is all there is.
-    pub since: Option<u64>,
-    /// The newest number of a message after it that is no longer there; 0 when there is none.
-    pub forgotten: u64,
 }
 
 /// What has become of a message.
@@ -107,8 +97,8 @@ pub trait Broker: Send + Sync + 'static {
     /// The position now, and what the channels have after `since`.
     fn catch_up(&self, channels: &[Channel], since: Since<'_>) -> CatchUp;
 
-    /// What came after `since` on all channels that are wanted.
-    fn resume(&self, since: &str, wanted: Wanted<'_>) -> Resumed;
+    /// A step of what a client has missed on all channels that are wanted; `false` when there is none left.
+    fn recall(&self, wanted: Wanted<'_>, recall: &mut Recall) -> bool;
 
     /// The position now.
     fn position(&self) -> Position;

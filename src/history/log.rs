@@ -25,10 +25,21 @@ pub(super) struct Log {
     /// The newest number that was pushed out of this channel.
     pub(super) forgotten: u64,
     /// The publishers' own ids, for as long as a message would be kept.
-    pub(super) ids: HashMap<Box<str>, u64>,
+    pub(super) ids: HashMap<Box<str>, Own>,
     pub(super) ids_order: VecDeque<(u64, Box<str>)>,
+    /// The newest number whose id was pushed out.
+    pub(super) ids_lost: u64,
     /// Whether it is among those that were touched.
     pub(super) touched: bool,
+}
+
+/// What a publisher's own id stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Own {
+    /// The number of the message in this channel.
+    pub(super) seq: u64,
+    /// That of the first of its copies, where it went to several channels at once.
+    pub(super) first: u64,
 }
 
 impl Log {
@@ -47,7 +58,7 @@ impl Log {
         self.entries.pop_front().map_or(0, |oldest| {
             let seq = oldest.position.seq;
             self.forgotten = self.forgotten.max(seq);
-            let is_known = |id: &str| self.ids.get(id) == Some(&seq);
+            let is_known = |id: &str| self.ids.get(id).is_some_and(|own| own.seq == seq);
             let faded = oldest.id.as_deref().is_some_and(is_known);
             self.touch(changes, &oldest.channel);
             if let Some(changes) = changes {
@@ -64,6 +75,7 @@ impl Log {
     pub(super) fn forget_oldest_id(&mut self, changes: &mut Option<Changes>) -> usize {
         self.ids_order.pop_front().map_or(0, |(seq, id)| {
             self.ids.remove(&id);
+            self.ids_lost = self.ids_lost.max(seq);
             // What is pushed out is older than what is left.
             let front = self.entries.front();
             if let Some(changes) = changes

@@ -72,8 +72,10 @@ impl History {
     /// Fills an empty one with another hub's.
     pub fn restore(&mut self, past: Past) -> Result<(), InvalidId> {
         self.forgotten = past.forgotten;
+        self.lost = past.forgotten;
         for (name, forgotten) in past.marks {
             let channel = Channel::from_hub(&name)?;
+            self.lost = self.lost.max(forgotten);
             let log = Log {
                 forgotten,
                 ..Log::default()

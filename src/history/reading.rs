@@ -1,45 +1,10 @@
 //! What clients, publishers and PHP ask a history.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::History;
 use crate::ids::{Channel, Position};
 use crate::message::Publication;
-use crate::selector::Selector;
-
-/// Channels by name and by pattern.
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
-    /// By name.
-    pub channels: &'a [Channel],
-    /// By pattern.
-    pub patterns: &'a [Selector],
-}
-
-/// What was asked already.
-struct Answers<'h, 'w> {
-    wanted: Wanted<'w>,
-    known: HashMap<&'h str, bool>,
-}
-
-impl<'h> Answers<'h, '_> {
-    fn has(&mut self, channel: &'h Channel) -> bool {
-        let (wanted, channel) = (self.wanted, channel.as_str());
-        *self
-            .known
-            .entry(channel)
-            .or_insert_with(|| wanted.has(channel))
-    }
-}
-
-impl Wanted<'_> {
-    /// Whether `channel` is one of them.
-    pub fn has(&self, channel: &str) -> bool {
-        self.channels.iter().any(|its| its.as_str() == channel)
-            || self.patterns.iter().any(|its| its.matches(channel))
-    }
-}
 
 /// What a channel's history has after a position, or before one.
 #[derive(Debug, Default)]
@@ -60,6 +25,12 @@ impl History {
         self.channels
             .get(channel)
             .is_some_and(|log| log.ids.contains_key(id))
+    }
+
+    /// The newest number that was pushed out of `channel`.
+    pub fn forgotten_of(&self, channel: &str) -> u64 {
+        let log = self.channels.get(channel);
+        log.map_or(self.forgotten, |log| log.forgotten)
     }
 
     /// What `channel` has after `since`, a number of this history; `None` for a position that is not of it.
@@ -93,57 +64,6 @@ impl History {
         }
     }
 
-    /// What came after `since` on all channels that are wanted, oldest first, and the newest number after `since` that is
-    /// missing of them, or 0.
-    pub fn after_all(&self, since: u64, wanted: Wanted<'_>) -> (Vec<Arc<Publication>>, u64) {
-        let mut publications = Vec::new();
-        let mut forgotten = 0;
-        if wanted.patterns.is_empty() {
-            for channel in wanted.channels {
-                let log = self.channels.get(channel.as_str());
-                forgotten = forgotten.max(log.map_or(self.forgotten, |log| log.forgotten));
-                publications.extend(self.after(channel.as_str(), Some(since)).publications);
-            }
-            publications.sort_unstable_by_key(|publication| publication.position.seq);
-        } else {
-            // Clients come back after a moment, and there may be many channels: what came since then is the shorter list.
-            let start = self.order.partition_point(|(seq, ..)| *seq <= since);
-            // Each channel is asked about once: there may be many patterns.
-            let mut answers = Answers {
-                wanted,
-                known: HashMap::new(),
-            };
-            for (seq, _, channel) in self.order.range(start..) {
-                if let Some(found) = self.entry(channel, *seq)
-                    && answers.has(channel)
-                {
-                    publications.push(found.clone());
-                }
-            }
-            // A channel that is gone altogether may have been one of them.
-            forgotten = self.forgotten;
-            for (channel, log) in &self.channels {
-                if log.forgotten > since.max(forgotten) && answers.has(channel) {
-                    forgotten = log.forgotten;
-                }
-            }
-        }
-        let forgotten = if forgotten > since { forgotten } else { 0 };
-        (publications, forgotten)
-    }
-
-    fn entry(&self, channel: &Channel, seq: u64) -> Option<&Arc<Publication>> {
-        let entries = &self.channels.get(channel)?.entries;
-        let place = |entry: &Arc<Publication>| entry.position.seq;
-        Some(&entries[entries.binary_search_by_key(&seq, place).ok()?])
-    }
-
-    /// The number of the message that has its publisher's `id`, on whatever channel.
-    pub fn find_anywhere(&self, id: &str) -> Option<u64> {
-        let logs = self.channels.values();
-        logs.filter_map(|log| log.ids.get(id)).min().copied()
-    }
-
     /// The last `limit` messages of a channel before the number `before`, oldest first. What is missing there was pushed out,
     /// as all before it was.
     pub fn last_before(&self, channel: &str, before: u64, limit: usize) -> Missed {
@@ -168,9 +88,23 @@ impl History {
         self.channels.get(channel)?.entries.back()
     }
 
-    /// The number of the message in `channel` that has its publisher's `id`.
-    pub fn find(&self, channel: &str, id: &str) -> Option<u64> {
-        self.channels.get(channel)?.ids.get(id).copied()
+    /// Where a client of `channels` stands that has got the message with its publisher's `id`. With several channels that is the
+    /// first of its copies: the client may not have got the others.
+    pub fn place_of(&self, channels: &[Channel], id: &str) -> Option<u64> {
+        let find = |channel: &Channel| self.channels.get(channel.as_str())?.ids.get(id);
+        let found = channels.iter().filter_map(find);
+        let (seq, first) = found.fold((None, u64::MAX), |(seq, first), own| {
+            let seq = seq.map_or(own.seq, |seq: u64| seq.min(own.seq));
+            (Some(seq), first.min(own.first))
+        });
+        let seq = seq?;
+        // A copy before that may have been one of these channels', and pushed out: then that is what the client has.
+        let may_have_had = |channel: &Channel| {
+            let log = self.channels.get(channel.as_str());
+            find(channel).is_none() && log.map_or(self.ids_lost, |log| log.ids_lost) >= first
+        };
+        let is_first = first == seq || !channels.iter().any(may_have_had);
+        Some(if is_first { seq } else { first })
     }
 }
 

@@ -1,35 +1,39 @@
 //! A shard's connections and channels, and the delivery to them. One thread owns a [`Hub`]; nothing in it is locked.
 //!
 //! Work comes in through [`mailbox`], from this and other threads; bytes go out through each connection's
-//! `outbox`, straight to its socket. Imports `ids`, `message`, `wire`, `outbox` and `socket`.
+//! `outbox`, straight to its socket. Here is what a shard owns and how it closes; `subscriptions` and `patterns` know who gets
+//! what, `delivery` and `sending` bring it, `life` looks who is still there. Imports `ids`, `message`, `wire`, `outbox` and `socket`.
 
 pub mod connection;
 mod delivery;
 mod expiry;
+mod fitting;
 mod lane;
+mod life;
 pub mod mailbox;
 pub mod packed;
 mod patterns;
+mod sending;
+mod subscriptions;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use slab::Slab;
 
-use self::connection::{Closing, Connection, Replay, Subscription};
+use self::connection::{Closing, Connection, Replay};
 use self::expiry::Expiries;
 pub use self::expiry::{CLOSE_EXPIRED, CLOSE_REVOKED};
 use self::lane::Lane;
 use self::mailbox::Shard;
 use self::patterns::Patterns;
 use crate::ids::Channel;
-use crate::message::{ConnectionInfo, Publication};
-use crate::outbox::{Flushed, GATHER};
+use crate::message::ConnectionInfo;
+use crate::outbox::GATHER;
 use crate::socket::Socket;
 use crate::wire::Format;
 use crate::wire::deflate::{Inflater, Packer};
@@ -156,81 +160,6 @@ impl Hub {
         }
     }
 
-    /// Subscribes `slot` to `channel` for messages numbered above `after`. `false` when it was already.
-    pub fn subscribe(&mut self, slot: usize, channel: &Channel, after: u64) -> bool {
-        if self.is_subscribed(slot, channel) {
-            return false;
-        }
-        let (name, index) = match self.channels.get_key_value(channel) {
-            Some((name, list)) => (name.clone(), list.len()),
-            None => (channel.clone(), 0),
-        };
-        self.channels
-            .entry(name.clone())
-            .or_default()
-            .push(Subscriber { slot, after });
-        self.connections[slot].subscriptions.push(Subscription {
-            channel: name,
-            index,
-        });
-        self.shard
-            .stats
-            .subscriptions
-            .fetch_add(1, Ordering::Relaxed);
-        true
-    }
-
-    /// Ends a subscription. `false` when there was none.
-    pub fn unsubscribe(&mut self, slot: usize, channel: &str) -> bool {
-        let subscriptions = &mut self.connections[slot].subscriptions;
-        let Some(at) = subscriptions
-            .iter()
-            .position(|s| s.channel.as_str() == channel)
-        else {
-            return false;
-        };
-        let subscription = subscriptions.swap_remove(at);
-        self.leave(&subscription);
-        // What still waits of its past must not come after the client was told, nor twice when it resumes.
-        if let Some(replay) = &mut self.connections[slot].replay {
-            replay.forget(channel);
-        }
-        true
-    }
-
-    /// Whether `slot` is subscribed to `channel`.
-    pub fn is_subscribed(&self, slot: usize, channel: &Channel) -> bool {
-        self.connections[slot]
-            .subscriptions
-            .iter()
-            .any(|s| s.channel == *channel)
-    }
-
-    /// How many channels `slot` is subscribed to.
-    pub fn subscriptions(&self, slot: usize) -> usize {
-        self.connections[slot].subscriptions.len()
-    }
-
-    /// Every channel that has subscribers here, with their number.
-    pub fn channels(&self) -> impl Iterator<Item = (&Channel, usize)> {
-        self.channels
-            .iter()
-            .map(|(channel, list)| (channel, list.len()))
-    }
-
-    /// The connections that are subscribed to `channel`.
-    pub fn subscribers(&self, channel: &str) -> Vec<Arc<ConnectionInfo>> {
-        let list = self.channels.get(channel).map_or(&[][..], Vec::as_slice);
-        list.iter()
-            .map(|s| self.connections[s.slot].info.clone())
-            .collect()
-    }
-
-    /// How many connections are subscribed to `channel`.
-    pub fn subscriber_count(&self, channel: &str) -> usize {
-        self.channels.get(channel).map_or(0, Vec::len)
-    }
-
     /// What PHP may know of `slot`.
     pub fn info(&self, slot: usize) -> &Arc<ConnectionInfo> {
         &self.connections[slot].info
@@ -273,13 +202,6 @@ impl Hub {
     /// Whether PHP still has a message of the client.
     pub fn is_unanswered(&self, slot: usize) -> bool {
         self.connections[slot].unanswered > 0
-    }
-
-    /// Notes that the client gave a sign of life.
-    pub fn heard(&mut self, slot: usize) {
-        let connection = &mut self.connections[slot];
-        connection.heard = true;
-        connection.pinged = false;
     }
 
     /// How `slot` is being closed, if it is.
@@ -358,209 +280,6 @@ impl Hub {
             self.close(slot, code, reason);
         }
         self.flush_dirty();
-    }
-
-    /// Puts `bytes` into the outboxes of a channel's subscribers that speak the Pusher protocol.
-    pub fn push_to_pusher(&mut self, channel: &str, bytes: &Bytes) {
-        let subscribers = self.channels.get(channel).map_or(&[][..], Vec::as_slice);
-        let speaks = |slot: &usize| matches!(self.lanes[*slot].format, Format::Pusher(_));
-        let slots: Vec<usize> = subscribers
-            .iter()
-            .map(|its| its.slot)
-            .filter(speaks)
-            .collect();
-        for slot in slots {
-            self.push(slot, bytes.clone());
-        }
-    }
-
-    /// Puts `bytes` into a connection's outbox. They leave with the next flush.
-    pub fn push(&mut self, slot: usize, bytes: Bytes) {
-        let connection = &mut self.connections[slot];
-        if connection.closing.is_some() || bytes.is_empty() {
-            return;
-        }
-        if !connection.outbox.has_room(bytes.len(), self.max_backlog) {
-            self.make_room(slot);
-        }
-        let connection = &mut self.connections[slot];
-        if connection.outbox.has_room(bytes.len(), self.max_backlog) {
-            connection.outbox.push(bytes);
-            self.mark(slot);
-        } else {
-            self.too_slow(slot);
-        }
-    }
-
-    /// Sends what waits, before the end of the batch: a client that reads is not too slow only because much came for it
-    /// at once.
-    fn make_room(&mut self, slot: usize) {
-        if let Flushed::Broken(_) = self.flush(slot) {
-            // Its task reads the same error from the socket, and ends.
-            self.connections[slot].wake();
-        }
-    }
-
-    /// Gives `slot` what it missed; live messages queue behind it.
-    pub fn replay(&mut self, slot: usize, missed: impl IntoIterator<Item = Arc<Publication>>) {
-        let connection = &self.connections[slot];
-        // Who may have it is asked anew: a token may be another than when it was published.
-        let may_have = |publication: &Arc<Publication>| {
-            patterns::may_have(connection, self.patterns.of(slot), publication)
-        };
-        let missed: Vec<_> = missed.into_iter().filter(may_have).collect();
-        let connection = &mut self.connections[slot];
-        let mut missed = missed.into_iter().peekable();
-        if missed.peek().is_none() {
-            return;
-        }
-        connection
-            .replay
-            .get_or_insert_with(Box::default)
-            .push_past(missed);
-        self.mark(slot);
-    }
-
-    /// Lets a connection's task go on with what hangs on its socket. Ready with an error when it is broken.
-    ///
-    /// Also notes the task to wake when the hub wants something of it; call it at each poll.
-    pub fn poll_task(&mut self, slot: usize, cx: &mut Context<'_>) -> Poll<std::io::Error> {
-        self.connections[slot].register(cx);
-        while self.connections[slot].blocked {
-            let Some(socket) = self.connections[slot].socket.clone() else {
-                break;
-            };
-            match socket.poll_writable(cx) {
-                Poll::Pending => break,
-                Poll::Ready(Err(error)) => return Poll::Ready(error),
-                Poll::Ready(Ok(())) => {
-                    if let Flushed::Broken(error) = self.flush(slot) {
-                        return Poll::Ready(error);
-                    }
-                }
-            }
-        }
-        Poll::Pending
-    }
-
-    /// Whether all that was put into the outbox has left.
-    pub fn is_flushed(&self, slot: usize) -> bool {
-        let connection = &self.connections[slot];
-        connection.outbox.is_empty() && connection.replay.is_none() && !connection.blocked
-    }
-
-    /// For long polling: takes what waits, with the newest number in it. `None` while nothing does.
-    pub fn poll_collected(&mut self, slot: usize, cx: &mut Context<'_>) -> Poll<(Vec<Bytes>, u64)> {
-        let connection = &mut self.connections[slot];
-        connection.register(cx);
-        if connection.outbox.is_empty() && connection.closing.is_none() {
-            return Poll::Pending;
-        }
-        Poll::Ready(self.collected(slot))
-    }
-
-    /// For long polling: takes what waits, which may be nothing.
-    pub fn collected(&mut self, slot: usize) -> (Vec<Bytes>, u64) {
-        let connection = &mut self.connections[slot];
-        (connection.outbox.take().into(), connection.newest)
-    }
-
-    /// Visits one part in `parts` of the connections, another at each call: pings the silent ones, ends those that
-    /// stayed so. Each is visited at every `parts`-th call, however many there are.
-    pub fn sweep(&mut self, parts: usize) {
-        let parts = parts.max(1);
-        let first = self.sweeps % parts;
-        self.sweeps = self.sweeps.wrapping_add(1);
-        let end = self
-            .connections
-            .iter()
-            .next_back()
-            .map_or(0, |(slot, _)| slot + 1);
-        for slot in (first..end).step_by(parts) {
-            if self.connections.contains(slot) {
-                self.check_life(slot);
-            }
-        }
-        self.flush_dirty();
-        if self.channels.capacity() > 4 * (self.channels.len() + CHANNELS_KEPT) {
-            self.channels.shrink_to_fit();
-        }
-    }
-
-    fn check_life(&mut self, slot: usize) {
-        let connection = &mut self.connections[slot];
-        let silent = match connection.format {
-            // A WebSocket must answer a ping; what is sent to it says nothing about its being there.
-            format if format.is_websocket() => !std::mem::take(&mut connection.heard),
-            // A stream only has to see something now and then, and so have the proxies before it.
-            Format::Sse { .. } | Format::Stream { .. } => {
-                !std::mem::take(&mut self.lanes[slot].sent)
-            }
-            _ => false,
-        };
-        if !silent || connection.closing.is_some() {
-            return;
-        }
-        if matches!(
-            connection.format,
-            Format::Sse { .. } | Format::Stream { .. }
-        ) && (!connection.outbox.is_empty() || connection.replay.is_some())
-        {
-            // Something waits for it already. A heartbeat would overtake a replay, and says to a client that it has all.
-            return;
-        }
-        if connection.pinged {
-            tracing::debug!(connection = %connection.info.id, "no answer to a ping");
-            self.close(slot, CLOSE_SILENT, "no answer to a ping");
-            return;
-        }
-        connection.pinged = connection.format.is_websocket();
-        let heartbeat = crate::wire::heartbeat(connection.format);
-        self.push(slot, heartbeat);
-    }
-
-    fn too_slow(&mut self, slot: usize) {
-        let connection = &mut self.connections[slot];
-        self.shard
-            .stats
-            .dropped_slow
-            .fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(connection = %connection.info.id, "too slow: realtime.max_backlog is full");
-        connection.outbox.discard();
-        connection.replay = None;
-        self.close(slot, CLOSE_SLOW, "too slow, reconnect and resume");
-    }
-
-    fn mark(&mut self, slot: usize) {
-        self.lanes[slot].open = false;
-        let connection = &mut self.connections[slot];
-        if !connection.dirty {
-            connection.dirty = true;
-            self.dirty.push(slot);
-        }
-    }
-
-    /// Takes a subscription out of its channel's list, and the channel when it was the last.
-    fn leave(&mut self, subscription: &Subscription) {
-        self.shard
-            .stats
-            .subscriptions
-            .fetch_sub(1, Ordering::Relaxed);
-        let Some(list) = self.channels.get_mut(subscription.channel.as_str()) else {
-            return;
-        };
-        list.swap_remove(subscription.index);
-        if list.is_empty() {
-            self.channels.remove(subscription.channel.as_str());
-            return;
-        }
-        // The last of the list has moved into the gap.
-        if let Some(moved) = list.get(subscription.index) {
-            let moved = &mut self.connections[moved.slot].subscriptions;
-            if let Some(its) = moved.iter_mut().find(|s| s.channel == subscription.channel) {
-                its.index = subscription.index;
-            }
-        }
     }
 }
 

@@ -16,7 +16,7 @@ use super::webhooks::Event;
 use crate::hub::mailbox::Command;
 use crate::ids::{Channel, Pattern};
 use crate::node::Node;
-use crate::wire::{pusher, websocket};
+use crate::wire::{Format, pusher, websocket};
 
 /// How often.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -161,7 +161,8 @@ fn tell(node: &Node, channel: &Channel, count: usize) {
     for index in 0..node.config().threads {
         let (channel, frame) = (channel.clone(), frame.clone());
         node.shard(index).put(Command::Run(Box::new(move |hub| {
-            hub.push_to_pusher(channel.as_str(), &frame);
+            let is_ours = |format| matches!(format, Format::Pusher(_));
+            hub.push_to_each(channel.as_str(), &frame, is_ours);
         })));
     }
 }

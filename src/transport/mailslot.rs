@@ -1,7 +1,8 @@
 //! What waits for a long-polling session's next poll.
 //!
-//! The session's own shard puts in; the shard that serves a poll takes out. An answer is kept until the next poll says by
-//! its `since` that the client has got it. Imports `ids` and `sync`.
+//! The session's own shard puts in; the shard that serves a poll takes out. An answer is kept until a poll says by its `since`
+//! that the client has got it. A poll that the client has given up may arrive late, and be answered in vain: what it says of
+//! the past is no news, and what it takes is given again. Imports `ids` and `sync`.
 
 use std::collections::VecDeque;
 use std::sync::PoisonError;
@@ -29,19 +30,28 @@ pub struct Mailslot {
 
 #[derive(Debug)]
 struct Waiting {
+    /// What no poll has been given yet, and its bytes.
     messages: VecDeque<Bytes>,
     bytes: usize,
     cursor: Position,
-    /// The last answer's messages, until it is known to have arrived.
-    unconfirmed: VecDeque<Bytes>,
-    /// The cursor that the last answer gave, and the one before it.
-    answered: Position,
-    before: Position,
+    /// What polls have been given, until it is known to have arrived, and its bytes.
+    given: VecDeque<Given>,
+    given_bytes: usize,
+    /// Where the newest poll said that its client stands.
+    stands: Position,
     /// The number of the newest poll.
     turn: u64,
     /// When it ends if no poll comes; none while one waits.
     deadline: Option<Instant>,
     ended: bool,
+}
+
+/// What an answer has brought that none had before.
+#[derive(Debug)]
+struct Given {
+    messages: VecDeque<Bytes>,
+    /// Where a client stands that has got it.
+    cursor: Position,
 }
 
 /// What a poll gets.
@@ -62,9 +72,9 @@ impl Mailslot {
                 bytes: past.iter().map(Bytes::len).sum(),
                 messages: past.into(),
                 cursor,
-                unconfirmed: VecDeque::new(),
-                answered: since,
-                before: since,
+                given: VecDeque::new(),
+                given_bytes: 0,
+                stands: since,
                 turn: 0,
                 deadline: Some(Instant::now() + BETWEEN_POLLS),
                 ended: false,
@@ -73,14 +83,15 @@ impl Mailslot {
         }
     }
 
-    /// Puts messages in, of which `newest` is the highest number. Returns how many bytes wait.
+    /// Puts messages in, of which `newest` is the highest number. Returns how many bytes wait: to be given, or to be confirmed.
     pub fn put(&self, messages: Vec<Bytes>, newest: u64) -> usize {
         let bytes = {
             let mut state = self.lock();
             state.bytes += messages.iter().map(Bytes::len).sum::<usize>();
             state.messages.extend(messages);
             state.cursor.seq = state.cursor.seq.max(newest);
-            state.bytes
+            // An answer on its way is not what makes a client slow; many that never arrive are.
+            state.bytes.max(state.given_bytes)
         };
         self.changed.notify_waiters();
         bytes
@@ -110,13 +121,13 @@ impl Mailslot {
             {
                 let mut state = self.lock();
                 if state.turn != polling.turn {
-                    let cursor = state.answered;
+                    // What the newer one is given has not come here.
                     return Some(Taken {
                         messages: VecDeque::new(),
-                        cursor,
+                        cursor: state.stands,
                     });
                 }
-                if !state.messages.is_empty() || (!state.ended && Instant::now() >= deadline) {
+                if state.has_some() || (!state.ended && Instant::now() >= deadline) {
                     return Some(state.take());
                 }
                 if state.ended {
@@ -135,25 +146,41 @@ impl Mailslot {
 }
 
 impl Waiting {
-    /// Forgets the last answer, or puts it back when the client still stands before it.
-    fn confirm(&mut self, since: Option<Position>) {
-        let mut again = std::mem::take(&mut self.unconfirmed);
-        if since.is_some_and(|since| since == self.before && since != self.answered) {
-            self.answered = self.before;
-            self.bytes += again.iter().map(Bytes::len).sum::<usize>();
-            again.append(&mut self.messages);
-            self.messages = again;
+    /// Notes where a poll says that its client stands: forgets what has arrived. `false` for one from the past, which says nothing.
+    fn confirm(&mut self, since: Option<Position>) -> bool {
+        let newest = self.cursor;
+        // Who does not say, or in another hub's numbers, stands where it was brought.
+        let since = since.filter(|since| since.epoch == newest.epoch);
+        let since = since.unwrap_or(newest).min(newest);
+        if self.stands.epoch == since.epoch && since.seq < self.stands.seq {
+            return false;
         }
+        self.stands = since;
+        while let Some(oldest) = self.given.front()
+            && oldest.cursor.seq <= since.seq
+        {
+            self.given_bytes -= oldest.messages.iter().map(Bytes::len).sum::<usize>();
+            self.given.pop_front();
+        }
+        true
+    }
+
+    /// Whether there is something to give, again or for the first time.
+    fn has_some(&self) -> bool {
+        !self.messages.is_empty() || !self.given.is_empty()
     }
 
     fn take(&mut self) -> Taken {
-        let messages = std::mem::take(&mut self.messages);
-        self.bytes = 0;
-        self.unconfirmed.clone_from(&messages);
-        self.before = self.answered;
-        self.answered = self.cursor;
+        if !self.messages.is_empty() {
+            self.given.push_back(Given {
+                messages: std::mem::take(&mut self.messages),
+                cursor: self.cursor,
+            });
+            self.given_bytes += std::mem::take(&mut self.bytes);
+        }
+        let given = self.given.iter().flat_map(|given| &given.messages);
         Taken {
-            messages,
+            messages: given.cloned().collect(),
             cursor: self.cursor,
         }
     }
@@ -162,6 +189,7 @@ impl Waiting {
 /// Stops a session's clock while a poll waits.
 struct Polling<'a> {
     slot: &'a Mailslot,
+    /// Its number; 0, which is nobody's, for one from the past.
     turn: u64,
 }
 
@@ -169,7 +197,10 @@ impl<'a> Polling<'a> {
     fn begin(slot: &'a Mailslot, since: Option<Position>) -> Self {
         let turn = {
             let mut state = slot.lock();
-            state.confirm(since);
+            if !state.confirm(since) {
+                // The client has given it up: the one that it waits for goes on.
+                return Self { slot, turn: 0 };
+            }
             state.deadline = None;
             state.turn += 1;
             state.turn
@@ -247,5 +278,102 @@ mod meetings {
             // The older one gets nothing, or it has had the message before the newer one came, which gets it again.
             assert!(got.contains(&1), "{got:?}");
         });
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use super::*;
+
+    fn at(seq: u64) -> Position {
+        Position { epoch: 1, seq }
+    }
+
+    fn slot() -> Mailslot {
+        Mailslot::new(1, Vec::new(), at(0), at(0))
+    }
+
+    fn put(slot: &Mailslot, seq: u64) -> usize {
+        slot.put(vec![seq.to_string().into()], seq)
+    }
+
+    /// What a poll at `since` is answered at once: the messages, and the cursor.
+    async fn poll(slot: &Mailslot, since: u64) -> (String, u64) {
+        let taken = slot.next(Some(at(since)), Duration::ZERO).await.unwrap();
+        let texts: Vec<_> = taken.messages.iter().map(|it| &it[..]).collect();
+        let text = String::from_utf8(texts.join(&b' ')).unwrap();
+        (text, taken.cursor.seq)
+    }
+
+    fn is(text: &str, cursor: u64) -> (String, u64) {
+        (text.to_owned(), cursor)
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_given_again_until_it_has_arrived() {
+        let slot = slot();
+        put(&slot, 1);
+        assert_eq!(poll(&slot, 0).await, is("1", 1));
+        assert_eq!(poll(&slot, 0).await, is("1", 1));
+        put(&slot, 2);
+        assert_eq!(poll(&slot, 0).await, is("1 2", 2));
+        assert_eq!(poll(&slot, 2).await, is("", 2));
+    }
+
+    #[tokio::test]
+    async fn a_late_poll_from_before_does_not_confirm_an_answer() {
+        let slot = slot();
+        put(&slot, 1);
+        assert_eq!(poll(&slot, 0).await, is("1", 1));
+        put(&slot, 2);
+        // Its answer gets lost.
+        assert_eq!(poll(&slot, 1).await, is("2", 2));
+        // One that the client gave up long ago arrives only now.
+        assert_eq!(poll(&slot, 0).await.0, "");
+        assert_eq!(poll(&slot, 1).await, is("2", 2));
+    }
+
+    #[tokio::test]
+    async fn what_a_late_poll_takes_away_is_given_again() {
+        let slot = slot();
+        put(&slot, 1);
+        // The answer that the client gets.
+        assert_eq!(poll(&slot, 0).await, is("1", 1));
+        put(&slot, 2);
+        // One that it gave up before.
+        assert_eq!(poll(&slot, 0).await, is("1 2", 2));
+        assert_eq!(poll(&slot, 1).await, is("2", 2));
+    }
+
+    #[tokio::test]
+    async fn a_poll_that_is_replaced_says_nothing_of_what_the_newer_one_gets() {
+        let slot = std::sync::Arc::new(slot());
+        let older = tokio::spawn({
+            let slot = slot.clone();
+            async move { slot.next(Some(at(0)), Duration::from_secs(60)).await }
+        });
+        while slot.deadline().is_some() {
+            tokio::task::yield_now().await;
+        }
+        put(&slot, 1);
+        assert_eq!(poll(&slot, 0).await, is("1", 1));
+        let older = older.await.unwrap().unwrap();
+        assert_eq!((older.messages.len(), older.cursor), (0, at(0)));
+    }
+
+    #[tokio::test]
+    async fn what_is_never_confirmed_counts_as_waiting() {
+        let slot = slot();
+        for seq in 1..=100 {
+            assert_eq!(put(&slot, seq), seq.to_string().len().max(bytes(seq - 1)));
+            poll(&slot, 0).await;
+        }
+        let one = slot.next(Some(at(100)), Duration::ZERO).await.unwrap();
+        assert_eq!((one.messages.len(), put(&slot, 101)), (0, 3));
+    }
+
+    /// How long all numbers up to `last` are.
+    fn bytes(last: u64) -> usize {
+        (1..=last).map(|seq| seq.to_string().len()).sum()
     }
 }

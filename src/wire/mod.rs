@@ -94,10 +94,29 @@ impl Format {
     }
 }
 
+/// What a shard asks, which knows no protocol by name.
 impl Format {
     /// Whether it is spoken over a WebSocket, whose client answers a heartbeat.
     pub fn is_websocket(self) -> bool {
         matches!(self, Self::Native(_) | Self::Raw(_) | Self::Pusher(_))
+    }
+
+    /// Whether it is a body without end, on which a client says nothing.
+    pub fn is_stream(self) -> bool {
+        matches!(self, Self::Sse { .. } | Self::Stream { .. })
+    }
+
+    /// Whether its clients can tell who comes and goes from a message.
+    pub fn tells_events(self) -> bool {
+        !matches!(self, Self::Raw(_))
+    }
+
+    /// Whether its clients get one copy alone of what is published on several channels as one update.
+    pub fn wants_one_copy(self) -> bool {
+        match self {
+            Self::Sse { flavour, .. } => flavour == Flavour::Mercure,
+            _ => false,
+        }
     }
 }
 
@@ -211,6 +230,34 @@ pub fn encode_server_frame(frame: &envelope::ServerFrame<'_>, format: Format) ->
             line.push(b'\n');
             Some(body.frame(line))
         }
+    }
+}
+
+/// Encodes the answer to a client's message for `format`: what was returned, or why nothing was. `reference` is the message's own,
+/// as JSON. `None` where no answer has a place.
+pub fn encode_reply(
+    reference: Option<&str>,
+    answer: Result<Option<&Payload>, &str>,
+    format: Format,
+    packer: &mut Packer,
+) -> Option<Bytes> {
+    match (format, answer) {
+        (Format::Native(packing), Ok(payload)) if payload.is_some() || reference.is_some() => {
+            let envelope = envelope::reply(reference, payload);
+            Some(websocket::text(&envelope, packing, packer))
+        }
+        (Format::Raw(packing), Ok(Some(payload))) => Some(websocket::raw(payload, packing, packer)),
+        (Format::Native(_), Err(message)) => {
+            let reference = reference.and_then(|text| serde_json::from_str(text).ok());
+            let frame = envelope::ServerFrame::Error {
+                code: "handler_failed",
+                message,
+                reference,
+                channel: None,
+            };
+            Some(websocket::plain_text(&envelope::server_frame(&frame)))
+        }
+        _ => None,
     }
 }
 

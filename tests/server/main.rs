@@ -29,6 +29,7 @@ mod presence;
 mod publish;
 mod pusher;
 mod resume;
+mod seams;
 mod sse;
 mod stream;
 mod takeover;

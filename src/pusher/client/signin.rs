@@ -1,14 +1,15 @@
 //! Who a client has signed in as, and whom it watches.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
 use super::{Client, Name, signed};
 use crate::hub::CLOSE_REVOKED;
 use crate::hub::mailbox::Command as ShardCommand;
-use crate::ids::ConnectionId;
 use crate::limits::Held;
 use crate::pusher::auth;
-use crate::pusher::users::WATCHLIST_MAX;
+use crate::pusher::users::{News, WATCHLIST_MAX};
 use crate::session::Session;
 use crate::wire::pusher;
 use crate::wire::websocket;
@@ -84,7 +85,7 @@ impl Client {
                 format!("a watchlist has at most {WATCHLIST_MAX} users: the rest is left out");
             self.error(session, Some(4302), &why);
         }
-        let (seen, watchers) = self.pusher.users.arrive(self.id, &user, &watchlist);
+        let (seen, news) = self.pusher.users.arrive(self.id, &user, &watchlist);
         let lists = [("online", seen.online), ("offline", seen.offline)];
         let events: Vec<_> = lists
             .iter()
@@ -94,7 +95,7 @@ impl Client {
         if !events.is_empty() {
             self.tell(session, &watchlist_events(&events));
         }
-        self.tell_watchers("online", &user, &watchers);
+        self.tell_watchers("online", &user, &news);
         *self.user.borrow_mut() = Some(SignedIn {
             name: user.into(),
             watchlist,
@@ -108,18 +109,21 @@ impl Client {
         self.tell(session, &frame);
     }
 
-    fn tell_watchers(&self, what: &str, user: &str, watchers: &[ConnectionId]) {
-        if watchers.is_empty() {
+    fn tell_watchers(&self, what: &str, user: &str, news: &News) {
+        if news.watchers.is_empty() {
             return;
         }
         let events = [serde_json::json!({ "name": what, "user_ids": [user] })];
         let frame = websocket::plain_text(&watchlist_events(&events));
-        for &watcher in watchers {
-            let frame = frame.clone();
+        let (user, number): (Arc<str>, u64) = (user.into(), news.number);
+        for &watcher in &news.watchers {
+            let (frame, user, pusher) = (frame.clone(), user.clone(), self.pusher.clone());
             self.node
                 .shard(watcher.shard())
                 .put(ShardCommand::Run(Box::new(move |hub| {
-                    if let Some(registered) = hub.shard().connection(watcher) {
+                    if let Some(registered) = hub.shard().connection(watcher)
+                        && pusher.users.hears(watcher, &user, number)
+                    {
                         hub.push(registered.slot, frame);
                     }
                 })));
@@ -130,11 +134,11 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         if let Some(user) = self.user.take() {
-            let watchers = self
+            let news = self
                 .pusher
                 .users
                 .depart(self.id, &user.name, &user.watchlist);
-            self.tell_watchers("offline", &user.name, &watchers);
+            self.tell_watchers("offline", &user.name, &news);
         }
     }
 }
