@@ -67,7 +67,7 @@ impl Publishers {
 
 /// A killed process may have its locks for a moment after it has gone from sight, and one that was killed again and again is
 /// not started at once.
-fn started(directory: &TempDir, settings: &[(&str, &str)]) -> Worker {
+pub fn started(directory: &TempDir, settings: &[(&str, &str)]) -> Worker {
     let mut worker = Worker::start(directory, settings);
     eventually("its turn", || {
         let wait = worker.answer.starts_with("another process")
@@ -149,7 +149,7 @@ fn nor_does_it_when_every_message_is() {
 }
 
 /// How large a file of that process may become.
-fn limit_files(pid: u32, bytes: u64) {
+pub fn limit_files(pid: u32, bytes: u64) {
     let limit = libc::rlimit {
         rlim_cur: bytes,
         rlim_max: libc::RLIM_INFINITY,
