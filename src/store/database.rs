@@ -54,7 +54,11 @@ pub enum DatabaseError {
 
 impl From<rusqlite::Error> for DatabaseError {
     fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
+        let code = match &error {
+            rusqlite::Error::SqlInputError { error, .. } => Some(error.code),
+            other => other.sqlite_error_code(),
+        };
+        match code {
             // Our statements are right, and the file is ours to write: what they do not find is lost, and whose first bytes make it
             // one to be read alone is changed, or gone from its place.
             Some(
