@@ -15,14 +15,14 @@ use crate::harness::{PATIENCE, channel_named, directory, eventually, message};
 const PUBLISHERS: usize = 4;
 
 /// Processes would do the same: each has a link of its own, and waits for every answer.
-struct Publishers {
+pub struct Publishers {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<Vec<String>>>,
 }
 
 impl Publishers {
-    fn start(directory: &TempDir, round: usize) -> Self {
+    pub fn start(directory: &TempDir, round: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicUsize::new(0));
         let start = |publisher| {
@@ -51,14 +51,14 @@ impl Publishers {
         }
     }
 
-    fn await_messages(&self, count: usize) {
+    pub fn await_messages(&self, count: usize) {
         eventually("messages", || {
             self.acknowledged.load(Ordering::SeqCst) >= count
         });
     }
 
     /// What each has had acknowledged.
-    fn end(self) -> Vec<Vec<String>> {
+    pub fn end(self) -> Vec<Vec<String>> {
         self.stop.store(true, Ordering::SeqCst);
         let threads = self.threads.into_iter();
         threads.map(|thread| thread.join().unwrap()).collect()
