@@ -63,6 +63,7 @@ struct Work {
 impl Keeper {
     /// Works until it is told to close and all is written, or cannot be.
     pub fn run(mut self) {
+        self.shared.sleep.begin();
         let mut work = Work::default();
         work.news.wants_whole = self.beginning.is_some();
         loop {
@@ -93,7 +94,7 @@ impl Keeper {
                 Err(DatabaseError::Broken(reason)) if self.may_mend() => {
                     if let Err(error) = self.mend(&reason, &mut work) {
                         self.fail(&error);
-                        std::thread::park_timeout(RETRY);
+                        self.shared.sleep.nap(RETRY);
                     }
                 }
                 Err(error) => {
@@ -102,12 +103,12 @@ impl Keeper {
                         // What is in the ring is found by the next server.
                         return self.stop();
                     }
-                    std::thread::park_timeout(RETRY);
+                    self.shared.sleep.nap(RETRY);
                     continue;
                 }
             }
             if self.shared.fsync != Fsync::Always && !closing {
-                std::thread::park_timeout(NAP);
+                self.shared.sleep.nap(NAP);
             }
         }
         self.ring.close();
@@ -140,16 +141,13 @@ impl Keeper {
     fn rest(&self, work: &mut Work) {
         if work.dirty {
             let since = work.synced.map_or(INTERVAL, |at| at.elapsed());
-            std::thread::park_timeout(INTERVAL.saturating_sub(since));
+            self.shared.sleep.nap(INTERVAL.saturating_sub(since));
             return;
         }
-        self.shared.asleep.store(true, Ordering::SeqCst);
-        // Whoever published before this has not seen that nobody is awake.
-        (self.sources.news)(&mut work.news);
-        if !self.is_new(work) && !self.shared.closing.load(Ordering::SeqCst) {
-            std::thread::park();
-        }
-        self.shared.asleep.store(false, Ordering::SeqCst);
+        self.shared.sleep.unless(|| {
+            (self.sources.news)(&mut work.news);
+            self.is_new(work) || self.shared.closing.load(Ordering::SeqCst)
+        });
     }
 
     fn write(&mut self, work: &mut Work, sync: bool) -> Result<(), DatabaseError> {

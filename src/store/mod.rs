@@ -16,11 +16,12 @@ mod opening;
 mod receipt;
 mod record;
 mod ring;
+mod sleep;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{JoinHandle, Thread};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -30,6 +31,7 @@ pub use self::opening::{Contents, Opened, open};
 pub use self::receipt::{NotStored, Receipt};
 use self::record::{Message, Record, unix_time};
 use self::ring::Ring;
+use self::sleep::Sleep;
 use crate::auth::Lists;
 use crate::config::Fsync;
 use crate::history::{Fate, Note};
@@ -117,9 +119,7 @@ struct Shared {
     directory: PathBuf,
     fsync: Fsync,
     closing: AtomicBool,
-    /// Whether the keeper has nothing to do until it is woken.
-    asleep: AtomicBool,
-    keeper: OnceLock<Thread>,
+    sleep: Sleep,
     /// Whether the last attempt to write has failed, or none was made where one must come first: then nothing more is taken.
     failing: AtomicBool,
     // Taken for a look or a change of two words.
@@ -165,7 +165,7 @@ impl Store {
 
     fn end(&mut self) {
         self.shared.closing.store(true, Ordering::SeqCst);
-        self.shared.wake();
+        self.shared.sleep.end();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -235,8 +235,8 @@ impl Journal {
         if let Some(former) = &self.former {
             former.numbered(newest);
         }
-        if shared.asleep.load(Ordering::SeqCst) || self.ring.used() > self.ring.half() {
-            shared.wake();
+        if shared.sleep.is_deep() || self.ring.used() > self.ring.half() {
+            shared.sleep.end();
         }
     }
 
@@ -262,13 +262,6 @@ impl Journal {
 }
 
 impl Shared {
-    fn wake(&self) {
-        self.asleep.store(false, Ordering::Release);
-        if let Some(keeper) = self.keeper.get() {
-            keeper.unpark();
-        }
-    }
-
     /// What publishers are told until it has begun.
     fn is_slow(&self) -> NotStored {
         let text = format!(

@@ -3,7 +3,7 @@
 //! Imports `record`, `ring`, `database`, `beginning` and `keeper`.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -14,6 +14,7 @@ use super::directory::{DATABASE, Directory, LOG, StoreError};
 use super::keeper::Keeper;
 use super::record::{Message, Record, unix_time};
 use super::ring::{Left, Ring, remove};
+use super::sleep::Sleep;
 use super::{Journal, NAMES, Progress, Shared, Sources, Store, Watchers};
 use crate::auth::Lists;
 use crate::config::{Config, Fsync};
@@ -165,8 +166,7 @@ impl Opened {
             directory: self.path,
             fsync: self.fsync,
             closing: AtomicBool::new(false),
-            asleep: AtomicBool::new(false),
-            keeper: OnceLock::new(),
+            sleep: Sleep::default(),
             failing: AtomicBool::new(beginning.is_some()),
             progress: Mutex::new(Progress {
                 begun: beginning.is_none(),
@@ -192,8 +192,6 @@ impl Opened {
             path: shared.directory.clone(),
             error,
         })?;
-        // Nobody has set it before.
-        let _ = shared.keeper.set(thread.thread().clone());
         let journal = Journal {
             shared: shared.clone(),
             ring,
