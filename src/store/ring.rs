@@ -357,3 +357,138 @@ pub fn remove(path: &Path) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+/// Also run by miri (`tests/run.sh miri`), which sees every byte that is read before it was written, and every race.
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    const ID: u64 = 7;
+
+    fn ring() -> Ring {
+        let ring = Ring::alone(4096);
+        ring.begin(ID, 1, false);
+        ring
+    }
+
+    /// A record of this length that no other is like.
+    fn body(number: u64, length: usize) -> Vec<u8> {
+        let bytes = (0..length as u64).map(|at| (number * 31 + at * 7) as u8);
+        bytes.collect()
+    }
+
+    fn put(ring: &Ring, body: &[u8]) -> u64 {
+        ring.append(body.len() + 5, |room| {
+            room[..body.len()].copy_from_slice(body);
+            body.len()
+        })
+    }
+
+    fn bodies(ring: &Ring, from: u64) -> Vec<Vec<u8>> {
+        let records = ring.left_records(from);
+        records.map(|(_, body, _)| body.to_vec()).collect()
+    }
+
+    #[test]
+    fn what_was_put_in_comes_out_in_order_over_many_turns() {
+        let ring = ring();
+        let mut waiting = VecDeque::new();
+        let (mut number, mut taken) = (0, 0);
+        // Lengths that end everywhere in a row, the largest and none among them.
+        for length in (0..2000).step_by(if cfg!(miri) { 100 } else { 1 }) {
+            while !ring.has_room(length + 5) {
+                let (check, body, behind) = ring.records(ring.tail(), ring.head()).next().unwrap();
+                assert_eq!(check, crc32(0, body));
+                assert_eq!(Some(body.to_vec()), waiting.pop_front());
+                ring.free(behind);
+                taken += 1;
+            }
+            waiting.push_back(body(number, length));
+            put(&ring, waiting.back().unwrap());
+            number += 1;
+        }
+        let rest: Vec<_> = ring.records(ring.tail(), ring.head()).collect();
+        assert_eq!(rest.len(), waiting.len());
+        assert_eq!(rest.len() + taken, number as usize);
+        assert_eq!(rest.last().unwrap().2, ring.head());
+        assert!(ring.head() > 4 * 4096, "several turns");
+    }
+
+    #[test]
+    fn one_thread_writes_while_another_reads() {
+        let ring = ring();
+        let count = if cfg!(miri) { 30 } else { 20_000 };
+        let length = |number: u64| (number * 37 % 500) as usize;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0..count {
+                    while !ring.has_room(length(number) + 5) {
+                        std::thread::yield_now();
+                    }
+                    put(&ring, &body(number, length(number)));
+                    ring.numbered(number);
+                }
+            });
+            let mut number = 0;
+            while number < count {
+                let head = ring.head();
+                for (_, read, _) in ring.records(ring.tail(), head) {
+                    assert_eq!(read, body(number, length(number)));
+                    number += 1;
+                }
+                ring.free(head);
+                std::thread::yield_now();
+            }
+        });
+        assert_eq!(ring.left().unwrap().newest, Some(count - 1));
+    }
+
+    #[test]
+    fn a_damaged_record_ends_what_is_left_and_nothing_old_comes_after_the_new() {
+        let ring = ring();
+        let ends: Vec<_> = (0..5)
+            .map(|number| put(&ring, &body(number, 100)))
+            .collect();
+        assert_eq!(bodies(&ring, 0).len(), 5);
+        // One byte of the third.
+        let place = HEAD + ends[1] as usize + FRAME as usize + 50;
+        // SAFETY: a byte of a record; nobody else has the ring.
+        unsafe { *ring.place(place) ^= 1 };
+        assert_eq!(bodies(&ring, 0), [body(0, 100), body(1, 100)]);
+        assert!(bodies(&ring, 4).is_empty(), "no record begins there");
+        let head = ring.beyond(ends[1]);
+        ring.stand(ID, head, head);
+        assert_eq!(ring.left().unwrap().head, ends[4], "the file as it was");
+        ring.settle(2, true);
+        assert_eq!(put(&ring, &body(9, 100)), head + ends[0]);
+        assert_eq!(bodies(&ring, head), [body(9, 100)]);
+        let left = ring.left().unwrap();
+        assert_eq!(
+            (left.boot, left.closed, left.synced, left.head),
+            (2, false, true, ring.head())
+        );
+    }
+
+    #[test]
+    fn another_rings_records_are_none() {
+        let ring = ring();
+        put(&ring, &body(1, 10));
+        ring.stand(ID + 1, 0, ring.head());
+        assert!(bodies(&ring, 0).is_empty());
+        // Numbers in the database that cannot be positions.
+        for from in [3, 1 << 40, u64::MAX - 7, u64::MAX] {
+            assert!(bodies(&ring, from).is_empty(), "{from}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_was_being_written_is_not_believed() {
+        let ring = ring();
+        ring.numbered(5);
+        assert_eq!(ring.left().unwrap().newest, Some(5));
+        ring.set(Field::Newest, 6);
+        assert_eq!(ring.left().unwrap().newest, None);
+    }
+}
