@@ -9,6 +9,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::beginning::{Beginning, NEW_RING, RING, boot, random};
+use super::blocks;
 use super::database::{Database, DatabaseError, State};
 use super::directory::{DATABASE, Directory, LOG, StoreError};
 use super::keeper::Keeper;
@@ -120,6 +121,13 @@ pub fn open(config: &Config, all: bool) -> Result<Opened, StoreError> {
     };
     if let Some(found) = found {
         opened.read_ring(found)?;
+    }
+    if let Some(name) = blocks::is_copied(&opened.path, &opened.directory.file(RING)) {
+        tracing::warn!(
+            "{} (realtime.data_dir) is on {name}, which writes every change to a new place: the server keeps the room that it needs, \
+             and ends with SIGBUS when that is gone as well. Leave room there, or use a directory on ext4 or XFS",
+            opened.path.display()
+        );
     }
     // Made for nothing, or put in its place.
     let _ = remove(&opened.directory.file(NEW_RING));
