@@ -397,7 +397,7 @@ mod tests {
         let mut waiting = VecDeque::new();
         let (mut number, mut taken) = (0, 0);
         // Lengths that end everywhere in a row, the largest and none among them.
-        for length in (0..2000).step_by(if cfg!(miri) { 100 } else { 1 }) {
+        for length in (0..2000).step_by(if cfg!(miri) { 200 } else { 1 }) {
             while !ring.has_room(length + 5) {
                 let (check, body, behind) = ring.records(ring.tail(), ring.head()).next().unwrap();
                 assert_eq!(check, crc32(0, body));
@@ -413,13 +413,13 @@ mod tests {
         assert_eq!(rest.len(), waiting.len());
         assert_eq!(rest.len() + taken, number as usize);
         assert_eq!(rest.last().unwrap().2, ring.head());
-        assert!(ring.head() > 4 * 4096, "several turns");
+        assert!(ring.head() > 2 * 4096, "several turns");
     }
 
     #[test]
     fn one_thread_writes_while_another_reads() {
         let ring = ring();
-        let count = if cfg!(miri) { 30 } else { 20_000 };
+        let count = if cfg!(miri) { 12 } else { 20_000 };
         let length = |number: u64| (number * 37 % 500) as usize;
         std::thread::scope(|scope| {
             scope.spawn(|| {
