@@ -2,6 +2,7 @@
 # Installs what building (`setup.sh build`) and testing (`setup.sh test`) need and is missing, from Debian's
 # packages. Asks nothing, changes nothing that is there, and needs no network when nothing is missing.
 #
+# `setup.sh miri` adds a nightly Rust with miri, and says when that cannot be had; no other part of the tests needs it.
 # `setup.sh php-config` only prints the php-config that belongs to $PHP. Called by the Makefile and tests/run.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,6 +20,7 @@ main() {
     case "${1:-}" in
         php-config) php_config ;;
         build) set_up_build ;;
+        miri) add_miri ;;
         test) set_up_build; set_up_test ;;
         *) die "usage: tests/setup.sh build|test|php-config" ;;
     esac
@@ -219,6 +221,18 @@ add_rust_components() {
         say "adding $component"
         rustup component add "$component" || die "rustup could not add $component"
     done
+}
+
+# A machine without a network, or without rustup, does without.
+add_miri() {
+    if ! cargo +nightly miri --version >/dev/null 2>&1; then
+        have rustup || { say "miri is missing, and there is no rustup to add it"; return 1; }
+        say "adding a nightly Rust with miri"
+        timeout 300 rustup toolchain install nightly --profile minimal --component miri,rust-src ||
+            { say "rustup could not add miri"; return 1; }
+    fi
+    # The standard library as miri runs it; made once.
+    cargo +nightly miri setup >/dev/null 2>&1 || { say "miri cannot make its standard library"; return 1; }
 }
 
 # npm leaves a copy of the lock in node_modules: an older one than ours means that ours has changed.

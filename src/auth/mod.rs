@@ -11,6 +11,7 @@ mod mercure;
 mod revocations;
 mod sign;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -40,7 +41,8 @@ pub struct Auth {
     mercure: Mercure,
     audience: Option<String>,
     max_ttl: Duration,
-    revocations: Revocations,
+    /// The keeper of `store` looks at them, too.
+    revocations: Arc<Revocations>,
 }
 
 /// Why a token is not taken. The client's to mend, or its application's.
@@ -108,7 +110,7 @@ impl Auth {
             mercure: Mercure::new(config)?,
             audience: config.token_audience.clone(),
             max_ttl: config.max_token_ttl,
-            revocations: Revocations::new(config.max_revocations),
+            revocations: Arc::new(Revocations::new(config.max_revocations)),
         })
     }
 
@@ -118,7 +120,7 @@ impl Auth {
     }
 
     /// What was taken back.
-    pub fn revocations(&self) -> &Revocations {
+    pub fn revocations(&self) -> &Arc<Revocations> {
         &self.revocations
     }
 

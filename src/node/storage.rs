@@ -47,18 +47,17 @@ impl Node {
         for lists in opened.revoked.drain(..) {
             revocations.adopt(lists);
         }
-        let kept = self.broker.keep(opened, self.storage.watchers.clone())?;
+        if before.keys().next().is_some() {
+            opened.write_all();
+        }
+        let known = revocations.clone();
+        let revoked = Box::new(move || known.lists());
+        let watchers = self.storage.watchers.clone();
+        let kept = self.broker.keep(opened, revoked, watchers)?;
         // Not under the broker's lock, which the keeper needs.
         kept.await_beginning();
         *store = Some(kept);
         self.storage.closed.store(false, Ordering::Release);
-        drop(store);
-        for lists in before.parts(1) {
-            if lists.keys().next().is_some() {
-                // Also without room for more of them they are known here.
-                let _ = self.keep_revoked(lists);
-            }
-        }
         Ok(())
     }
 
@@ -93,7 +92,8 @@ impl Node {
             revoked = match self.broker.keep_revoked(revoked) {
                 Ok(None) => return Ok(()),
                 Ok(Some(receipt)) => return stored_in_time(wait(&receipt, deadline)),
-                Err(back) => back,
+                Err((_, Some(why))) => return Err(Failure::Unstored(why.to_string())),
+                Err((back, None)) => back,
             };
             if Instant::now() >= deadline {
                 return Err(Failure::Busy);

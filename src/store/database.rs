@@ -3,12 +3,14 @@
 //! Used by one thread at a time: whoever opens it, then the keeper's. Every row has a check of its own, because SQLite has none. Imports
 //! `record` and `config`.
 
+use std::io;
 use std::path::Path;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, Transaction, params};
 use zlib_rs::crc32::crc32;
 
+use super::directory::StoreError;
 use super::record::Record;
 use crate::auth::Lists;
 use crate::wire::control;
@@ -52,13 +54,38 @@ pub enum DatabaseError {
 
 impl From<rusqlite::Error> for DatabaseError {
     fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                Self::Broken(error.to_string())
-            }
+        let code = match &error {
+            rusqlite::Error::SqlInputError { error, .. } => Some(error.code),
+            other => other.sqlite_error_code(),
+        };
+        match code {
+            // Our statements are right, and the file is ours to write: what they do not find is lost, and whose first bytes make it
+            // one to be read alone is changed, or gone from its place.
+            Some(
+                ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::ReadOnly
+                | ErrorCode::Unknown,
+            ) => Self::Broken(error.to_string()),
             Some(ErrorCode::DiskFull) => Self::Full,
             _ => Self::Failed(error.to_string()),
         }
+    }
+}
+
+impl From<io::Error> for DatabaseError {
+    fn from(error: io::Error) -> Self {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        match error.kind() {
+            StorageFull | QuotaExceeded => Self::Full,
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for DatabaseError {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.to_string())
     }
 }
 
@@ -90,7 +117,10 @@ impl Database {
     /// Opens it, or makes a new one. `writes_back` says whether it may ever ask the disk to write, `look` whether all of it is to be
     /// looked through for damage.
     pub fn open(path: &Path, writes_back: bool, look: bool) -> Result<Self, DatabaseError> {
-        let connection = Connection::open(path)?;
+        let connection = Connection::open(path).map_err(|error| match can_be_opened(path) {
+            true => error.into(),
+            false => DatabaseError::Broken(error.to_string()),
+        })?;
         connection.execute_batch(MANNERS)?;
         connection.set_prepared_statement_cache_capacity(16);
         let synchronous = if writes_back { "NORMAL" } else { "OFF" };
@@ -98,7 +128,7 @@ impl Database {
         let layout: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         match layout {
             LAYOUT => {}
-            0 => connection.execute_batch(TABLES)?,
+            0 if is_empty(&connection)? => connection.execute_batch(TABLES)?,
             other => return Err(DatabaseError::Broken(format!("its layout is {other}"))),
         }
         if look {
@@ -297,6 +327,21 @@ impl Batch<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether it has not been ours before.
+fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+    let count = "SELECT count(*) FROM sqlite_schema";
+    let tables: i64 = connection.query_row(count, [], |row| row.get(0))?;
+    Ok(tables == 0)
+}
+
+/// Whether what is there is a file of ours, if anything is: SQLite says the same of one that is not and of a process that has no
+/// descriptor left.
+fn can_be_opened(path: &Path) -> bool {
+    use io::ErrorKind::{IsADirectory, PermissionDenied};
+    let opened = std::fs::File::options().read(true).write(true).open(path);
+    !opened.is_err_and(|error| matches!(error.kind(), IsADirectory | PermissionDenied))
 }
 
 /// A number with a check that knows its name.

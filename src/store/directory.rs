@@ -15,6 +15,10 @@ use super::database::DatabaseError;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is tried.
 const PAUSE: Duration = Duration::from_millis(5);
+/// The database's file.
+pub const DATABASE: &str = "history.db";
+/// What SQLite adds to its name.
+pub const LOG: &str = "history.db-wal";
 /// What is added to the name of a file that cannot be used.
 const BROKEN: &str = ".broken";
 
@@ -167,10 +171,32 @@ impl Directory {
         self.lock.as_raw_fd()
     }
 
+    /// Puts the database aside, which is damaged and closed.
+    pub fn put_database_aside(&self, reason: &str) -> Result<(), StoreError> {
+        let aside = self.set_aside(DATABASE)?;
+        self.set_aside(LOG)?;
+        tracing::error!(
+            "the history in {} is damaged ({reason}); it is now {}, and a new one begins with what is in memory",
+            self.file(DATABASE).display(),
+            aside.display()
+        );
+        Ok(())
+    }
+
+    /// Has the disk note which files there are.
+    pub fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+
     /// Puts a file aside that cannot be used. The one before is lost: what cannot be used must not fill the disk.
     pub fn set_aside(&self, name: &str) -> Result<PathBuf, StoreError> {
         let from = self.file(name);
         let to = self.file(&format!("{name}{BROKEN}"));
+        if to.is_dir() || from.is_dir() {
+            // No file takes a directory's place, nor the other way round.
+            let _ = std::fs::remove_dir_all(&to);
+            let _ = std::fs::remove_file(&to);
+        }
         match std::fs::rename(&from, &to) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(StoreError::System { path: from, error })

@@ -1,16 +1,20 @@
 //! The thread that takes what was kept from the ring to the database, in batches: what comes while one is written is the next.
 //!
-//! When the disk is full or fails, it tries again until there is room; meanwhile publishers are refused.
+//! When the disk is full or fails, it tries again until there is room; meanwhile publishers are refused. A database that is damaged
+//! is put aside, and what there is in memory goes to a new one.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::beginning::Beginning;
 use super::database::{Batch, Database, DatabaseError, State};
 use super::directory::Directory;
 use super::receipt::NotStored;
 use super::record::{Message, Record, unix_time, unix_time_of};
-use super::{News, Shared, Source, Whole, encode};
+use super::ring::Ring;
+use super::{News, Shared, Sources, Whole, encode};
+use crate::auth::Lists;
 use crate::config::Fsync;
 use crate::history::Fate;
 use crate::message::Publication;
@@ -24,27 +28,31 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(200);
 /// How often expired revocations are taken out.
 const PURGE: Duration = Duration::from_secs(60);
+/// How soon a new database that is damaged as well is put aside.
+const MEND: Duration = Duration::from_secs(60);
 
 /// The thread's own.
 pub struct Keeper {
     pub shared: Arc<Shared>,
-    pub database: Database,
+    /// None until a new one can be made.
+    pub database: Option<Database>,
     /// Kept until the database is closed.
     pub directory: Directory,
-    /// Which ring it is.
-    pub ring: u64,
+    pub ring: Arc<Ring>,
+    /// What comes before anything is kept.
+    pub beginning: Option<Beginning>,
     /// The newest number that may be in the database.
     pub stored: u64,
     /// What is new.
-    pub source: Source,
+    pub sources: Sources,
+    /// When a damaged database was put aside.
+    pub mended: Option<Instant>,
 }
 
 /// What is not written yet.
 #[derive(Default)]
 struct Work {
     news: News,
-    /// Everything, when the database may have something else.
-    whole: Option<Whole>,
     /// When everything was last safe from a power cut.
     synced: Option<Instant>,
     /// Whether something was written since.
@@ -54,15 +62,15 @@ struct Work {
 
 impl Keeper {
     /// Works until it is told to close and all is written, or cannot be.
-    pub fn run(mut self, whole: Option<Whole>) {
-        let mut work = Work {
-            whole,
-            ..Work::default()
-        };
+    pub fn run(mut self) {
+        self.shared.sleep.begin();
+        let mut work = Work::default();
+        work.news.wants_whole = self.beginning.is_some();
         loop {
             // In this order: what was published before it closed is written.
             let closing = self.shared.closing.load(Ordering::SeqCst);
-            (self.source)(&mut work.news);
+            let ready = self.prepare();
+            (self.sources.news)(&mut work.news);
             let news = self.is_new(&work);
             let due = work.dirty && work.synced.is_none_or(|at| at.elapsed() >= INTERVAL);
             if !(news || due || closing && work.dirty) {
@@ -74,68 +82,98 @@ impl Keeper {
             }
             let sync = match self.shared.fsync {
                 Fsync::Always => true,
-                Fsync::Interval => due || closing,
+                // What was before may have been there for longer.
+                Fsync::Interval => due || closing || self.beginning.is_some(),
                 Fsync::Never => false,
             };
-            match self.write(&mut work, sync) {
+            let written = ready
+                .and_then(|()| self.write(&mut work, sync))
+                .and_then(|()| self.begin());
+            match written {
                 Ok(()) => self.succeed(&mut work, sync),
+                Err(DatabaseError::Broken(reason)) if self.may_mend() => {
+                    if let Err(error) = self.mend(&reason, &mut work) {
+                        self.fail(&error);
+                        self.shared.sleep.nap(RETRY);
+                    }
+                }
                 Err(error) => {
                     self.fail(&error);
                     if closing {
                         // What is in the ring is found by the next server.
                         return self.stop();
                     }
-                    std::thread::park_timeout(RETRY);
+                    self.shared.sleep.nap(RETRY);
                     continue;
                 }
             }
             if self.shared.fsync != Fsync::Always && !closing {
-                std::thread::park_timeout(NAP);
+                self.shared.sleep.nap(NAP);
             }
         }
-        self.shared.ring.close();
+        self.ring.close();
         self.stop();
+    }
+
+    fn may_mend(&self) -> bool {
+        self.mended.is_none_or(|at| at.elapsed() >= MEND)
+    }
+
+    /// Puts the database aside, which is damaged. The next batch has all that there is, and goes to a new one.
+    fn mend(&mut self, reason: &str, work: &mut Work) -> Result<(), DatabaseError> {
+        // What SQLite does when it closes one must be over: it goes by names.
+        self.database = None;
+        self.directory.put_database_aside(reason)?;
+        self.mended = Some(Instant::now());
+        work.news.whole = None;
+        work.news.wants_whole = true;
+        Ok(())
     }
 
     fn is_new(&self, work: &Work) -> bool {
         let news = &work.news;
-        news.head != self.shared.ring.tail()
+        news.head != self.ring.tail()
             || !news.fates.is_empty()
             || !news.marks.is_empty()
-            || work.whole.is_some()
+            || news.whole.is_some()
     }
 
     fn rest(&self, work: &mut Work) {
         if work.dirty {
             let since = work.synced.map_or(INTERVAL, |at| at.elapsed());
-            std::thread::park_timeout(INTERVAL.saturating_sub(since));
+            self.shared.sleep.nap(INTERVAL.saturating_sub(since));
             return;
         }
-        self.shared.asleep.store(true, Ordering::SeqCst);
-        // Whoever published before this has not seen that nobody is awake.
-        (self.source)(&mut work.news);
-        if !self.is_new(work) && !self.shared.closing.load(Ordering::SeqCst) {
-            std::thread::park();
-        }
-        self.shared.asleep.store(false, Ordering::SeqCst);
+        self.shared.sleep.unless(|| {
+            (self.sources.news)(&mut work.news);
+            self.is_new(work) || self.shared.closing.load(Ordering::SeqCst)
+        });
     }
 
     fn write(&mut self, work: &mut Work, sync: bool) -> Result<(), DatabaseError> {
-        let Self {
-            shared, database, ..
-        } = self;
         let news = &work.news;
         let fates = Fates::new(&news.fates);
         let purges = work.purged.is_none_or(|at| at.elapsed() >= PURGE);
         let stored = self.stored;
+        let ring = &*self.ring;
         let state = State {
             epoch: news.epoch,
             newest: news.newest,
             forgotten: news.forgotten,
-            ring: self.ring,
+            ring: ring.id(),
             position: news.head,
         };
-        let known = match &work.whole {
+        let whole = news.whole.as_ref();
+        let revoked = whole.map(|_| (self.sources.revoked)());
+        let database = match &mut self.database {
+            Some(database) => database,
+            none => {
+                let path = self.directory.file(super::directory::DATABASE);
+                let writes_back = self.shared.fsync != Fsync::Never;
+                none.insert(Database::open(&path, writes_back, false)?)
+            }
+        };
+        let known = match whole {
             Some(_) => database.state()?.filter(|known| known.epoch == news.epoch),
             None => None,
         };
@@ -144,21 +182,22 @@ impl Keeper {
             None => Default::default(),
         };
         database.write(sync, |batch| {
-            if let Some(whole) = &work.whole {
+            if let Some(whole) = whole {
                 replace(batch, whole, known.is_some().then_some(numbers))?;
             }
-            for (check, body, _) in shared.ring.records(shared.ring.tail(), news.head) {
+            for lists in revoked.into_iter().flat_map(|lists| lists.parts(1)) {
+                let (check, record) = encode(&Record::Revoked(lists.clone()));
+                revoke(batch, &lists, check, &record)?;
+            }
+            let from = whole.map_or(ring.tail(), |whole| whole.head);
+            for (check, body, _) in ring.records(from, news.head) {
                 match control::read(body) {
                     Ok(Record::Message(message)) => {
                         if fates.of(message.seq).is_none() {
                             batch.keep(message.seq, check, body)?;
                         }
                     }
-                    Ok(Record::Revoked(lists)) => {
-                        for (key, expires) in lists.keys() {
-                            batch.revoke(key, expires.seconds() as u64 + 1, check, body)?;
-                        }
-                    }
+                    Ok(Record::Revoked(lists)) => revoke(batch, &lists, check, body)?,
                     // Nothing but a bug writes what cannot be read.
                     Err(_) => {}
                 }
@@ -166,9 +205,7 @@ impl Keeper {
             for fate in fates.all() {
                 match fate {
                     Fate::Faded(publication) => keep(batch, publication, false)?,
-                    Fate::Gone(seq) if *seq <= stored || work.whole.is_some() => {
-                        batch.forget(*seq)?
-                    }
+                    Fate::Gone(seq) if *seq <= stored || whole.is_some() => batch.forget(*seq)?,
                     // It came and went since the last batch.
                     Fate::Gone(_) => {}
                 }
@@ -191,20 +228,20 @@ impl Keeper {
         let head = work.news.head;
         work.news.fates.clear();
         work.news.marks.clear();
-        work.whole = None;
+        work.news.whole = None;
         work.dirty = self.shared.fsync == Fsync::Interval && !sync;
         if sync {
             work.synced = Some(Instant::now());
         }
         self.stored = work.news.newest;
-        self.shared.ring.free(head);
+        self.ring.free(head);
         let mut progress = self.shared.progress();
         progress.done = head;
         progress.begun = true;
         let failed = progress.failed.take();
         drop(progress);
+        self.shared.failing.store(false, Ordering::Release);
         if failed.is_some() {
-            self.shared.failing.store(false, Ordering::Release);
             tracing::warn!(
                 "{} (realtime.data_dir) can be written again: messages are taken as before",
                 self.shared.directory.display()
@@ -303,6 +340,13 @@ fn replace(
     batch.clear_marks()?;
     for (channel, seq) in &whole.marks {
         batch.mark(channel.as_str(), Some(*seq))?;
+    }
+    Ok(())
+}
+
+fn revoke(batch: &Batch<'_>, lists: &Lists, check: u32, record: &[u8]) -> rusqlite::Result<()> {
+    for (key, expires) in lists.keys() {
+        batch.revoke(key, expires.seconds() as u64 + 1, check, record)?;
     }
     Ok(())
 }

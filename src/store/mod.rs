@@ -6,18 +6,22 @@
 //! publisher waits until its message is in the database and on the disk ([`Receipt`]). Imports `ids`, `message`, `history`, `auth`,
 //! `config` and `wire`.
 
+mod beginning;
+mod blocks;
 mod database;
 mod directory;
 mod keeper;
+mod memory;
 mod opening;
 mod receipt;
 mod record;
 mod ring;
+mod sleep;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{JoinHandle, Thread};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -27,6 +31,7 @@ pub use self::opening::{Contents, Opened, open};
 pub use self::receipt::{NotStored, Receipt};
 use self::record::{Message, Record, unix_time};
 use self::ring::Ring;
+use self::sleep::Sleep;
 use crate::auth::Lists;
 use crate::config::Fsync;
 use crate::history::{Fate, Note};
@@ -56,6 +61,9 @@ pub struct Store {
 #[derive(Debug)]
 pub struct Journal {
     shared: Arc<Shared>,
+    ring: Arc<Ring>,
+    /// The one whose file is still in the other's place: numbers are noted there, too, until it is not.
+    former: Option<Arc<Ring>>,
     /// A moment, and its time since 1970: spares a look at the clock for each message.
     now: (Instant, Duration),
 }
@@ -63,9 +71,24 @@ pub struct Journal {
 /// How the keeper learns what has happened: fills in all but `closing`, under the broker's lock.
 pub type Source = Box<dyn Fn(&mut News) + Send>;
 
+/// Tells what is revoked.
+pub type Revoked = Box<dyn Fn() -> Lists + Send>;
+
+/// Where the keeper learns what it is to write.
+pub struct Sources {
+    /// What has happened.
+    pub news: Source,
+    /// All that is revoked.
+    pub revoked: Revoked,
+}
+
 /// What the keeper is to write.
 #[derive(Debug, Default)]
 pub struct News {
+    /// Asks for all that there is, in place of what is new.
+    pub wants_whole: bool,
+    /// That.
+    pub whole: Option<Whole>,
     /// Whose numbers they are.
     pub epoch: u32,
     /// As far as the ring is filled.
@@ -83,6 +106,8 @@ pub struct News {
 /// Everything that there is, when the database may have something else.
 #[derive(Debug)]
 pub struct Whole {
+    /// As far as the ring was filled.
+    pub head: u64,
     /// The newest number that was pushed out of each channel.
     pub marks: Vec<(Channel, u64)>,
     /// What is kept.
@@ -91,14 +116,11 @@ pub struct Whole {
 
 /// What the broker's end, the keeper and those who wait for receipts share.
 struct Shared {
-    ring: Ring,
     directory: PathBuf,
     fsync: Fsync,
     closing: AtomicBool,
-    /// Whether the keeper has nothing to do until it is woken.
-    asleep: AtomicBool,
-    keeper: OnceLock<Thread>,
-    /// Whether the last attempt to write has failed: then nothing more is taken.
+    sleep: Sleep,
+    /// Whether the last attempt to write has failed, or none was made where one must come first: then nothing more is taken.
     failing: AtomicBool,
     // Taken for a look or a change of two words.
     progress: Mutex<Progress>,
@@ -116,6 +138,8 @@ struct Progress {
     failed: Option<NotStored>,
     /// Whether the database knows of the ring: before that a crash would lose what is in it.
     begun: bool,
+    /// A new ring for the broker's end to take.
+    offered: Option<Arc<Ring>>,
 }
 
 impl Store {
@@ -131,15 +155,7 @@ impl Store {
         let waited = shared
             .progressed
             .wait_timeout_while(shared.progress(), BEGINNING, waits);
-        let (mut progress, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if waits(&mut progress) {
-            let text = format!(
-                "{} (realtime.data_dir) is slow, and the history of before is still being written there: try again",
-                shared.directory.display()
-            );
-            progress.failed = Some(NotStored(text.into()));
-            shared.failing.store(true, Ordering::Release);
-        }
+        drop(waited);
     }
 
     /// The directory's lock, for a forked child to close.
@@ -149,7 +165,7 @@ impl Store {
 
     fn end(&mut self) {
         self.shared.closing.store(true, Ordering::SeqCst);
-        self.shared.wake();
+        self.shared.sleep.end();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -167,10 +183,18 @@ impl Drop for Store {
 impl Journal {
     /// Why nothing is taken at the moment, if so.
     pub fn refuses(&self) -> Option<NotStored> {
-        let failing = self.shared.failing.load(Ordering::Acquire);
-        failing
-            .then(|| self.shared.progress().failed.clone())
-            .flatten()
+        if !self.shared.failing.load(Ordering::Acquire) {
+            return None;
+        }
+        let progress = self.shared.progress();
+        let failed = progress.failed.clone();
+        failed.or_else(|| (!progress.begun).then(|| self.shared.is_slow()))
+    }
+
+    /// Why it has not begun, if that was tried.
+    pub fn cannot_begin(&self) -> Option<NotStored> {
+        let progress = self.shared.progress();
+        progress.failed.clone().filter(|_| !progress.begun)
     }
 
     /// Whether there is room for the message in one more channel.
@@ -178,7 +202,7 @@ impl Journal {
         let terms = publish.terms.as_deref();
         let terms = terms.map_or(0, |terms| WireTerms::from(terms).size());
         let most = publish.payload.len() + NAMES + terms;
-        self.shared.ring.has_room(most)
+        self.ring.has_room(most)
     }
 
     /// Keeps what the history has just noted.
@@ -187,16 +211,19 @@ impl Journal {
         let at = time + publication.at.saturating_duration_since(then);
         let message = Message::new(publication, store, at);
         let most = message.most();
-        write(&self.shared.ring, most, &Record::Message(message));
+        write(&self.ring, most, &Record::Message(message));
     }
 
-    /// Keeps what was revoked. `false` when there is no room.
+    /// Keeps what was revoked. `false` when there is no room, or not yet.
     pub fn revoke(&self, revoked: Lists) -> bool {
+        if !self.shared.progress().begun {
+            return false;
+        }
         let names = revoked.keys().map(|(key, _)| key.len() + 32);
         let most = 64 + names.sum::<usize>();
-        let fits = self.shared.ring.has_room(most);
+        let fits = self.ring.has_room(most);
         if fits {
-            write(&self.shared.ring, most, &Record::Revoked(revoked));
+            write(&self.ring, most, &Record::Revoked(revoked));
         }
         fits
     }
@@ -204,31 +231,44 @@ impl Journal {
     /// Notes the newest number, and has the keeper take up what is new: after each publish, before anybody gets it.
     pub fn pass_on(&self, newest: u64) {
         let shared = &*self.shared;
-        shared.ring.numbered(newest);
-        if shared.asleep.load(Ordering::SeqCst) || shared.ring.used() > shared.ring.half() {
-            shared.wake();
+        self.ring.numbered(newest);
+        if let Some(former) = &self.former {
+            former.numbered(newest);
+        }
+        if shared.sleep.is_deep() || self.ring.used() > self.ring.half() {
+            shared.sleep.end();
         }
     }
 
-    /// As far as the ring is filled. By the keeper's [`Source`].
-    pub fn head(&mut self) -> u64 {
+    /// As far as the ring is filled; it may be a new one from here on, which begins at the `newest` number. By the keeper's [`Source`].
+    pub fn head(&mut self, newest: u64) -> u64 {
         self.now = (Instant::now(), unix_time());
-        self.shared.ring.head()
+        let mut progress = self.shared.progress();
+        if let Some(offered) = progress.offered.take() {
+            offered.numbered(newest);
+            self.former = Some(std::mem::replace(&mut self.ring, offered));
+        }
+        if progress.begun {
+            self.former = None;
+        }
+        self.ring.head()
     }
 
     /// What tells when everything that was kept up to now may be acknowledged; none when it may be already.
     pub fn receipt(&self) -> Option<Receipt> {
         let waits = self.shared.fsync == Fsync::Always;
-        waits.then(|| Receipt::new(self.shared.clone(), self.shared.ring.head()))
+        waits.then(|| Receipt::new(self.shared.clone(), self.ring.head()))
     }
 }
 
 impl Shared {
-    fn wake(&self) {
-        self.asleep.store(false, Ordering::Release);
-        if let Some(keeper) = self.keeper.get() {
-            keeper.unpark();
-        }
+    /// What publishers are told until it has begun.
+    fn is_slow(&self) -> NotStored {
+        let text = format!(
+            "{} (realtime.data_dir) is slow, and the history of before is still being written there: try again",
+            self.directory.display()
+        );
+        NotStored(text.into())
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {

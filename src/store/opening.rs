@@ -1,19 +1,22 @@
 //! What is found in `realtime.data_dir` at the start: read back, repaired or put aside, and never a reason not to serve.
 //!
-//! Imports `record`, `ring` and `database`.
+//! Imports `record`, `ring`, `database`, `beginning` and `keeper`.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use super::beginning::{Beginning, NEW_RING, RING, boot, random};
+use super::blocks;
 use super::database::{Database, DatabaseError, State};
-use super::directory::{Directory, StoreError};
+use super::directory::{DATABASE, Directory, LOG, StoreError};
 use super::keeper::Keeper;
 use super::record::{Message, Record, unix_time};
-use super::ring::Ring;
-use super::{Journal, NAMES, Progress, Shared, Source, Store, Watchers, Whole};
+use super::ring::{Left, Ring, remove};
+use super::sleep::Sleep;
+use super::{Journal, NAMES, Progress, Shared, Sources, Store, Watchers};
 use crate::auth::Lists;
 use crate::config::{Config, Fsync};
 use crate::history::Past;
@@ -22,30 +25,44 @@ use crate::message::Terms;
 use crate::threads;
 use crate::wire::control;
 
-/// The database's file.
-const DATABASE: &str = "history.db";
-/// What SQLite adds to its name.
-const LOG: &str = "history.db-wal";
-/// The ring's file.
-const RING: &str = "recent";
-/// By how much numbers jump when nobody knows how many were given: more than there can have been.
+/// By how much numbers jump at least when nobody knows how many were given: more than there can have been.
 const JUMP: u64 = 1 << 32;
+/// How many such jumps are made at most. By chance: what was given after a jump may be forgotten, too.
+const JUMPS: u64 = 1 << 8;
+/// Bytes for records in a ring that takes none.
+const NONE: usize = 4096;
 
 /// A directory that is locked, read and ready.
 #[derive(Debug)]
 pub struct Opened {
     directory: Directory,
-    database: Database,
-    ring: Ring,
+    /// None when there is no room to make one.
+    database: Option<Database>,
+    found: FoundRing,
+    /// What a record may have.
+    largest: usize,
     fsync: Fsync,
     path: std::path::PathBuf,
-    /// Which ring it goes on with, and from where to where there are records.
-    going_on: Option<(u64, u64, u64)>,
     stored: u64,
     /// What was in it; none in a new one.
     pub contents: Option<Contents>,
     /// What was revoked.
     pub revoked: Vec<Lists>,
+}
+
+/// The database's ring.
+#[derive(Debug, Default)]
+struct FoundRing {
+    /// None when it is not there.
+    ring: Option<Ring>,
+    /// From where its records are that are not in the database.
+    tail: u64,
+    /// Where the next one may be.
+    head: u64,
+    /// Whether all is as it should be, and it can be gone on with at once.
+    sound: bool,
+    /// Whether the numbers in it can be believed.
+    certain: bool,
 }
 
 /// A history that was kept.
@@ -66,137 +83,101 @@ pub fn open(config: &Config, all: bool) -> Result<Opened, StoreError> {
         path: directory.file(DATABASE),
         error,
     };
+    if config.fsync == Fsync::Always {
+        // Whoever was here before may have left that to the system.
+        for name in [DATABASE, LOG] {
+            let file = std::fs::File::open(directory.file(name));
+            let _ = file.and_then(|file| file.sync_all());
+        }
+    }
+    let is_new = !directory.file(DATABASE).exists();
     let (database, found) = match read(&directory, config, all) {
         Err(DatabaseError::Broken(reason)) => {
-            let aside = directory.set_aside(DATABASE)?;
-            directory.set_aside(LOG)?;
-            tracing::error!(
-                "the history in {} is damaged ({reason}); it is now {}, and a new one begins",
-                directory.file(DATABASE).display(),
-                aside.display()
-            );
-            read(&directory, config, all).map_err(failed)?
+            directory.put_database_aside(&reason)?;
+            let (database, found) = read(&directory, config, all).map_err(failed)?;
+            (Some(database), found)
         }
-        read => read.map_err(failed)?,
+        // Whoever publishes is told so, until there is.
+        Err(DatabaseError::Full) if is_new => {
+            remove(&directory.file(DATABASE)).map_err(|error| failed(error.into()))?;
+            (None, None)
+        }
+        read => {
+            let (database, found) = read.map_err(failed)?;
+            (Some(database), found)
+        }
     };
     let topics = config.max_subscriptions.min(Terms::TOPICS_MAX);
-    let largest = config.max_message_size + NAMES + topics * (CHANNEL_MAX + 4);
-    let file = directory.file(RING);
-    let system = |error| StoreError::System {
-        path: file.clone(),
-        error,
-    };
-    let (mut ring, left) = Ring::open(&file, largest).map_err(system)?;
-    let mut opened_ring = None;
-    let (stored, contents, revoked) = match found {
-        None => (0, None, Vec::new()),
-        Some(Found {
-            state,
-            mut contents,
-            mut revoked,
-        }) => {
-            let past = &mut contents.past;
-            let mut newest = state.newest;
-            let mut whole = contents.doubtful;
-            let mut certain = false;
-            if let Some(left) = left.filter(|left| left.id == state.ring) {
-                let (mut end, mut unknown) = (state.position, 0);
-                let now = unix_time();
-                for (_, body, behind) in ring.left_records(left.id, state.position) {
-                    match control::read(body) {
-                        Ok(Record::Message(message)) if is_valid(&message) => {
-                            newest = newest.max(message.seq);
-                            if message.seq > state.newest {
-                                past.notes.push(message.to_note(now));
-                            }
-                        }
-                        Ok(Record::Revoked(lists)) => revoked.push(lists),
-                        // Its check is right: it is whole, and there are others behind it.
-                        _ => unknown += 1,
-                    }
-                    end = behind;
-                }
-                if unknown > 0 {
-                    tracing::error!(
-                        unknown,
-                        "messages in {RING} cannot be read, though they are whole: a bug in realtime, or another version's"
-                    );
-                    contents.doubtful = true;
-                    whole = true;
-                }
-                let is_whole = end >= left.head;
-                certain = is_whole
-                    && left.newest.is_some()
-                    && (left.closed || left.boot == boot() && left.boot != 0);
-                newest = newest.max(left.newest.filter(|_| certain).unwrap_or(0));
-                // What is damaged is written anew, or it would be found again at every start.
-                if is_whole && ring.takes(largest) && !contents.doubtful {
-                    opened_ring = Some((left.id, state.position, end));
-                }
-                // Without `always` a power cut may have taken what was acknowledged.
-                whole |= !is_whole || !(certain || left.synced);
-            } else {
-                whole = true;
-            }
-            if !certain {
-                newest += JUMP;
-            }
-            contents.doubtful = whole;
-            if whole {
-                tracing::warn!(
-                    "the server did not end as it should, and the newest messages in {} (realtime.data_dir) may be missing: \
-                     clients that resume are told so",
-                    path.display()
-                );
-            }
-            past.seq = newest;
-            (state.newest, Some(contents), revoked)
-        }
-    };
-    if !ring.takes(largest) {
-        // What it had goes to the database from memory.
-        drop(ring);
-        std::fs::remove_file(&file).map_err(system)?;
-        ring = Ring::open(&file, largest).map_err(system)?.0;
-    }
-    Ok(Opened {
-        directory,
+    let mut opened = Opened {
         database,
-        ring,
+        found: FoundRing::default(),
+        largest: config.max_message_size + NAMES + topics * (CHANNEL_MAX + 4),
         fsync: config.fsync,
         path,
-        going_on: opened_ring,
-        stored,
-        contents,
-        revoked,
-    })
+        stored: 0,
+        contents: None,
+        revoked: Vec::new(),
+        directory,
+    };
+    if let Some(found) = found {
+        opened.read_ring(found)?;
+    }
+    if let Some(name) = blocks::is_copied(&opened.path, &opened.directory.file(RING)) {
+        tracing::warn!(
+            "{} (realtime.data_dir) is on {name}, which writes every change to a new place: the server keeps the room that it needs, \
+             and ends with SIGBUS when that is gone as well. Leave room there, or use a directory on ext4 or XFS",
+            opened.path.display()
+        );
+    }
+    // Made for nothing, or put in its place.
+    let _ = remove(&opened.directory.file(NEW_RING));
+    Ok(opened)
 }
 
 impl Opened {
-    /// Begins to keep what `source` tells of. `whole` is all that there is, unless it is what was found here.
+    /// Has everything be written at the beginning, and not only what is new.
+    pub fn write_all(&mut self) {
+        self.found.sound = false;
+    }
+
+    /// Begins to keep what `sources` tell of, after the `newest` number: first all that there is, unless it is what was found here.
     pub fn start(
         self,
         newest: u64,
-        whole: impl FnOnce() -> Whole,
         found: bool,
-        (source, watchers): (Source, Watchers),
+        sources: Sources,
+        watchers: Watchers,
     ) -> Result<(Store, Journal), StoreError> {
-        let (id, tail, head, whole) = match self.going_on.filter(|_| found) {
-            Some((id, tail, head)) => (id, tail, head, None),
-            None => (random(), 0, 0, Some(whole())),
+        let FoundRing {
+            ring, tail, head, ..
+        } = self.found;
+        let keep = ring.is_some();
+        let fits = ring.as_ref().is_some_and(|ring| ring.takes(self.largest));
+        let goes_on = self.found.sound && fits && found;
+        let ring = Arc::new(ring.unwrap_or_else(|| Ring::alone(NONE)));
+        ring.stand(ring.id(), if goes_on { tail } else { head }, head);
+        let beginning = match fits {
+            true if goes_on => {
+                ring.settle(boot(), self.fsync == Fsync::Always);
+                None
+            }
+            true => Some(Beginning::Stay),
+            false => Some(Beginning::Make {
+                largest: self.largest,
+                keep,
+            }),
         };
-        let synced = self.fsync == Fsync::Always;
-        self.ring.begin(id, (boot(), synced), tail, head, newest);
+        // Numbers are noted there in any case.
+        ring.take_up(self.found.certain.then(boot));
+        ring.numbered(newest);
         let shared = Arc::new(Shared {
-            ring: self.ring,
             directory: self.path,
             fsync: self.fsync,
             closing: AtomicBool::new(false),
-            asleep: AtomicBool::new(false),
-            keeper: OnceLock::new(),
-            failing: AtomicBool::new(false),
+            sleep: Sleep::default(),
+            failing: AtomicBool::new(beginning.is_some()),
             progress: Mutex::new(Progress {
-                begun: whole.is_none(),
+                begun: beginning.is_none(),
                 ..Progress::default()
             }),
             progressed: Condvar::new(),
@@ -208,19 +189,21 @@ impl Opened {
             shared: shared.clone(),
             database: self.database,
             directory: self.directory,
-            ring: id,
+            ring: ring.clone(),
+            beginning,
             stored: self.stored,
-            source,
+            sources,
+            mended: None,
         };
-        let thread = threads::spawn("rt-store", move || keeper.run(whole));
+        let thread = threads::spawn("rt-store", move || keeper.run());
         let thread = thread.map_err(|error| StoreError::System {
             path: shared.directory.clone(),
             error,
         })?;
-        // Nobody has set it before.
-        let _ = shared.keeper.set(thread.thread().clone());
         let journal = Journal {
             shared: shared.clone(),
+            ring,
+            former: None,
             now: (Instant::now(), unix_time()),
         };
         let store = Store {
@@ -230,6 +213,123 @@ impl Opened {
         };
         Ok((store, journal))
     }
+
+    /// Reads what the database does not have yet.
+    fn read_ring(&mut self, found: Found) -> Result<(), StoreError> {
+        let Found {
+            state,
+            mut contents,
+            revoked,
+        } = found;
+        self.revoked = revoked;
+        self.stored = state.newest;
+        let mut newest = state.newest;
+        let mut certain = false;
+        if let Some((ring, left)) = self.find_ring(state.ring)? {
+            let (end, highest) = self.read_records(&ring, &state, &mut contents);
+            newest = newest.max(highest).max(left.newest.unwrap_or(0));
+            let is_whole = end >= left.head;
+            let same_boot = left.boot == boot() && left.boot != 0;
+            certain = is_whole && left.newest.is_some() && (left.closed || same_boot);
+            // Without `always` a power cut may have taken what was acknowledged; with it no more than what nobody was told of.
+            contents.doubtful |= match left.synced {
+                true => !is_whole && same_boot,
+                false => !is_whole || !certain,
+            };
+            self.found = FoundRing {
+                tail: state.position,
+                head: if is_whole { end } else { ring.beyond(end) },
+                ring: Some(ring),
+                // What is damaged is written anew, or it would be found again at every start; so is what is in doubt, or nobody
+                // would know of that at the next. What no power cut may take must be written out first.
+                sound: certain
+                    && !contents.doubtful
+                    && (left.synced || self.fsync != Fsync::Always),
+                certain,
+            };
+        } else {
+            contents.doubtful = true;
+        }
+        if !certain {
+            newest += JUMP * (1 + random() % JUMPS);
+        }
+        if contents.doubtful {
+            tracing::warn!(
+                "the server did not end as it should, and the newest messages in {} (realtime.data_dir) may be missing: \
+                 clients that resume are told so",
+                self.path.display()
+            );
+        }
+        contents.past.seq = newest;
+        self.contents = Some(contents);
+        Ok(())
+    }
+
+    /// The ring of which the database knows. A server that ended in the middle may have left it under the name of a new one.
+    fn find_ring(&self, id: u64) -> Result<Option<(Ring, Left)>, StoreError> {
+        for name in [RING, NEW_RING] {
+            let path = self.directory.file(name);
+            let found = match Ring::open(&path) {
+                Err(error) if is_ours(&error) => return Err(StoreError::System { path, error }),
+                Err(error) => {
+                    let aside = self.directory.set_aside(name)?;
+                    tracing::error!(
+                        "{} cannot be used ({error}); it is now {}",
+                        path.display(),
+                        aside.display()
+                    );
+                    continue;
+                }
+                Ok(found) => found,
+            };
+            let Some(found) = found.filter(|(_, left)| left.id == id) else {
+                continue;
+            };
+            if name == NEW_RING {
+                let system = |error| StoreError::System { path, error };
+                let to = self.directory.file(RING);
+                std::fs::rename(self.directory.file(name), to).map_err(system)?;
+            }
+            return Ok(Some(found));
+        }
+        Ok(None)
+    }
+
+    /// Where the ring's records end, and the highest number among them.
+    fn read_records(&mut self, ring: &Ring, state: &State, contents: &mut Contents) -> (u64, u64) {
+        let (mut end, mut highest, mut unknown) = (state.position, 0, 0);
+        let now = unix_time();
+        for (_, body, behind) in ring.left_records(state.position) {
+            match control::read(body) {
+                Ok(Record::Message(message)) if is_valid(&message) => {
+                    highest = highest.max(message.seq);
+                    if message.seq > state.newest {
+                        contents.past.notes.push(message.to_note(now));
+                    }
+                }
+                Ok(Record::Revoked(lists)) => self.revoked.push(lists),
+                // Its check is right: it is whole, and there are others behind it.
+                _ => unknown += 1,
+            }
+            end = behind;
+        }
+        if unknown > 0 {
+            tracing::error!(
+                unknown,
+                "messages in {RING} cannot be read, though they are whole: a bug in realtime, or another version's"
+            );
+            contents.doubtful = true;
+        }
+        (end, highest)
+    }
+}
+
+/// Whether it says more of this process than of the file.
+fn is_ours(error: &std::io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR | libc::EIO)
+    )
 }
 
 /// What a database has.
@@ -312,24 +412,4 @@ fn is_valid(message: &Message<'_>) -> bool {
         && message.id.is_none_or(|id| check_custom_id(id).is_ok())
         && check_event(message.event).is_ok()
         && topics.all(|topic| Channel::from_hub(topic).is_ok())
-}
-
-/// By which this run of the machine is known; 0 when that cannot be seen.
-fn boot() -> u64 {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: String = id
-        .chars()
-        .filter(char::is_ascii_hexdigit)
-        .take(16)
-        .collect();
-    u64::from_str_radix(&digits, 16).unwrap_or(0)
-}
-
-fn random() -> u64 {
-    let mut bytes = [0; 8];
-    // Good enough if there should be none: it is no secret.
-    if getrandom::fill(&mut bytes).is_err() {
-        return unix_time().as_nanos() as u64;
-    }
-    u64::from_ne_bytes(bytes)
 }

@@ -2,18 +2,19 @@
 //! sudden, and costs its publisher no system call. From here they go to `database` in batches.
 //!
 //! One thread at a time writes ([`Ring::append`], under the broker's lock), one reads and frees ([`Ring::records`],
-//! [`Ring::free`], the keeper's). Positions count bytes from the beginning of time; the place in the file is a position's rest. Imports nothing
-//! of this crate.
+//! [`Ring::free`], the keeper's). Positions count bytes from the beginning of time; the place in the file is a position's rest. Imports
+//! `memory` and `blocks`.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use zlib_rs::crc32::crc32;
+
+use super::blocks;
+use super::memory::Memory;
 
 /// The first bytes of the file: also says which layout.
 const MAGIC: u64 = u64::from_le_bytes(*b"rtring01");
@@ -25,24 +26,20 @@ const FRAME: u64 = 8;
 const TURN: u32 = u32::MAX;
 
 /// The mapped file.
+// The memory belongs to the ring until it is dropped. The fields in front are atomics. The bytes of records are written by
+// one thread, before it publishes `head`, into room that the reader has freed by `tail`; and read by one thread, between the two.
 #[derive(Debug)]
 pub struct Ring {
-    memory: NonNull<u8>,
+    memory: Memory,
     /// Bytes for records.
     capacity: u64,
     /// Mixed into the checks, so that no record of another time is taken for one of this.
     id: AtomicU64,
     /// Where the first record is that is not in the database.
     tail: AtomicU64,
-    /// Keeps the file open: its blocks are ours.
-    _file: File,
+    /// Where the next one goes. The file says the same from [`Ring::settle`] on.
+    head: AtomicU64,
 }
-
-// SAFETY: the memory belongs to the ring until it is dropped. The head's fields are atomics. The bytes of records are written by
-// one thread, before it publishes `head`, into room that the reader has freed by `tail`; and read by one thread, between the two.
-unsafe impl Send for Ring {}
-// SAFETY: as above.
-unsafe impl Sync for Ring {}
 
 /// A place among the numbers in front of the records.
 #[derive(Clone, Copy, Debug)]
@@ -77,37 +74,50 @@ pub struct Left {
 }
 
 impl Ring {
-    /// Opens the file, or makes it, with room for two records of `largest` bytes at least. Says what was left in it, when that is a ring's.
-    pub fn open(path: &Path, largest: usize) -> io::Result<(Self, Option<Left>)> {
-        let wanted = (2 * (largest as u64 + FRAME + 8))
+    /// Opens the file and says what was left in it; none when there is no file, or it is no ring's.
+    pub fn open(path: &Path) -> io::Result<Option<(Self, Left)>> {
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path);
+        let file = match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let length = file.metadata()?.len();
+        if length < (HEAD + 4096) as u64 || !length.is_multiple_of(4096) {
+            return Ok(None);
+        }
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        let ring = Self::new(Memory::map(file, length)?);
+        Ok(ring.left().map(|left| (ring, left)))
+    }
+
+    /// Makes the file, with room for two records of `largest` bytes at least. It is no ring's before [`Ring::begin`].
+    pub fn create(path: &Path, largest: usize) -> io::Result<Self> {
+        let wanted = (2 * (largest + FRAME as usize + 8))
             .max(8 << 20)
             .next_multiple_of(4096);
+        remove(path)?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
-            .create(true)
-            .truncate(false)
+            .create_new(true)
             .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
             .open(path)?;
-        let length = file.metadata()?.len();
-        if length >= HEAD as u64 + 4096 && length.is_multiple_of(4096) {
-            let ring = Self::map(file.try_clone()?, length)?;
-            if let Some(left) = ring.left() {
-                return Ok((ring, Some(left)));
-            }
+        let made = blocks::reserve(&file, (HEAD + wanted) as u64)
+            .and_then(|()| Memory::map(file, HEAD + wanted));
+        if made.is_err() {
+            // What there is of it would keep others from the room that is left.
+            let _ = remove(path);
         }
-        // Every block is written, and not only promised: a write to the mapping must not fail for want of room.
-        file.set_len(0)?;
-        let zeros = [0; 64 << 10];
-        let mut rest = HEAD as u64 + wanted;
-        while rest > 0 {
-            let count = rest.min(zeros.len() as u64) as usize;
-            (&file).write_all(&zeros[..count])?;
-            rest -= count as u64;
-        }
-        let ring = Self::map(file, HEAD as u64 + wanted)?;
-        Ok((ring, None))
+        Ok(Self::new(made?))
+    }
+
+    /// One in this process's memory: nothing in it outlives that.
+    pub fn alone(records: usize) -> Self {
+        Self::new(Memory::alone(HEAD + records.next_multiple_of(4096)))
     }
 
     /// Whether a record of `largest` bytes fits at all.
@@ -115,19 +125,37 @@ impl Ring {
         2 * (largest as u64 + FRAME + 8) <= self.capacity
     }
 
-    /// Begins as ring `id`, whose next record goes to `head`; those from `tail` are there. See [`Left`] for what else it tells.
-    pub fn begin(&self, id: u64, (boot, synced): (u64, bool), tail: u64, head: u64, newest: u64) {
-        self.set(Field::Magic, 0);
+    /// Begins as ring `id`, without a record. It is one's file from the last word on.
+    pub fn begin(&self, id: u64, boot: u64, synced: bool) {
         self.id.store(id, Ordering::Release);
-        self.tail.store(tail, Ordering::Release);
         self.set(Field::Capacity, self.capacity);
         self.set(Field::Id, id);
-        self.set(Field::Boot, boot);
-        self.set(Field::Closed, 0);
-        self.set(Field::Synced, if synced { MAGIC } else { 0 });
-        self.set(Field::Head, head);
-        self.numbered(newest);
+        self.settle(boot, synced);
+        self.numbered(0);
         self.set(Field::Magic, MAGIC);
+    }
+
+    /// Stands in this process at these records of ring `id`. The file stays as it is.
+    pub fn stand(&self, id: u64, tail: u64, head: u64) {
+        self.id.store(id, Ordering::Release);
+        self.tail.store(tail, Ordering::Release);
+        self.head.store(head, Ordering::Release);
+    }
+
+    /// Notes in the file where it stands, and what [`Left`] is to tell: from here on it takes records.
+    pub fn settle(&self, boot: u64, synced: bool) {
+        // In this order: whenever this process ends, no more is believed of it than is true.
+        self.set(Field::Synced, if synced { MAGIC } else { 0 });
+        self.take_up(Some(boot));
+        self.set(Field::Head, self.head());
+    }
+
+    /// Notes that this run of the machine has taken it up, when nothing is in doubt before.
+    pub fn take_up(&self, boot: Option<u64>) {
+        if let Some(boot) = boot {
+            self.set(Field::Boot, boot);
+        }
+        self.set(Field::Closed, 0);
     }
 
     /// Notes that all is as it should be: nothing is to be repaired at the next start.
@@ -145,7 +173,7 @@ impl Ring {
     pub fn has_room(&self, length: usize) -> bool {
         let needed = (length as u64 + FRAME + 8).next_multiple_of(8);
         // The worst case: it does not fit into the end of the file.
-        let lost = needed.min(self.capacity - self.get(Field::Head) % self.capacity);
+        let lost = needed.min(self.capacity - self.head() % self.capacity);
         self.used() + lost + needed <= self.capacity
     }
 
@@ -159,9 +187,14 @@ impl Ring {
         self.capacity / 2
     }
 
-    /// Where the next record goes; also what the file says before [`Ring::begin`].
+    /// Which one it is.
+    pub fn id(&self) -> u64 {
+        self.id.load(Ordering::Acquire)
+    }
+
+    /// Where the next record goes.
     pub fn head(&self) -> u64 {
-        self.get(Field::Head)
+        self.head.load(Ordering::Acquire)
     }
 
     /// Where the first record is.
@@ -172,7 +205,7 @@ impl Ring {
     /// Writes a record of at most `most` bytes, for which there is room, and returns the position behind it. `write` says how long
     /// it has become. By one thread at a time.
     pub fn append(&self, most: usize, write: impl FnOnce(&mut [u8]) -> usize) -> u64 {
-        let mut position = self.get(Field::Head);
+        let mut position = self.head();
         let mut offset = position % self.capacity;
         if self.capacity - offset < most as u64 + FRAME {
             self.put_frame(offset, TURN, 0);
@@ -185,12 +218,13 @@ impl Ring {
             "the caller has looked for room"
         );
         // SAFETY: within the mapping, and behind `head`, where the reader does not look; only this thread writes.
-        let room = unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr().add(body), most) };
+        let room = unsafe { std::slice::from_raw_parts_mut(self.place(body), most) };
         let length = write(room);
         let check = crc32(0, &room[..length]) ^ self.fold(position);
         self.put_frame(offset, length as u32, check);
         let head = (position + FRAME + length as u64).next_multiple_of(8);
         self.set(Field::Head, head);
+        self.head.store(head, Ordering::Release);
         head
     }
 
@@ -216,9 +250,7 @@ impl Ring {
             }
             let body = HEAD + (offset + FRAME) as usize;
             // SAFETY: within the mapping, and before `head`: nobody writes there until the reader frees it.
-            let body = unsafe {
-                std::slice::from_raw_parts(self.memory.as_ptr().add(body), length as usize)
-            };
+            let body = unsafe { std::slice::from_raw_parts(self.place(body), length as usize) };
             let check = check ^ self.fold(position);
             if crc32(0, body) != check {
                 return None;
@@ -228,10 +260,19 @@ impl Ring {
         })
     }
 
-    /// The records that ring `id` has left from `from` on, as far as there are any.
-    pub fn left_records(&self, id: u64, from: u64) -> impl Iterator<Item = (u32, &[u8], u64)> {
-        self.id.store(id, Ordering::Release);
+    /// The records that are left from `from` on, as far as there are any.
+    pub fn left_records(&self, from: u64) -> impl Iterator<Item = (u32, &[u8], u64)> {
         self.records(from, from.saturating_add(self.capacity))
+    }
+
+    /// A place for the next record at which nothing can be taken for one, when what is behind `end` is not whole.
+    pub fn beyond(&self, end: u64) -> u64 {
+        end.next_multiple_of(8).saturating_add(self.capacity)
+    }
+
+    /// Has the disk write it.
+    pub fn sync(&self) -> io::Result<()> {
+        self.memory.sync()
     }
 
     /// Everything before `position` is in the database.
@@ -249,41 +290,32 @@ impl Ring {
             closed: self.get(Field::Closed) == MAGIC,
             synced: self.get(Field::Synced) == MAGIC,
             newest: (newest == !self.get(Field::NotNewest)).then_some(newest),
-            head: self.head(),
+            head: self.get(Field::Head),
         })
     }
 
-    fn map(file: File, length: u64) -> io::Result<Self> {
-        let length = usize::try_from(length).map_err(io::Error::other)?;
-        // SAFETY: a mapping of its own; nothing else in this process knows the address. The file is as long, and in a directory that
-        // only its owner can write.
-        let memory = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                file.as_raw_fd(),
-                0,
-            )
-        };
-        if memory == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the mapping just made. A forked child has no part in it.
-        unsafe { libc::madvise(memory, length, libc::MADV_DONTFORK) };
-        Ok(Self {
-            memory: NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?,
-            capacity: (length - HEAD) as u64,
+    fn new(memory: Memory) -> Self {
+        let ring = Self {
+            capacity: (memory.len() - HEAD) as u64,
+            memory,
             id: AtomicU64::new(0),
             tail: AtomicU64::new(0),
-            _file: file,
-        })
+            head: AtomicU64::new(0),
+        };
+        ring.id.store(ring.get(Field::Id), Ordering::Release);
+        ring
+    }
+
+    /// The byte at this distance from the beginning.
+    fn place(&self, distance: usize) -> *mut u8 {
+        debug_assert!(distance <= self.memory.len());
+        // SAFETY: within the memory, or its end: offsets of records are below the capacity, and fields are in front of them.
+        unsafe { self.memory.start().as_ptr().add(distance) }
     }
 
     fn field(&self, field: Field) -> &AtomicU64 {
         // SAFETY: within the first page of the mapping, which is aligned; all access is atomic, for as long as `self` lives.
-        unsafe { AtomicU64::from_ptr(self.memory.as_ptr().cast::<u64>().add(field as usize)) }
+        unsafe { AtomicU64::from_ptr(self.place(field as usize * 8).cast()) }
     }
 
     fn get(&self, field: Field) -> u64 {
@@ -297,7 +329,7 @@ impl Ring {
 
     /// A record of another position, of an earlier turn or of another ring, is not taken for the one that should be there.
     fn fold(&self, position: u64) -> u32 {
-        let mixed = position ^ self.id.load(Ordering::Acquire);
+        let mixed = position ^ self.id();
         (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
     }
 
@@ -305,24 +337,158 @@ impl Ring {
         let frame = u64::from(length) | u64::from(check) << 32;
         // SAFETY: offsets are multiples of 8 below the capacity, which is one, too; behind `head` as in `append`.
         unsafe {
-            let place = self.memory.as_ptr().add(HEAD + offset as usize);
-            place.cast::<u64>().write(frame);
-        }
+            self.place(HEAD + offset as usize)
+                .cast::<u64>()
+                .write(frame)
+        };
     }
 
     fn frame(&self, offset: u64) -> (u32, u32) {
         // SAFETY: as in `put_frame`; before `head` as in `records`.
-        let frame = unsafe {
-            let place = self.memory.as_ptr().add(HEAD + offset as usize);
-            place.cast::<u64>().read()
-        };
+        let frame = unsafe { self.place(HEAD + offset as usize).cast::<u64>().read() };
         (frame as u32, (frame >> 32) as u32)
     }
 }
 
-impl Drop for Ring {
-    fn drop(&mut self) {
-        // SAFETY: the mapping of `map`; whoever had a part of it borrowed `self`.
-        unsafe { libc::munmap(self.memory.as_ptr().cast(), HEAD + self.capacity as usize) };
+/// Removes a file, if it is there.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Also run by miri (`tests/run.sh miri`), which sees every byte that is read before it was written, and every race.
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    const ID: u64 = 7;
+
+    fn ring() -> Ring {
+        let ring = Ring::alone(4096);
+        ring.begin(ID, 1, false);
+        ring
+    }
+
+    /// A record of this length that no other is like.
+    fn body(number: u64, length: usize) -> Vec<u8> {
+        let bytes = (0..length as u64).map(|at| (number * 31 + at * 7) as u8);
+        bytes.collect()
+    }
+
+    fn put(ring: &Ring, body: &[u8]) -> u64 {
+        ring.append(body.len() + 5, |room| {
+            room[..body.len()].copy_from_slice(body);
+            body.len()
+        })
+    }
+
+    fn bodies(ring: &Ring, from: u64) -> Vec<Vec<u8>> {
+        let records = ring.left_records(from);
+        records.map(|(_, body, _)| body.to_vec()).collect()
+    }
+
+    #[test]
+    fn what_was_put_in_comes_out_in_order_over_many_turns() {
+        let ring = ring();
+        let mut waiting = VecDeque::new();
+        let (mut number, mut taken) = (0, 0);
+        // Lengths that end everywhere in a row, the largest and none among them.
+        for length in (0..2000).step_by(if cfg!(miri) { 200 } else { 1 }) {
+            while !ring.has_room(length + 5) {
+                let (check, body, behind) = ring.records(ring.tail(), ring.head()).next().unwrap();
+                assert_eq!(check, crc32(0, body));
+                assert_eq!(Some(body.to_vec()), waiting.pop_front());
+                ring.free(behind);
+                taken += 1;
+            }
+            waiting.push_back(body(number, length));
+            put(&ring, waiting.back().unwrap());
+            number += 1;
+        }
+        let rest: Vec<_> = ring.records(ring.tail(), ring.head()).collect();
+        assert_eq!(rest.len(), waiting.len());
+        assert_eq!(rest.len() + taken, number as usize);
+        assert_eq!(rest.last().unwrap().2, ring.head());
+        assert!(ring.head() > 2 * 4096, "several turns");
+    }
+
+    #[test]
+    fn one_thread_writes_while_another_reads() {
+        let ring = ring();
+        let count = if cfg!(miri) { 12 } else { 20_000 };
+        let length = |number: u64| (number * 37 % 500) as usize;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0..count {
+                    while !ring.has_room(length(number) + 5) {
+                        std::thread::yield_now();
+                    }
+                    put(&ring, &body(number, length(number)));
+                    ring.numbered(number);
+                }
+            });
+            let mut number = 0;
+            while number < count {
+                let head = ring.head();
+                for (_, read, _) in ring.records(ring.tail(), head) {
+                    assert_eq!(read, body(number, length(number)));
+                    number += 1;
+                }
+                ring.free(head);
+                std::thread::yield_now();
+            }
+        });
+        assert_eq!(ring.left().unwrap().newest, Some(count - 1));
+    }
+
+    #[test]
+    fn a_damaged_record_ends_what_is_left_and_nothing_old_comes_after_the_new() {
+        let ring = ring();
+        let ends: Vec<_> = (0..5)
+            .map(|number| put(&ring, &body(number, 100)))
+            .collect();
+        assert_eq!(bodies(&ring, 0).len(), 5);
+        // One byte of the third.
+        let place = HEAD + ends[1] as usize + FRAME as usize + 50;
+        // SAFETY: a byte of a record; nobody else has the ring.
+        unsafe { *ring.place(place) ^= 1 };
+        assert_eq!(bodies(&ring, 0), [body(0, 100), body(1, 100)]);
+        assert!(bodies(&ring, 4).is_empty(), "no record begins there");
+        let head = ring.beyond(ends[1]);
+        ring.stand(ID, head, head);
+        assert_eq!(ring.left().unwrap().head, ends[4], "the file as it was");
+        ring.settle(2, true);
+        assert_eq!(put(&ring, &body(9, 100)), head + ends[0]);
+        assert_eq!(bodies(&ring, head), [body(9, 100)]);
+        let left = ring.left().unwrap();
+        assert_eq!(
+            (left.boot, left.closed, left.synced, left.head),
+            (2, false, true, ring.head())
+        );
+    }
+
+    #[test]
+    fn another_rings_records_are_none() {
+        let ring = ring();
+        put(&ring, &body(1, 10));
+        ring.stand(ID + 1, 0, ring.head());
+        assert!(bodies(&ring, 0).is_empty());
+        // Numbers in the database that cannot be positions.
+        for from in [3, 1 << 40, u64::MAX - 7, u64::MAX] {
+            assert!(bodies(&ring, from).is_empty(), "{from}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_was_being_written_is_not_believed() {
+        let ring = ring();
+        ring.numbered(5);
+        assert_eq!(ring.left().unwrap().newest, Some(5));
+        ring.set(Field::Newest, 6);
+        assert_eq!(ring.left().unwrap().newest, None);
     }
 }

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use loom::sync::Condvar;
 pub use loom::sync::atomic::{AtomicBool, AtomicUsize};
 pub use loom::sync::{Mutex, MutexGuard};
+pub use loom::thread::{Thread, current, park};
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
@@ -105,6 +106,11 @@ impl<T> Receiver<T> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Lets others go on: no model relies on how long it is.
+pub fn park_timeout(_: std::time::Duration) {
+    loom::thread::yield_now();
 }
 
 /// tokio's `timeout_at()`, where time does not pass.

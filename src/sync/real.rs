@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 pub use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 pub use std::sync::atomic::{AtomicBool, AtomicUsize};
 pub use std::sync::{Mutex, MutexGuard};
+pub use std::thread::{Thread, current, park, park_timeout};
 pub use tokio::sync::Notify;
 pub use tokio::time::timeout_at;
 

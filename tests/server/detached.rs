@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -34,6 +35,17 @@ impl Worker {
         build: (u64, &str),
         settings: &[(&str, &str)],
     ) -> Self {
+        Self::send_limited(order, directory, build, settings, libc::RLIM_INFINITY)
+    }
+
+    /// Its files, and its hub's, may not become larger than `files` bytes.
+    pub fn send_limited(
+        order: &str,
+        directory: &TempDir,
+        build: (u64, &str),
+        settings: &[(&str, &str)],
+        files: u64,
+    ) -> Self {
         let mut order = format!("{order}\n{}\n{}\n", build.0, build.1);
         let socket = directory.path().join("hub.sock");
         let basic = [
@@ -47,7 +59,18 @@ impl Worker {
         for (name, value) in basic.iter().chain(settings) {
             order += &format!("{name}={value}\n");
         }
-        let mut process = Command::new(std::env::current_exe().unwrap())
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let limit = libc::rlimit {
+            rlim_cur: files,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        let set = move || match limit_files(&limit) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        };
+        // SAFETY: what is called between fork() and exec() allocates nothing and takes no lock.
+        unsafe { command.pre_exec(set) };
+        let mut process = command
             .args([
                 "--exact",
                 "detached::start_one",
@@ -92,6 +115,11 @@ impl Drop for Worker {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+fn limit_files(limit: &libc::rlimit) -> i32 {
+    // SAFETY: reads what `limit` borrows.
+    unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, limit) }
 }
 
 /// A hub's process, killed with the test.

@@ -240,6 +240,50 @@ for (const fsync of ['interval', 'always']) {
   });
 }
 
+test('a reload on a full disk: the next server has what was acknowledged, refuses what it cannot keep, and goes on when there is room', async (t) => {
+  const refusal = mountable();
+  if (refusal) return t.skip(refusal);
+  const old = await begin({ history_bytes: '64M' }, mount);
+  const client = await Client.open(lab.hubUrl, { channels: ['disk'] });
+  const { id: since } = await lab.push('disk', 'the position');
+  let number = 0;
+  const acknowledged = [];
+  const push = async () => {
+    const data = `${number++}:${'x'.repeat(2000)}`;
+    const answer = await lab.get(`/push.php?channel=disk&data=${JSON.stringify(data)}`);
+    if (answer.status === 200) acknowledged.push(data);
+    return answer;
+  };
+  const ballast = path.join(mounted, 'ballast');
+  fill(ballast);
+  await until(async () => (await push()).status !== 200, 'a refusal', 15000, () => lab.allLogs());
+  lab.writeIni({ ping_interval: 21 });
+  await lab.fpm.reload();
+  await lab.get('/do.php?what=pid');
+  await until(async () => (await lab.hub()).pid !== old.pid, 'another server', 15000, () => lab.allLogs());
+  for (let round = 0; round < 2; round++) {
+    const { status, json } = await push();
+    assert.equal(status, 500);
+    assert.match(json.error, new RegExp(`${mounted}.*realtime\\.data_dir.*no space left on the device.*make room`));
+    assert.ok(json.ms < 1500, `it took ${json.ms} ms`);
+    assert.equal((await lab.get('/push.php?channel=disk&data="passing"&store=0')).status, 200);
+    const kept = JSON.parse(await lab.php('echo json_encode(array_column(rt_history("disk", 100000), "data"));'));
+    assert.deepEqual(acknowledged.filter((data) => !kept.includes(data)), [], 'lost');
+    if (round === 1) break;
+    // What the first of them had to tell the second is nowhere but on the disk by now.
+    const { pid } = await lab.hub();
+    signal(pid, 'SIGKILL');
+    await ends(pid);
+    await until(async () => (await lab.get('/push.php?channel=disk&data="passing"&store=0')).status === 200, 'a server on a full disk', 15000, () => lab.allLogs());
+  }
+  rmSync(ballast);
+  await until(async () => (await push()).status === 200, 'room again', 8000, () => lab.allLogs());
+  const back = await Client.open(lab.hubUrl);
+  assert.equal((await back.subscribe('disk', since)).recovered, true);
+  assert.deepEqual(await back.messages('disk', acknowledged.length), acknowledged);
+  client.close();
+});
+
 test('a disk that is full from the beginning', async (t) => {
   const refusal = mountable();
   if (refusal) return t.skip(refusal);
@@ -256,6 +300,8 @@ test('a disk that is full from the beginning', async (t) => {
     assert.equal(status, 500);
     assert.match(json.error, new RegExp(`${data}.*realtime\\.data_dir.*(no space left|disk is full)`, 'i'));
     assert.ok(json.ms < 2500, `it took ${json.ms} ms`);
+    // It serves whoever needs no disk.
+    assert.equal((await lab.get('/push.php?channel=disk&data="passing"&store=0')).status, 200);
   }
   rmSync(ballast);
   await until(async () => (await lab.get('/push.php?channel=disk&data=2')).status === 200, 'a server', 20000, () => lab.allLogs());

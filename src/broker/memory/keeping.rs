@@ -11,7 +11,10 @@ use crate::broker::BrokerEvents;
 use crate::broker::follow::{self, Feed};
 use crate::history::{self, Note, Past};
 use crate::ids::{Channel, InvalidId};
-use crate::store::{Journal, Opened, Receipt, Source, Store, StoreError, Watchers, Whole};
+use crate::store::{
+    Journal, NotStored, Opened, Receipt, Revoked, Source, Sources, Store, StoreError, Watchers,
+    Whole,
+};
 use crate::wire::handover::WireNote;
 
 /// Everything at one moment, and what comes after it.
@@ -60,7 +63,12 @@ impl<E: BrokerEvents> Memory<E> {
     }
 
     /// Keeps everything in `opened` from here on. Goes on with what is there, unless it has a history already.
-    pub fn keep(&self, opened: Opened, watchers: Watchers) -> Result<Store, StoreError> {
+    pub fn keep(
+        &self,
+        opened: Opened,
+        revoked: Revoked,
+        watchers: Watchers,
+    ) -> Result<Store, StoreError> {
         let mut state = self.lock();
         let mut opened = opened;
         state.history.watch(true);
@@ -83,12 +91,11 @@ impl<E: BrokerEvents> Memory<E> {
                 state.cache.put(&note.publication);
             }
         }
-        let newest = state.seq;
-        let whole = || {
-            let (_, marks, notes) = state.history.notes();
-            Whole { marks, notes }
+        let sources = Sources {
+            news: self.source(),
+            revoked,
         };
-        let (store, journal) = opened.start(newest, whole, found, (self.source(), watchers))?;
+        let (store, journal) = opened.start(state.seq, found, sources, watchers)?;
         state.journal = Some(journal);
         state.tell_journal();
         Ok(store)
@@ -103,14 +110,18 @@ impl<E: BrokerEvents> Memory<E> {
         state.inherited = true;
     }
 
-    /// Keeps what was revoked. What is to come true then; `Err` with the lists when there is no room.
-    pub fn keep_revoked(&self, revoked: Lists) -> Result<Option<Receipt>, Lists> {
+    /// Keeps what was revoked. What is to come true then; `Err` with the lists when there is no room, and with the reason when there
+    /// will be none soon.
+    pub fn keep_revoked(
+        &self,
+        revoked: Lists,
+    ) -> Result<Option<Receipt>, (Lists, Option<NotStored>)> {
         let state = self.lock();
         let Some(journal) = &state.journal else {
             return Ok(None);
         };
         if !journal.revoke(revoked.clone()) {
-            return Err(revoked);
+            return Err((revoked, journal.cannot_begin()));
         }
         state.tell_journal();
         Ok(state.journal.as_ref().and_then(Journal::receipt))
@@ -175,15 +186,27 @@ impl<E: BrokerEvents> Memory<E> {
         let state = self.state.clone();
         Box::new(move |news| {
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            let state = &mut *state;
             let Some(journal) = &mut state.journal else {
                 // Not yet, or no longer: the keeper is told to close.
                 return;
             };
-            news.head = journal.head();
+            news.head = journal.head(state.seq);
             news.epoch = state.epoch;
             news.newest = state.seq;
             news.forgotten = state.history.forgotten();
             state.history.take_changes(&mut news.fates, &mut news.marks);
+            if std::mem::take(&mut news.wants_whole) {
+                // It has all of what changed before.
+                news.fates.clear();
+                news.marks.clear();
+                let (_, marks, notes) = state.history.notes();
+                news.whole = Some(Whole {
+                    head: news.head,
+                    marks,
+                    notes,
+                });
+            }
         })
     }
 }

@@ -15,14 +15,14 @@ use crate::harness::{PATIENCE, channel_named, directory, eventually, message};
 const PUBLISHERS: usize = 4;
 
 /// Processes would do the same: each has a link of its own, and waits for every answer.
-struct Publishers {
+pub struct Publishers {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<Vec<String>>>,
 }
 
 impl Publishers {
-    fn start(directory: &TempDir, round: usize) -> Self {
+    pub fn start(directory: &TempDir, round: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicUsize::new(0));
         let start = |publisher| {
@@ -51,14 +51,14 @@ impl Publishers {
         }
     }
 
-    fn await_messages(&self, count: usize) {
+    pub fn await_messages(&self, count: usize) {
         eventually("messages", || {
             self.acknowledged.load(Ordering::SeqCst) >= count
         });
     }
 
     /// What each has had acknowledged.
-    fn end(self) -> Vec<Vec<String>> {
+    pub fn end(self) -> Vec<Vec<String>> {
         self.stop.store(true, Ordering::SeqCst);
         let threads = self.threads.into_iter();
         threads.map(|thread| thread.join().unwrap()).collect()
@@ -67,7 +67,7 @@ impl Publishers {
 
 /// A killed process may have its locks for a moment after it has gone from sight, and one that was killed again and again is
 /// not started at once.
-fn started(directory: &TempDir, settings: &[(&str, &str)]) -> Worker {
+pub fn started(directory: &TempDir, settings: &[(&str, &str)]) -> Worker {
     let mut worker = Worker::start(directory, settings);
     eventually("its turn", || {
         let wait = worker.answer.starts_with("another process")
@@ -149,7 +149,7 @@ fn nor_does_it_when_every_message_is() {
 }
 
 /// How large a file of that process may become.
-fn limit_files(pid: u32, bytes: u64) {
+pub fn limit_files(pid: u32, bytes: u64) {
     let limit = libc::rlimit {
         rlim_cur: bytes,
         rlim_max: libc::RLIM_INFINITY,

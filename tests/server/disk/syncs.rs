@@ -1,0 +1,200 @@
+//! `realtime.fsync`: when the disk is asked to write, as the system calls of the server's process tell.
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use realtime::control::client::Client as Link;
+use realtime::node::Failure;
+use tempfile::TempDir;
+
+use super::killed::{Publishers, started};
+use crate::detached::{Hub, Worker};
+use crate::harness::{PATIENCE, directory, eventually, message};
+
+/// What makes a file safe from a power cut.
+const SYNCS: &str = "fsync,fdatasync,sync_file_range,msync,sync,syncfs";
+
+struct Place {
+    directory: TempDir,
+    _worker: Worker,
+    hub: Hub,
+}
+
+/// A server that has begun: what it found is written.
+fn place(fsync: &str) -> Place {
+    let directory = directory();
+    let data = directory.path().join("data").display().to_string();
+    let settings = [
+        ("realtime.history", "disk"),
+        ("realtime.data_dir", &data),
+        ("realtime.fsync", fsync),
+        ("realtime.timeout", "20"),
+        ("realtime.history_size", "1000000"),
+    ];
+    let worker = started(&directory, &settings);
+    let mut hub = Hub::of(&directory);
+    hub.link.publish(&message("a", "0")).unwrap();
+    // The last of it, with `interval`.
+    std::thread::sleep(Duration::from_millis(1500));
+    Place {
+        directory,
+        _worker: worker,
+        hub,
+    }
+}
+
+/// strace at the server's process.
+struct Trace {
+    process: Child,
+    file: PathBuf,
+}
+
+impl Trace {
+    /// `what` happens to calls that sync, beside that they are noted.
+    fn of(place: &Place, what: &str) -> Self {
+        let file = place.directory.path().join("trace");
+        let mut process = Command::new("strace")
+            .args(["-f", "-ttt", "-e", &format!("trace={SYNCS}"), "-o"])
+            .arg(&file)
+            .args(["-e", "signal=none", "-p", &place.hub.pid.to_string()])
+            .args(what.split_whitespace())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("strace, which tests/setup.sh installs");
+        let said = BufReader::new(process.stderr.take().unwrap());
+        let mut said = said.lines();
+        let first = said.next().expect("strace says what it does").unwrap();
+        assert!(first.contains("attached"), "{first}");
+        // Threads come one by one; it must not wait for whoever reads.
+        std::thread::spawn(move || said.for_each(drop));
+        let trace = Self { process, file };
+        eventually("strace at every thread", || trace.has_all(place.hub.pid));
+        trace
+    }
+
+    fn has_all(&self, pid: u32) -> bool {
+        let tracer = format!("TracerPid:\t{}\n", self.process.id());
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        tasks.flatten().all(|task| {
+            let status = std::fs::read_to_string(task.path().join("status"));
+            status.is_ok_and(|status| status.contains(&tracer))
+        })
+    }
+
+    /// When the disk was asked to write, and did, in seconds since 1970.
+    fn end(mut self) -> Vec<f64> {
+        self.detach();
+        let text = std::fs::read_to_string(&self.file).unwrap();
+        let done = text.lines().filter(|line| line.ends_with("= 0"));
+        let when = done.map(|line| line.split_whitespace().nth(1).unwrap().parse().unwrap());
+        when.collect()
+    }
+
+    fn detach(&mut self) {
+        // SAFETY: takes no pointer; the process is this value's own, and not waited for yet.
+        unsafe { libc::kill(self.process.id() as i32, libc::SIGINT) };
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn now() -> f64 {
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs_f64()
+}
+
+#[test]
+fn always_is_less_than_one_sync_a_message_and_never_none() {
+    let mut place = place("always");
+    // One after the other: each has waited for a sync of its own.
+    let trace = Trace::of(&place, "");
+    for number in 0..50 {
+        place
+            .hub
+            .link
+            .publish(&message("a", &number.to_string()))
+            .unwrap();
+    }
+    let alone = trace.end().len();
+    assert!(alone >= 50, "{alone} syncs for 50 messages");
+    // Several at a time: who waits while another's is written shares the next.
+    let trace = Trace::of(&place, "");
+    let publishers = Publishers::start(&place.directory, 1);
+    publishers.await_messages(600);
+    let acknowledged = publishers.end();
+    let syncs = trace.end().len();
+    let messages: usize = acknowledged.iter().map(Vec::len).sum();
+    let distinct: HashSet<_> = acknowledged.iter().flatten().collect();
+    assert_eq!(distinct.len(), messages);
+    println!(
+        "{syncs} syncs for {messages} messages of {} publishers",
+        acknowledged.len()
+    );
+    assert!(syncs < messages, "{syncs} syncs for {messages} messages");
+    // One for what all of them wait for, and no less.
+    let least = messages / acknowledged.len();
+    assert!(syncs >= least, "{syncs} syncs for {messages} messages");
+}
+
+/// With a disk that writes nothing when it is asked to, the one that waits for it is told so, and no other.
+#[test]
+fn what_is_not_on_the_disk_is_not_acknowledged() {
+    for (fsync, waits) in [("always", true), ("interval", false), ("never", false)] {
+        let mut place = place(fsync);
+        let inject = format!("-e inject={SYNCS}:error=EIO");
+        let mut trace = Trace::of(&place, &inject);
+        let answer = place.hub.link.publish(&message("a", "1"));
+        match answer {
+            Err(Failure::Refused(text) | Failure::Unstored(text)) if waits => {
+                assert!(text.contains("realtime.data_dir"), "{text}");
+            }
+            Ok(_) if !waits => {}
+            other => panic!("{fsync}: {other:?}"),
+        }
+        trace.detach();
+        let mut link = Link::connect(&place.directory.path().join("hub.sock"), PATIENCE).unwrap();
+        eventually("a disk that writes", || {
+            link.publish(&message("a", "2")).is_ok()
+        });
+    }
+}
+
+#[test]
+fn interval_is_about_a_second_and_never_never() {
+    for (fsync, syncs) in [("interval", true), ("never", false)] {
+        let mut place = place(fsync);
+        let trace = Trace::of(&place, "");
+        let begin = Instant::now();
+        let mut published = Vec::new();
+        while begin.elapsed() < Duration::from_millis(3500) {
+            place.hub.link.publish(&message("a", "1")).unwrap();
+            published.push(now());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // And the last of them.
+        std::thread::sleep(Duration::from_millis(1800));
+        let when = trace.end();
+        if !syncs {
+            assert!(when.is_empty(), "{fsync}: {when:?}");
+            continue;
+        }
+        for at in &published {
+            let next = when.iter().find(|sync| *sync >= at);
+            let after = next.map(|sync| sync - at);
+            assert!(after.is_some_and(|after| after < 1.8), "{after:?} s");
+        }
+        // What 3.5 seconds have of them, and a few for the log that is full: not one a message.
+        assert!(when.len() < 20, "{} for {}", when.len(), published.len());
+    }
+}
