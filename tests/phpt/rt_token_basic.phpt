@@ -15,7 +15,7 @@ $token = rt_token(['sub' => 42, 'channels' => ['private-user.42', 'presence-*'],
 [$head, $claims, $signature] = array_map(fn($part) => base64_decode(strtr($part, '-_', '+/')), explode('.', $token));
 echo $head, "\n";
 $claims = json_decode($claims, true);
-echo json_encode(array_diff_key($claims, ['iat' => 1, 'exp' => 1])), "\n";
+echo json_encode(array_diff_key($claims, ['iat' => 1, 'exp' => 1, 'rt_clock' => 1])), "\n";
 var_dump(round($claims['exp'] - $claims['iat']), abs(microtime(true) - $claims['iat']) < 10);
 $signed = substr($token, 0, strrpos($token, '.'));
 var_dump($signature === hash_hmac('sha256', $signed, ini_get('realtime.secret'), true));
