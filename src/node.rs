@@ -7,6 +7,7 @@ mod attendance;
 mod look;
 mod storage;
 mod succession;
+mod tasks;
 mod users;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,6 +19,7 @@ pub use self::attendance::{Attending, MemberSummary};
 pub use self::look::{ChannelSummary, HistoryEntry, HistoryPage, Stats};
 use self::storage::Storage;
 pub use self::storage::stored_in_time;
+use self::tasks::Tasks;
 use crate::auth::Auth;
 use crate::backend::workers::Workers;
 use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, Replies, ReplyTo};
@@ -110,6 +112,7 @@ pub struct Node {
     resigned: AtomicBool,
     storage: Storage,
     present: Attendance,
+    tasks: Tasks,
 }
 
 /// The hand-over of publications to the shards of this process.
@@ -174,6 +177,7 @@ impl Node {
             resigned: AtomicBool::new(false),
             storage: Storage::default(),
             present,
+            tasks: Tasks::default(),
         })
     }
 
