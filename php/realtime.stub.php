@@ -315,7 +315,7 @@ namespace {
     /**
      * The server's numbers.
      *
-     * @return array{uptime: float, pid: int, address: string, connections: int, connections_total: int, by_transport: array<string, int>, channels: int, subscriptions: int, published: int, delivered: int, received: int, dropped_slow: int, history_messages: int, history_bytes: int, shards: int, handler_queued: int, handler_requests: int, handler_retried: int, handler_failed: int}
+     * @return array{uptime: float, pid: int, address: string, connections: int, connections_total: int, by_transport: array<string, int>, channels: int, subscriptions: int, published: int, delivered: int, received: int, dropped_slow: int, history_messages: int, history_bytes: int, shards: int, handler_queued: int, handler_requests: int, handler_retried: int, handler_failed: int, tasks: array<string, int>}
      * @throws Realtime\Exception if there is no server, or it does not answer within realtime.timeout
      */
     function rt_stats(): array {}

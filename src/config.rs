@@ -14,7 +14,7 @@ use std::time::Duration;
 pub use self::address::ListenAddress;
 pub use self::apps::{App, Apps, MasterKey};
 pub use self::peers::{Origins, Proxies};
-pub use self::secrets::{KeySource, Secrets};
+pub use self::secrets::{KeySource, PrivateUrl, Secrets, without_password};
 pub use self::settings::{InvalidSetting, LOG_LEVELS, SETTINGS, Setting, check_value, find};
 use self::settings::{parse_bool, parse_bytes, parse_mode};
 use crate::ids::Pattern;
@@ -162,7 +162,7 @@ pub struct Config {
     /// From it come the keys of `private-encrypted-` channels, which PHP gives to those who may read there.
     pub pusher_master_key: MasterKey,
     /// Where what happens on the channels is told, in Pusher's way.
-    pub pusher_webhook: Option<String>,
+    pub pusher_webhook: Option<PrivateUrl>,
     /// Whether Pusher clients are told how many subscribe to a channel.
     pub pusher_subscription_count: bool,
     /// Client events that one Pusher client may send in a second; 0 is any number.
@@ -296,7 +296,8 @@ impl Config {
             pusher_app: Apps::parse(&raw("realtime.pusher_app")?).expect("checked"),
             pusher_master_key: MasterKey::parse(&raw("realtime.pusher_master_key")?)
                 .expect("checked"),
-            pusher_webhook: text("realtime.pusher_webhook")?,
+            pusher_webhook: text("realtime.pusher_webhook")?
+                .map(|url: String| PrivateUrl(url.into())),
             pusher_subscription_count: parse_bool(&raw("realtime.pusher_subscription_count")?)
                 .expect("checked"),
             pusher_client_rate: count("realtime.pusher_client_rate")?,

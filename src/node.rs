@@ -10,6 +10,7 @@ mod look;
 mod publishing;
 mod storage;
 mod succession;
+mod tasks;
 mod users;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,6 +22,7 @@ pub use self::attendance::{Attending, MemberSummary};
 pub use self::look::{ChannelSummary, HistoryEntry, HistoryPage, Stats};
 use self::storage::Storage;
 pub use self::storage::stored_in_time;
+use self::tasks::Tasks;
 use crate::auth::Auth;
 use crate::backend::workers::Workers;
 use crate::backend::{self, Backend, Event, Interest, Outcome, Refused, Replies, ReplyTo};
@@ -112,6 +114,7 @@ pub struct Node {
     resigned: AtomicBool,
     storage: Storage,
     present: Attendance,
+    tasks: Tasks,
 }
 
 /// The hand-over of publications to the shards of this process.
@@ -176,6 +179,7 @@ impl Node {
             resigned: AtomicBool::new(false),
             storage: Storage::default(),
             present,
+            tasks: Tasks::default(),
         })
     }
 

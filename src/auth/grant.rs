@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::since_epoch;
+use super::{SKEW, clock, since_epoch};
 use crate::ids::Pattern;
 use crate::selector::Selector;
 
@@ -66,6 +66,8 @@ pub struct Grant {
     pub info: Option<Box<str>>,
     /// `iat`: since when.
     pub issued: Stamp,
+    /// Whether that is a time of this machine's clock.
+    pub own_clock: bool,
     /// `exp`: until when.
     pub expires: Stamp,
     /// By what the token is known again.
@@ -77,6 +79,12 @@ impl Grant {
     pub fn opens(&self, channel: &str) -> bool {
         self.channels.iter().any(|pattern| pattern.matches(channel))
             || self.selectors.iter().any(|its| its.matches(channel))
+    }
+
+    /// Whether its token may have been made at `moment`, or before: the clock of who made it may be ahead.
+    pub fn may_be_from(&self, moment: Stamp) -> bool {
+        let ahead = if self.own_clock { Duration::ZERO } else { SKEW };
+        self.issued <= moment.after(ahead)
     }
 
     /// What others may know of its subscription to the topics that `selector` stands for, as JSON.
@@ -115,6 +123,8 @@ pub struct Claims {
     iat: Option<f64>,
     nbf: Option<f64>,
     aud: Option<serde::de::IgnoredAny>,
+    // Whatever another issuer means by it.
+    rt_clock: Option<serde_json::Value>,
 }
 
 /// A user is text; PHP's programmers have numbers.
@@ -157,8 +167,13 @@ impl Claims {
             // Without it nobody could tell whether it came before rt_revoke() or after.
             return Err("\"iat\" is missing".to_owned());
         }
+        let issued = self.issued();
         Ok(Grant {
-            issued: self.issued(),
+            issued,
+            // A time that is still to come is from before the clock was put back.
+            own_clock: clock::ours().is_some_and(|ours| {
+                self.rt_clock.is_some_and(|its| its == ours) && issued <= Stamp::now()
+            }),
             expires: Stamp::from_seconds(self.exp),
             user: self.sub.map(user).transpose()?,
             channels: patterns("channels", self.channels)?,

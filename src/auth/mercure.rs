@@ -118,6 +118,7 @@ impl Mercure {
             payloads: Box::default(),
             publish: Vec::new(),
             info: None,
+            own_clock: false,
             issued: claims.iat.map(Stamp::from_seconds).unwrap_or_default(),
             expires: claims.exp.map_or(Stamp::NEVER, Stamp::from_seconds),
             fingerprint: fingerprint(token)?,

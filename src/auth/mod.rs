@@ -4,6 +4,7 @@
 //! [`Grant`] with the connection. [`keys`] knows who may sign, [`revocations`] what was taken back. Imports `ids` and
 //! `config`.
 
+mod clock;
 mod details;
 mod grant;
 mod keys;
@@ -160,11 +161,13 @@ impl Auth {
         Ok(done.map(|revoked| (grant, revoked)))
     }
 
-    /// Takes back all tokens that `user` has got up to now.
+    /// Takes back all tokens that `user` has got up to now; also those that seem to be from the next seconds, unless they are
+    /// from this machine's own clock (see [`Grant::may_be_from`]).
     pub fn revoke_user(&self, user: &str) -> Result<Lists, Full> {
         let now = Stamp::now();
-        self.revocations
-            .revoke_user(user, now, now.after(self.max_ttl + SKEW))
+        // What was issued now by a clock that is ahead, and may live as long as is allowed.
+        let last = now.after(SKEW + self.max_ttl + SKEW);
+        self.revocations.revoke_user(user, now, last)
     }
 
     /// Forgets what has expired, and reads the keys again if their file has changed. Once a second or so.

@@ -23,7 +23,7 @@ pub struct Revocations {
 pub struct Lists {
     /// Tokens by fingerprint, each with when it expires.
     tokens: HashMap<[u8; 16], Stamp>,
-    /// Users: tokens issued up to the first moment are revoked; at the second the last of them has expired.
+    /// Users: tokens made up to the first moment are revoked; at the second the last of them has expired.
     users: HashMap<Box<str>, (Stamp, Stamp)>,
 }
 
@@ -53,7 +53,7 @@ impl Revocations {
                 .user
                 .as_ref()
                 .and_then(|user| lists.users.get(user))
-                .is_some_and(|&(until, _)| grant.issued <= until)
+                .is_some_and(|&(until, _)| grant.may_be_from(until))
     }
 
     /// Revokes one token, which expires at `expires`.

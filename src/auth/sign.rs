@@ -7,8 +7,8 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Map, Value};
 
-use super::TOKEN_MAX;
 use super::grant::{Claims, Stamp};
+use super::{TOKEN_MAX, clock};
 use crate::config::Config;
 
 /// Why there is no token.
@@ -42,11 +42,15 @@ pub fn sign(config: &Config, claims: &[u8], ttl: i64) -> Result<String, NotSigne
         claims => serde_json::from_slice(claims)
             .map_err(|_| NotSigned::Claims("be an array of claims by name".to_owned()))?,
     };
-    let taken = ["exp", "iat", "aud"]
+    let taken = ["exp", "iat", "aud", clock::CLAIM]
         .into_iter()
         .find(|name| claims.contains_key(*name));
     if let Some(name) = taken {
-        let text = format!("not have \"{name}\": $ttl and realtime.token_audience say it");
+        let text = if name == clock::CLAIM {
+            format!("not have \"{name}\", which is realtime's own")
+        } else {
+            format!("not have \"{name}\": $ttl and realtime.token_audience say it")
+        };
         return Err(NotSigned::Claims(text));
     }
     // A fraction of a second, so that a token made right after rt_revoke() is told from those before.
@@ -56,6 +60,10 @@ pub fn sign(config: &Config, claims: &[u8], ttl: i64) -> Result<String, NotSigne
         "exp".to_owned(),
         now.after(Duration::from_secs(seconds)).seconds().into(),
     );
+    // So that the server knows that its own clock has said that.
+    if let Some(clock) = clock::ours() {
+        claims.insert(clock::CLAIM.to_owned(), clock.into());
+    }
     if let Some(audience) = &config.token_audience {
         claims.insert("aud".to_owned(), audience.as_str().into());
     }

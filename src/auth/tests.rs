@@ -245,6 +245,38 @@ fn revoked_is_revoked_until_it_has_expired() {
 }
 
 #[test]
+fn a_clock_that_is_ahead_does_not_outlive_a_revocation() {
+    let auth = auth(&[]);
+    let at = |seconds: f64| token(json!({"sub": "ada", "iat": now() + seconds}));
+    let before: Vec<_> = [-1.0, 0.0, 2.0, 4.0].map(at).into();
+    let grants: Vec<_> = before.iter().map(|t| auth.check(t).unwrap()).collect();
+    auth.revoke_user("ada").unwrap();
+    for (token, grant) in before.iter().zip(&grants) {
+        assert_eq!(auth.check(token), Err(BadToken::Revoked));
+        assert!(auth.revocations().is_revoked(grant), "a connection's");
+    }
+    // When its time has come it is no better.
+    std::thread::sleep(Duration::from_millis(2100));
+    assert_eq!(auth.check(&before[2]), Err(BadToken::Revoked));
+    // Who could have made it before is not known; from what could not be on, it is good.
+    assert_eq!(auth.check(&at(0.0)), Err(BadToken::Revoked));
+    assert!(auth.check(&at(4.0)).is_ok());
+    // The clock of another machine, or none that anybody knows.
+    for clock in [json!("x"), json!(7), json!(null)] {
+        let token = token(json!({"sub": "ada", "iat": now(), "rt_clock": clock}));
+        assert_eq!(auth.check(&token), Err(BadToken::Revoked));
+    }
+    // Our own, of which there is no doubt; unless it was put back.
+    let own = |seconds: f64| {
+        let iat = now() + seconds;
+        token(json!({"sub": "ada", "iat": iat, "rt_clock": clock::ours()}))
+    };
+    assert!(auth.check(&own(0.0)).is_ok());
+    assert_eq!(auth.check(&own(2.0)), Err(BadToken::Revoked));
+    assert_eq!(auth.check(&own(-3.0)), Err(BadToken::Revoked));
+}
+
+#[test]
 fn what_php_signs_wrongly_is_told_to_php() {
     let config = config(&[
         ("realtime.secret", SECRET),
@@ -252,9 +284,10 @@ fn what_php_signs_wrongly_is_told_to_php() {
     ]);
     let auth = Auth::new(&config).unwrap();
     assert!(auth.check(&sign(&config, b"[]", 86_400).unwrap()).is_ok());
-    let cases: [(&[u8], i64, &str); 7] = [
+    let cases: [(&[u8], i64, &str); 8] = [
         (br#"["a"]"#, 60, "be an array of claims by name"),
         (br#"{"exp":1}"#, 60, "not have \"exp\""),
+        (br#"{"rt_clock":"x"}"#, 60, "which is realtime's own"),
         (br#"{"channels":["a b"]}"#, 60, "each of \"channels\" must"),
         (
             br#"{"sub":{}}"#,

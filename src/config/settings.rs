@@ -2,6 +2,7 @@
 //!
 //! Read by `Config::load` and, for php.ini's own table, by `php`. Imports the values' own parsers.
 
+use super::secrets::without_password;
 use super::{Apps, KeySource, ListenAddress, MasterKey, Origins, Proxies, Secrets};
 use crate::ids::Pattern;
 
@@ -43,8 +44,23 @@ enum Kind {
 }
 
 impl Setting {
-    /// Whether nobody may be shown its value.
-    pub fn is_secret(&self) -> bool {
+    /// What may be shown in the place of this value of it; `None` when it is nothing that must not be.
+    pub fn shown(&self, value: &str) -> Option<String> {
+        let shown = match self.kind {
+            _ if value.is_empty() => return None,
+            _ if self.is_secret() => NOT_SHOWN.to_owned(),
+            Kind::Url => without_password(value),
+            _ => return None,
+        };
+        (shown != value).then_some(shown)
+    }
+
+    /// Whether there are values of it that nobody may be shown.
+    pub fn has_secrets(&self) -> bool {
+        self.is_secret() || matches!(self.kind, Kind::Url)
+    }
+
+    fn is_secret(&self) -> bool {
         matches!(
             self.kind,
             Kind::Secrets | Kind::Keys | Kind::Apps | Kind::MasterKey
@@ -65,6 +81,9 @@ const fn setting(
         kind,
     }
 }
+
+/// What stands in the place of a secret.
+const NOT_SHOWN: &str = "set, and not shown";
 
 /// The names of the log levels, quietest first.
 pub const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -488,7 +507,7 @@ pub fn check_value(setting: &'static Setting, value: &str) -> Result<(), Invalid
         // It may be a secret all the same, only a short one; and what is said here ends in logs.
         format!("{} bytes that are not shown", value.len())
     } else {
-        value.to_owned()
+        setting.shown(value).unwrap_or_else(|| value.to_owned())
     };
     Err(InvalidSetting { setting, value })
 }

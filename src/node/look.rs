@@ -148,6 +148,7 @@ impl Node {
             handler_requests: load.requests,
             handler_retried: load.retried,
             handler_failed: load.failed,
+            tasks: self.tasks.alive(),
             ..Stats::default()
         };
         for shard in self.shards.iter() {

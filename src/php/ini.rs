@@ -1,9 +1,14 @@
 //! The settings in php.ini: registered at startup, checked as they come, read once into a [`Config`].
 //!
+//! Secrets are taken out of PHP's table, which phpinfo(), ini_get_all() and many an error page show, and kept here.
+//!
 //! Imports `config`, `fault` and `zend`.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ext_php_rs::ffi::zend_string;
 use ext_php_rs::flags::IniEntryPermission;
@@ -11,10 +16,12 @@ use ext_php_rs::zend::IniEntryDef;
 
 use super::fault::{self, contain};
 use super::zend;
-use crate::config::{self, Config, InvalidSetting, SETTINGS};
+use crate::config::{self, Config, InvalidSetting, SETTINGS, Setting};
 
 const SUCCESS: c_int = 0;
 const FAILURE: c_int = -1;
+/// PHP's stage in which it reads php.ini.
+const AT_START: c_int = 1;
 
 /// Registers every setting. For MINIT.
 pub fn register(module: c_int) {
@@ -28,9 +35,6 @@ pub fn register(module: c_int) {
                 IniEntryPermission::System,
             );
             entry.on_modify = Some(on_modify);
-            if setting.is_secret() {
-                entry.displayer = Some(display_secret);
-            }
             entry
         })
         .collect();
@@ -41,6 +45,7 @@ pub fn register(module: c_int) {
     let table = Box::leak(entries.into_boxed_slice());
     TABLE.store(table.as_mut_ptr(), Ordering::Relaxed);
     IniEntryDef::register(table, module);
+    hide();
     // Apache starts modules anew in the same process when it is reloaded. What was known before may be in use, and stays.
     CONFIG.store(std::ptr::null_mut(), Ordering::Release);
 }
@@ -73,8 +78,81 @@ pub fn config() -> Result<&'static Config, InvalidSetting> {
     unsafe { &*known }.as_ref().map_err(Clone::clone)
 }
 
-/// One setting's value as PHP has it.
+/// Takes secrets that have come out of PHP's table. A pool's own settings come after MINIT: for RINIT as well.
+pub fn hide() {
+    if !HAS_SEEN_SECRETS.replace(false) {
+        return;
+    }
+    for (setting, values) in hidden().values() {
+        if let Some(shown) = setting.shown(&values.now) {
+            // SAFETY: on a PHP thread, which alone uses its table now; PHP copies both texts.
+            unsafe {
+                zend::rt_show_ini(
+                    setting.name.as_ptr().cast(),
+                    setting.name.len(),
+                    shown.as_ptr().cast(),
+                    shown.len(),
+                );
+            }
+        }
+    }
+}
+
+/// What settings that may be secret are set to.
+#[derive(Default)]
+struct Values {
+    /// At the start.
+    first: String,
+    /// Where Apache has other values for a while.
+    now: String,
+}
+
+// Held for one look or one change; nothing but PHP's table is touched under it.
+static HIDDEN: Mutex<BTreeMap<&'static str, (&'static Setting, Values)>> =
+    Mutex::new(BTreeMap::new());
+
+thread_local! {
+    /// Whether PHP's table, which each thread has for itself, has a secret in it.
+    static HAS_SEEN_SECRETS: Cell<bool> = const { Cell::new(false) };
+}
+
+fn hidden() -> MutexGuard<'static, BTreeMap<&'static str, (&'static Setting, Values)>> {
+    // It is whole between any two statements.
+    HIDDEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps a value that has come for a setting that may be secret.
+fn keep(setting: &'static Setting, text: &str, stage: c_int) {
+    let mut hidden = hidden();
+    let (_, values) = hidden
+        .entry(setting.name)
+        .or_insert_with(|| (setting, Values::default()));
+    text.clone_into(&mut values.now);
+    if stage == AT_START {
+        text.clone_into(&mut values.first);
+    }
+    HAS_SEEN_SECRETS.set(true);
+}
+
+/// Whether `text` is what PHP was given in place of the first value, and puts back now.
+fn is_put_back(setting: &Setting, text: &str, stage: c_int) -> bool {
+    let mut hidden = hidden();
+    let values = hidden.get_mut(setting.name).map(|(_, values)| values);
+    let Some(values) = values.filter(|_| stage != AT_START) else {
+        return false;
+    };
+    let is = setting.shown(&values.first).as_deref() == Some(text);
+    if is {
+        values.now = values.first.clone();
+    }
+    is
+}
+
+/// One setting's value as PHP had it.
 pub fn value(name: &str) -> Option<String> {
+    if let Some((_, values)) = hidden().get(name) {
+        return Some(values.now.clone());
+    }
     let length = name.len();
     let name = zend::c_text(name);
     // SAFETY: on a PHP thread; returns null or a string that PHP keeps as long as the setting, copied at once.
@@ -92,7 +170,7 @@ extern "C" fn on_modify(
     _: *mut c_void,
     _: *mut c_void,
     _: *mut c_void,
-    _stage: c_int,
+    stage: c_int,
 ) -> c_int {
     contain(FAILURE, || {
         // SAFETY: PHP passes an entry and a value (or null) that live during this call.
@@ -102,8 +180,16 @@ extern "C" fn on_modify(
         let Some(setting) = config::find(&name) else {
             return FAILURE;
         };
+        if is_put_back(setting, &text, stage) {
+            return SUCCESS;
+        }
         match config::check_value(setting, &text) {
-            Ok(()) => SUCCESS,
+            Ok(()) => {
+                if setting.has_secrets() {
+                    keep(setting, &text, stage);
+                }
+                SUCCESS
+            }
             Err(error) => {
                 // Whatever a user's error handler throws is the caller's to find.
                 let _ = fault::warning(&format!("{error}; {:?} stays", setting.default));
@@ -111,21 +197,6 @@ extern "C" fn on_modify(
             }
         }
     })
-}
-
-/// Called by PHP in place of showing a value: phpinfo(), `php -i`.
-extern "C" fn display_secret(entry: *mut ext_php_rs::ffi::_zend_ini_entry, _type: c_int) {
-    contain((), || {
-        // SAFETY: PHP passes an entry that lives during this call.
-        let is_set = unsafe { zend::bytes((*entry).value) }.is_some_and(|value| !value.is_empty());
-        let text: &[u8] = if is_set {
-            b"set, and not shown"
-        } else {
-            b"no value"
-        };
-        // SAFETY: on a PHP thread; PHP copies the text.
-        unsafe { ext_php_rs::ffi::php_output_write(text.as_ptr().cast(), text.len()) };
-    });
 }
 
 /// Text for a table that PHP keeps for good.

@@ -206,6 +206,11 @@ fn stats_table(stats: &Stats) -> ext_php_rs::boxed::ZBox<ZendHashTable> {
         "handler_failed",
         value::int(stats.handler_failed),
     );
+    let mut tasks = ZendHashTable::with_capacity(stats.tasks.len() as u32);
+    for (thread, number) in &stats.tasks {
+        put(&mut tasks, thread, value::int(*number));
+    }
+    put(&mut table, "tasks", array(tasks));
     table
 }
 

@@ -90,6 +90,7 @@ unsafe extern "C" fn shutdown(kind: i32, module: i32) -> i32 {
 /// RINIT: under a web server the first request starts the hub.
 unsafe extern "C" fn request_startup(_type: i32, _module: i32) -> i32 {
     contain(FAILURE, || {
+        ini::hide();
         let home = sapi::home();
         if home != Home::Nowhere
             && ini::config().is_ok_and(|config| config.autostart)

@@ -195,6 +195,17 @@ void rt_unregister_ini(int type, int module_number)
 	UNREGISTER_INI_ENTRIES();
 }
 
+/* Puts another text in the place of a setting's value, which nobody is to see. Of this thread's own table, or of the one from
+ * which each thread gets a copy. */
+void rt_show_ini(const char *name, size_t name_length, const char *text, size_t length)
+{
+	zend_ini_entry *entry = zend_hash_str_find_ptr(EG(ini_directives), name, name_length);
+	if (entry && entry->value) {
+		zend_string_release(entry->value);
+		entry->value = zend_string_init(text, length, true);
+	}
+}
+
 /* One line in PHP's log, which is the terminal of php -S. Runs no PHP code. */
 void rt_log(const char *message)
 {

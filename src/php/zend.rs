@@ -61,6 +61,7 @@ unsafe extern "C" {
     pub fn rt_callable_free(callable: *mut RawCallable);
 
     pub fn rt_unregister_ini(kind: c_int, module: c_int);
+    pub fn rt_show_ini(name: *const c_char, name_length: usize, text: *const c_char, length: usize);
     pub fn rt_pending() -> c_int;
     pub fn rt_take_exception() -> *mut ZendObject;
     pub fn rt_release_object(object: *mut ZendObject);

@@ -1,6 +1,6 @@
 //! A POST to the application, over HTTP/1.1 and a connection of its own.
 //!
-//! Imports nothing of this crate.
+//! Imports `config`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,8 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use crate::config::without_password;
 
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -65,7 +67,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 impl Target {
     /// Takes a URL.
     pub fn parse(url: &str) -> Result<Self, CallError> {
-        let wrong = || CallError::Address(url.to_owned());
+        let wrong = || CallError::Address(without_password(url));
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let secure = match uri.scheme_str() {
             Some("http") => false,

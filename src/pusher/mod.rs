@@ -96,7 +96,7 @@ pub async fn run(pusher: Arc<Pusher>, node: Arc<Node>, waiting: Option<Waiting>)
     let url = node.config().pusher_webhook.clone();
     let sending = async {
         if let (Some(waiting), Some(app), Some(url)) = (waiting, app, url) {
-            webhooks::send_all(waiting, &app, &url).await;
+            webhooks::send_all(waiting, &app, &url.0).await;
         }
     };
     tokio::join!(observer::observe(&pusher, &node), sending);

@@ -5,11 +5,10 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::spawn;
+use super::runtime;
 use crate::backend::Replies;
 use crate::node::Node;
 
@@ -27,18 +26,8 @@ pub fn start(node: &Arc<Node>) -> io::Result<Option<Executors>> {
     };
     let replies: Arc<dyn Replies> = node.clone();
     workers.reply_through(Arc::downgrade(&replies));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(1)
-        .thread_name("rt-blocking")
-        .build()?;
     let (stop, stopped) = watch::channel(false);
-    let thread = spawn("rt-handler", move || {
-        let local = tokio::task::LocalSet::new();
-        local.block_on(&runtime, workers.run(stopped));
-        drop(local);
-        runtime.shutdown_timeout(Duration::from_millis(100));
-    })?;
+    let thread = runtime::thread("handler", node, 1, move || workers.run(stopped))?;
     Ok(Some(Executors {
         stop,
         thread: Some(thread),

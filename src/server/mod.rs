@@ -14,6 +14,7 @@ mod logfile;
 mod logging;
 mod masters;
 mod process;
+mod runtime;
 mod shard;
 pub mod takeover;
 
@@ -113,17 +114,15 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
         )?);
     }
     let executors = executors::start(&node)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(4)
-        .thread_name("rt-blocking")
-        .build()?;
+    let runtime = runtime::build(4)?;
+    let counted = node.count_tasks("control", runtime.metrics());
+    // The links' answers need it for longer than the tasks are there.
+    let blocking = runtime::blocking(4)?;
     let senders = shards.iter().map(|shard| shard.sockets.clone()).collect();
-    let links = Links::start(node.clone(), runtime.handle().clone(), |work| {
+    let links = Links::start(node.clone(), blocking.handle().clone(), |work| {
         spawn("rt-links", work)
     })?;
     let links = Rc::new(links);
-    let local = tokio::task::LocalSet::new();
     let Listeners {
         clients,
         control,
@@ -139,11 +138,12 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
         shutdown,
         leave,
     );
-    local.spawn_local(pusher::run(pusher, node, webhooks));
-    let result = local.block_on(&runtime, serving);
+    runtime.spawn_local(pusher::run(pusher, node, webhooks));
+    let result = runtime.block_on(serving);
     // Also when it never served: the shards wait for it.
     let _ = stop.send(true);
-    drop(local);
+    drop(counted);
+    runtime.shutdown_timeout(Duration::from_millis(100));
     // Also its directory is free for the next hub.
     hub.close_store();
     // The next hub need not wait until this one's clients have taken leave.
@@ -155,7 +155,7 @@ pub fn run(listeners: Listeners, node: Arc<Node>, shutdown: Shutdown) -> io::Res
     }
     // After the last connection's end was told.
     drop(executors);
-    runtime.shutdown_timeout(Duration::from_millis(100));
+    blocking.shutdown_timeout(Duration::from_millis(100));
     result
 }
 

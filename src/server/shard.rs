@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::accept::Accepted;
 use super::drain::{self, Leaving};
-use super::{Shutdown, spawn};
+use super::{Shutdown, runtime};
 use crate::hub::{self, Hub, SharedHub};
 use crate::node::Node;
 use crate::pusher::Pusher;
@@ -52,12 +52,9 @@ pub fn start(
     leaving: Leaving,
 ) -> io::Result<Running> {
     let (sockets, accepted) = tokio::sync::mpsc::channel(ACCEPTED);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(4)
-        .thread_name("rt-blocking")
-        .build()?;
-    let thread = spawn(&format!("rt-shard-{index}"), move || {
+    let name = format!("shard-{index}");
+    let counted = node.clone();
+    let thread = runtime::thread(&name, &counted, 4, move || {
         let config = node.config();
         let shard = node.shard(index).clone();
         let hub = Hub::new(shard, config.max_backlog, config.compress_min);
@@ -71,10 +68,7 @@ pub fn start(
             leaving,
             desk: Desk::default(),
         });
-        let local = tokio::task::LocalSet::new();
-        local.block_on(&runtime, serve(shared, accepted, shutdown));
-        drop(local);
-        runtime.shutdown_timeout(Duration::from_millis(100));
+        serve(shared, accepted, shutdown)
     })?;
     Ok(Running { sockets, thread })
 }

@@ -13,7 +13,7 @@ use crate::ids::{Channel, ConnectionId, InvalidId};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish, Terms, Transport};
 
 /// The version of these frames. Both sides must have the same.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// The largest hello or greeting, in bytes: what is read from a peer before it is known to be one of ours.
 pub const HELLO_MAX: usize = 4096;
@@ -303,6 +303,7 @@ pub struct WireStats {
     pub handler_requests: u64,
     pub handler_retried: u64,
     pub handler_failed: u64,
+    pub tasks: Vec<(String, usize)>,
 }
 
 impl From<Payload> for WirePayload {

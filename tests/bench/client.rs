@@ -57,6 +57,20 @@ pub enum Manner {
     Small,
 }
 
+/// After so long nothing comes any more.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// Takes what a member is told of another.
+fn joined(text: &[u8]) -> Outcome<()> {
+    match wire::find(text, br#""type":"join""#) {
+        Some(_) => Ok(()),
+        None => Err(format!(
+            "unexpected frame: {}",
+            String::from_utf8_lossy(text)
+        )),
+    }
+}
+
 impl Manner {
     const ALL: [Self; 3] = [Self::Plain, Self::Awake, Self::Small];
 
@@ -208,6 +222,9 @@ impl Client {
             }
             opened += client.advance_handshakes(options)?;
         }
+        if options.kind == Kind::Member {
+            client.pass_joins()?;
+        }
         Ok(client)
     }
 
@@ -240,6 +257,20 @@ impl Client {
         Ok(())
     }
 
+    /// Reads what members are told of those who came after them.
+    fn pass_joins(&mut self) -> Outcome<()> {
+        loop {
+            let ready: Vec<u64> = self.epoll.wait(QUIET)?.collect();
+            if ready.is_empty() {
+                return Ok(());
+            }
+            for token in ready {
+                let connection = &mut self.connections[token as usize];
+                connection.read(&mut self.buffer, &mut self.inflater, |_, text| joined(text))?;
+            }
+        }
+    }
+
     /// Waits for handshakes; returns how many connections became ready to be published to.
     fn advance_handshakes(&mut self, options: &Options) -> Outcome<usize> {
         let greeting = options.kind.greeting(&options.channel);
@@ -268,10 +299,7 @@ impl Client {
                 } else if wire::find(text, greeting.subscribed.as_bytes()).is_some() {
                     opened += 1;
                 } else {
-                    return Err(format!(
-                        "unexpected frame: {}",
-                        String::from_utf8_lossy(text)
-                    ));
+                    joined(text)?;
                 }
                 Ok(())
             })?;

@@ -148,7 +148,11 @@ fn at_once(setup: &Setup, plan: &Plan, report: &mut Report) -> Outcome<()> {
             .filter_map(|name| counts.get(*name))
             .sum();
         let each = synced as f64 / (each * MANY) as f64;
-        figures.push(Figure::new("fsync = always, fsyncs per call", each, "calls").at_most(0.99));
+        figures.push(
+            Figure::new("fsync = always, fsyncs per call", each, "calls")
+                .at_most(0.99)
+                .counted(),
+        );
     }
     report.section(
         &format!(

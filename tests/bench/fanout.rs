@@ -98,7 +98,13 @@ impl Contestant {
         Self::open(setup, server, kind, count)
     }
 
-    /// The same, with the publisher in another PHP process.
+    /// A PHP server with `count` clients of one kind on a channel of that name.
+    pub fn php_on(setup: &Setup, kind: Kind, count: usize, channel: &'static str) -> Outcome<Self> {
+        let (server, _) = Self::server(setup, kind, &[])?;
+        Self::open_on(setup, server, kind, count, channel)
+    }
+
+    /// A PHP server with `count` clients of one kind, and the publisher in another PHP process.
     pub fn apart(setup: &Setup, kind: Kind, count: usize) -> Outcome<Self> {
         let (mut server, socket) = Self::server(setup, kind, &[])?;
         let cores = &setup.cores.server;
@@ -133,7 +139,16 @@ impl Contestant {
     }
 
     fn open(setup: &Setup, server: Server, kind: Kind, count: usize) -> Outcome<Self> {
-        let channel = "bench";
+        Self::open_on(setup, server, kind, count, "bench")
+    }
+
+    fn open_on(
+        setup: &Setup,
+        server: Server,
+        kind: Kind,
+        count: usize,
+        channel: &'static str,
+    ) -> Outcome<Self> {
         // Only with a core of its own: else it would take the server's.
         let manner = match setup.cores.server == setup.cores.client {
             true => Manner::Plain,

@@ -19,6 +19,7 @@ mod floor;
 mod fpm;
 mod handler;
 mod memory;
+mod presence;
 mod process;
 mod protocols;
 mod report;
@@ -188,7 +189,7 @@ fn measure(setup: &Setup, plan: &Plan, quick: bool, filter: &str) -> Outcome<()>
         .apply()
         .map_err(|e| format!("sched_setaffinity: {e}"))?;
     type Section = fn(&Setup, &Plan, &mut Report) -> Outcome<()>;
-    let sections: [(&str, Section); 13] = [
+    let sections: [(&str, Section); 14] = [
         ("fanout", fanout::run),
         ("protocols", protocols::run),
         ("deflate", deflate::run),
@@ -197,6 +198,7 @@ fn measure(setup: &Setup, plan: &Plan, quick: bool, filter: &str) -> Outcome<()>
         ("calls", calls::run),
         ("control", control::run),
         ("disk", disk::run),
+        ("presence", presence::run),
         ("echo", echo::run),
         ("handler", handler::run),
         ("slow", slow::run),
@@ -214,13 +216,13 @@ fn measure(setup: &Setup, plan: &Plan, quick: bool, filter: &str) -> Outcome<()>
     if ran == 0 {
         return Err(format!("nothing is called \"{filter}\"\n{USAGE}"));
     }
-    report.end();
+    let result = report.end();
     say(&format!(
         "{:.0} s, of which the hypervisor took {:.1} s of a core",
         started.elapsed().as_secs_f64(),
         cpu::business().1 - stolen
     ));
-    Ok(())
+    result
 }
 
 fn introduce(setup: &Setup, plan: &Plan, quick: bool) -> Outcome<()> {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::Outcome;
+
 /// One measured figure.
 #[derive(Clone, Debug)]
 pub struct Figure {
@@ -10,6 +12,8 @@ pub struct Figure {
     unit: &'static str,
     ratio: Option<f64>,
     limit: Option<Limit>,
+    /// Whether it is the same on every machine, however much that has to do: then over its target is a failure.
+    counted: bool,
     note: String,
 }
 
@@ -33,6 +37,7 @@ impl Figure {
             unit,
             ratio: None,
             limit: None,
+            counted: false,
             note: String::new(),
         }
     }
@@ -61,6 +66,12 @@ impl Figure {
         self.note(format!("{ratio:.2} x {base}"))
     }
 
+    /// It is a number of things that were counted, not a time: the run fails when it is over its target.
+    pub fn counted(mut self) -> Self {
+        self.counted = true;
+        self
+    }
+
     /// Adds a remark.
     pub fn note(mut self, note: impl AsRef<str>) -> Self {
         if !self.note.is_empty() {
@@ -85,6 +96,8 @@ impl Figure {
 pub struct Report {
     with_target: usize,
     missed: Vec<String>,
+    /// Of what was counted.
+    failed: Vec<String>,
 }
 
 impl Report {
@@ -103,6 +116,7 @@ impl Report {
             };
             let verdict = match figure.limit {
                 None => "",
+                Some(_) if figure.missed() && figure.counted => "FAILED",
                 Some(_) if figure.missed() => "MISSED",
                 Some(_) => "ok",
             };
@@ -117,6 +131,9 @@ impl Report {
             if figure.limit.is_some() {
                 self.with_target += 1;
             }
+            if figure.missed() && figure.counted {
+                self.failed.push(format!("{title}: {}", figure.name));
+            }
             if figure.missed() {
                 self.missed.push(format!("{title}: {}", figure.name));
             }
@@ -124,8 +141,9 @@ impl Report {
         crate::say(text.trim_end());
     }
 
-    /// Prints what was reached and what not.
-    pub fn end(&self) {
+    /// Prints what was reached and what not. An error when something that was counted is over its target: that no machine's
+    /// haste or sloth can be the reason for.
+    pub fn end(&self) -> Outcome<()> {
         crate::say(&format!(
             "\n{} of {} targets reached{}",
             self.with_target - self.missed.len(),
@@ -139,6 +157,13 @@ impl Report {
         for name in &self.missed {
             crate::say(&format!("  {name}"));
         }
+        if self.failed.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "counted, and over the target: {}",
+            self.failed.join("; ")
+        ))
     }
 }
 

@@ -3,6 +3,10 @@
 //! Bytes in, events out; no I/O. Imports nothing of the bench but its error type.
 
 use std::mem;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use realtime::auth::sign;
+use realtime::config::Config;
 
 use crate::Outcome;
 
@@ -21,6 +25,8 @@ pub enum Kind {
     Resuming,
     /// `/ws` with one subscription.
     Native,
+    /// The same with a token, each of another user.
+    Member,
     /// `/sse?channel=`.
     Sse,
     /// `/app/{key}` with one subscription.
@@ -49,6 +55,7 @@ impl Kind {
             Self::Secure => "secure",
             Self::Resuming => "resuming",
             Self::Native => "ws",
+            Self::Member => "member",
             Self::Sse => "sse",
             Self::Pusher => "pusher",
             Self::Mercure => "mercure",
@@ -69,6 +76,7 @@ impl Kind {
             Self::Secure,
             Self::Resuming,
             Self::Native,
+            Self::Member,
             Self::Sse,
             Self::Pusher,
             Self::Mercure,
@@ -80,7 +88,7 @@ impl Kind {
     /// What is said first, where that is more than a request.
     pub fn greeting(self, channel: &str) -> Option<Greeting> {
         match self {
-            Self::Native => Some(Greeting {
+            Self::Native | Self::Member => Some(Greeting {
                 welcome: r#""type":"welcome""#,
                 subscribe: format!(r#"{{"type":"subscribe","channel":"{channel}","ref":1}}"#),
                 subscribed: r#""type":"subscribed""#,
@@ -99,6 +107,7 @@ impl Kind {
     /// The settings, without their `realtime.`, that a server needs to speak it.
     pub fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
+            Self::Member => &[("secret", SECRET)],
             Self::Pusher => &[("pusher_app", "1:bench-key:bench-secret-of-some-length")],
             Self::Mercure => &[
                 (
@@ -132,6 +141,10 @@ impl Kind {
                     "{upgrade}Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Protocol: realtime.v1\r\n"
                 ),
             ),
+            Self::Member => (
+                format!("/ws?token={}", token(channel)),
+                format!("{upgrade}Sec-WebSocket-Key: {KEY}\r\n"),
+            ),
             Self::Pusher => (
                 "/app/bench-key?protocol=7".to_owned(),
                 format!("{upgrade}Sec-WebSocket-Key: {KEY}\r\n"),
@@ -147,6 +160,19 @@ impl Kind {
         };
         format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").into_bytes()
     }
+}
+
+/// What signs the tokens of [`Kind::Member`].
+const SECRET: &str = "the secret of the bench that is long enough";
+
+/// A token of a user that nobody else is, which opens `channel`.
+fn token(channel: &str) -> String {
+    static USERS: AtomicU64 = AtomicU64::new(0);
+    let user = USERS.fetch_add(1, Ordering::Relaxed);
+    let config = Config::load(|name| (name == "realtime.secret").then(|| SECRET.to_owned()));
+    let config = config.expect("it is long enough");
+    let claims = format!(r#"{{"sub":"user-{user}","channels":"{channel}"}}"#);
+    sign(&config, claims.as_bytes(), 3600).expect("these are claims")
 }
 
 /// The sample key of RFC 6455 and its answer, so that no SHA-1 is needed here.
@@ -207,7 +233,7 @@ pub fn unwrap(kind: Kind, text: &[u8]) -> Option<&[u8]> {
         Kind::Floor | Kind::Raw | Kind::Deflate | Kind::Secure | Kind::Resuming => Some(text),
         Kind::Mercure => Some(text),
         Kind::Sse => text.strip_prefix(b"\"")?.strip_suffix(b"\""),
-        Kind::Native | Kind::Pusher => {
+        Kind::Native | Kind::Member | Kind::Pusher => {
             let mark: &[u8] = match kind {
                 Kind::Pusher => br#""event":"message""#,
                 _ => br#""type":"message""#,

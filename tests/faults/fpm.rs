@@ -286,7 +286,8 @@ impl Account {
     }
 }
 
-fn allow(path: &Path, mode: u32) -> Outcome<()> {
+/// Lets others at a file or directory.
+pub fn allow(path: &Path, mode: u32) -> Outcome<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| e.to_string())
 }
 

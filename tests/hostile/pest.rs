@@ -2,8 +2,11 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 use socket2::{Domain, Socket, Type};
 
 use crate::Outcome;
@@ -30,6 +33,7 @@ impl Dice {
 /// The connection.
 pub struct Pest {
     stream: TcpStream,
+    tls: Option<Box<ClientConnection>>,
     /// Whether the server has ended it.
     pub ended: bool,
 }
@@ -69,6 +73,7 @@ impl Pest {
         socket.set_nonblocking(true).map_err(fail)?;
         Ok(Some(Self {
             stream: socket.into(),
+            tls: None,
             ended: false,
         }))
     }
@@ -82,8 +87,22 @@ impl Pest {
         }))
     }
 
-    /// Sends what the kernel takes now.
+    /// From now on what is said is said inside TLS.
+    pub fn secure(&mut self, trust: &Arc<ClientConfig>) -> Outcome<()> {
+        let name = ServerName::try_from("localhost").map_err(|e| e.to_string())?;
+        let connection = ClientConnection::new(trust.clone(), name).map_err(|e| e.to_string())?;
+        self.tls = Some(Box::new(connection));
+        Ok(())
+    }
+
+    /// Sends what the kernel takes now; inside TLS the rest when something is read.
     pub fn send(&mut self, bytes: &[u8]) -> usize {
+        if let Some(tls) = &mut self.tls {
+            // It has room for what is said here.
+            let sent = tls.writer().write(bytes).unwrap_or_default();
+            self.push();
+            return sent;
+        }
         let mut sent = 0;
         while sent < bytes.len() && !self.ended {
             match self.stream.write(&bytes[sent..]) {
@@ -95,8 +114,42 @@ impl Pest {
         sent
     }
 
+    /// Sends what TLS has to say.
+    fn push(&mut self) {
+        let Some(tls) = &mut self.tls else { return };
+        while tls.wants_write() && !self.ended {
+            match tls.write_tls(&mut self.stream) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => self.ended = true,
+            }
+        }
+    }
+
+    /// Reads what is there inside TLS.
+    fn read_secure(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        while let Some(tls) = self.tls.as_mut().filter(|_| !self.ended) {
+            match tls.read_tls(&mut self.stream) {
+                Ok(0) => self.ended = true,
+                Ok(_) => {
+                    self.ended |= tls.process_new_packets().is_err();
+                    // An error is the end of what is there for now.
+                    let _ = tls.reader().read_to_end(&mut all);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => self.ended = true,
+            }
+        }
+        self.push();
+        all
+    }
+
     /// Reads what is there.
     pub fn read(&mut self) -> Vec<u8> {
+        if self.tls.is_some() {
+            return self.read_secure();
+        }
         let mut all = Vec::new();
         let mut part = [0; 16384];
         while !self.ended {

@@ -19,6 +19,8 @@ foreach ($stats as $name => $value) {
     echo "$name: ", get_debug_type($value), "\n";
 }
 echo json_encode($stats['by_transport']), "\n";
+// The server's own, the connection's and the acceptor's.
+echo implode(' ', array_keys($stats['tasks'])), ' ', min($stats['tasks']) > 0 ? 'have tasks' : 'have none', "\n";
 var_dump($stats['pid'] === getmypid(), $stats['address'] === $address);
 var_dump($stats['connections'], $stats['channels'], $stats['subscriptions'], $stats['published'], $stats['delivered'], $stats['shards']);
 ?>
@@ -42,7 +44,9 @@ handler_queued: int
 handler_requests: int
 handler_retried: int
 handler_failed: int
+tasks: array
 {"websocket":0,"raw":1,"sse":0,"stream":0,"poll":0,"http":0,"pusher":0}
+control shard-0 have tasks
 bool(true)
 bool(true)
 int(1)

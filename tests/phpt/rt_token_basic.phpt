@@ -15,10 +15,10 @@ $token = rt_token(['sub' => 42, 'channels' => ['private-user.42', 'presence-*'],
 [$head, $claims, $signature] = array_map(fn($part) => base64_decode(strtr($part, '-_', '+/')), explode('.', $token));
 echo $head, "\n";
 $claims = json_decode($claims, true);
-echo json_encode(array_diff_key($claims, ['iat' => 1, 'exp' => 1])), "\n";
+echo json_encode(array_diff_key($claims, ['iat' => 1, 'exp' => 1, 'rt_clock' => 1])), "\n";
 var_dump(round($claims['exp'] - $claims['iat']), abs(microtime(true) - $claims['iat']) < 10);
 $signed = substr($token, 0, strrpos($token, '.'));
-var_dump($signature === hash_hmac('sha256', $signed, ini_get('realtime.secret'), true));
+var_dump($signature === hash_hmac('sha256', $signed, get_cfg_var('realtime.secret'), true));
 
 rt_on_open(function (Realtime\Connection $c) {
     echo 'open ', json_encode($c->user), "\n";

@@ -1,57 +1,23 @@
-//! Clients that come, go, stall and misbehave: one thread, one epoll, always the same number of them.
+//! Clients that come, go, stall and misbehave: one thread, one epoll, always the same number of them. What they say is in
+//! `manner`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustls::ClientConfig;
+
 use crate::Outcome;
 use crate::epoll::Epoll;
+use crate::manner::{Keys, MANNERS, Manner};
 use crate::pest::{Dice, Pest};
-use crate::wire::{Kind, client_frame};
+use crate::wire::{client_frame, find};
 
-/// How many rooms there are to subscribe to.
-pub const ROOMS: usize = 50;
 /// From where they come: one address has its limit, and a port stays taken for a while.
 const HOSTS: u8 = 20;
-
-/// What a client does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Manner {
-    Native,
-    Raw,
-    Deflate,
-    Sse,
-    Stream,
-    Poll,
-    /// Sends to PHP now and then.
-    Speaks,
-    /// Reads nothing.
-    Stalls,
-    /// Never says what it wants.
-    Silent,
-    /// Says what nobody understands.
-    Rude,
-}
-
-const MANNERS: [Manner; 14] = [
-    Manner::Native,
-    Manner::Native,
-    Manner::Native,
-    Manner::Raw,
-    Manner::Raw,
-    Manner::Deflate,
-    Manner::Sse,
-    Manner::Sse,
-    Manner::Stream,
-    Manner::Poll,
-    Manner::Speaks,
-    Manner::Stalls,
-    Manner::Silent,
-    Manner::Rude,
-];
 
 struct Client {
     pest: Pest,
@@ -70,8 +36,13 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Brings `count` clients, each of which stays about `stay`.
-    pub fn start(count: usize, address: SocketAddr, stay: Duration) -> Self {
+    /// Brings `count` clients, each of which stays about `stay`; with `trust` they speak TLS.
+    pub fn start(
+        count: usize,
+        address: SocketAddr,
+        stay: Duration,
+        trust: Option<Arc<ClientConfig>>,
+    ) -> Self {
         let heard = Arc::new(AtomicU64::new(0));
         let stay = Arc::new(AtomicU64::new(stay.as_millis() as u64));
         let stop = Arc::new(AtomicBool::new(false));
@@ -79,12 +50,18 @@ impl Crowd {
         let thread = std::thread::spawn(move || {
             let mut all = All {
                 address,
+                trust,
+                keys: Keys::new()?,
                 stay: stays,
                 clients: Vec::new(),
                 epoll: Epoll::new()?,
                 dice: Dice(0x9e37_79b9_7f4a_7c15),
                 came: 0,
                 refused: 0,
+                unproven: MANNERS
+                    .into_iter()
+                    .filter(|its| its.proof().is_some())
+                    .collect(),
                 ended: BTreeMap::new(),
             };
             all.run(count, &counter, &stopped)
@@ -116,12 +93,16 @@ impl Crowd {
 
 struct All {
     address: SocketAddr,
+    trust: Option<Arc<ClientConfig>>,
+    keys: Keys,
     stay: Arc<AtomicU64>,
     clients: Vec<Option<Client>>,
     epoll: Epoll,
     dice: Dice,
     came: u64,
     refused: u64,
+    /// Those of whom nobody has heard yet what each of them must hear.
+    unproven: BTreeSet<Manner>,
     /// How many were ended by the server, by manner.
     ended: BTreeMap<Manner, u64>,
 }
@@ -142,6 +123,9 @@ impl All {
             }
         }
         self.clients.clear();
+        if !self.unproven.is_empty() {
+            return Err(format!("nobody was served who is {:?}", self.unproven));
+        }
         Ok(format!(
             "{} clients came, {} found no place; ended by the server: {:?}",
             self.came, self.refused, self.ended
@@ -156,10 +140,17 @@ impl All {
             return 0;
         }
         let bytes = client.pest.read();
-        if client.manner == Manner::Poll && !bytes.is_empty() && !client.pest.ended {
-            // The answer to a poll: ask again.
-            let request = poll(&mut self.dice);
-            client.pest.send(&request);
+        if let Some(proof) = client.manner.proof()
+            && self.unproven.contains(&client.manner)
+            && find(&bytes, proof).is_some()
+        {
+            self.unproven.remove(&client.manner);
+        }
+        if !bytes.is_empty()
+            && !client.pest.ended
+            && let Some(reply) = client.manner.reply(&bytes, &mut self.dice, &self.keys)
+        {
+            client.pest.send(&reply);
         }
         bytes.len() as u64
     }
@@ -177,19 +168,8 @@ impl All {
             }
             self.clients[index] = None;
         } else {
-            match client.manner {
-                Manner::Speaks if self.dice.below(10) == 0 => {
-                    let frame = format!(
-                        r#"{{"type":"publish","channel":"room-1","ref":1,"data":{index}}}"#
-                    );
-                    client.pest.send(&client_frame(1, frame.as_bytes()));
-                }
-                Manner::Native if self.dice.below(50) == 0 => {
-                    let room = self.dice.below(ROOMS);
-                    let frame = format!(r#"{{"type":"unsubscribe","channel":"room-{room}"}}"#);
-                    client.pest.send(&client_frame(1, frame.as_bytes()));
-                }
-                _ => {}
+            if let Some(words) = client.manner.chatter(index, &mut self.dice) {
+                client.pest.send(&words);
             }
         }
         Ok(())
@@ -207,29 +187,13 @@ impl All {
             return Ok(());
         };
         self.came += 1;
-        let rooms = [0; 3].map(|_| format!("room-{}", self.dice.below(ROOMS)));
-        let path = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
-        pest.send(&match manner {
-            Manner::Native | Manner::Speaks | Manner::Stalls => Kind::Native.request(""),
-            Manner::Raw => Kind::Raw.request(&rooms[0]),
-            Manner::Deflate => Kind::Deflate.request(&rooms[0]),
-            Manner::Sse => path(&format!("/sse?channel={}", rooms.join("&channel="))),
-            Manner::Stream => path(&format!("/stream?channel={}", rooms.join("&channel="))),
-            Manner::Poll => poll(&mut self.dice),
-            Manner::Silent => b"GET /ws HT".to_vec(),
-            Manner::Rude => self.dice.bytes(100),
-        });
-        if matches!(manner, Manner::Native | Manner::Speaks | Manner::Stalls) {
-            for room in &rooms {
-                // Some want all there is, which is not all they ask for.
-                let since = match self.dice.below(4) {
-                    0 => r#","since":"00000000-1""#,
-                    _ => "",
-                };
-                let frame = format!(r#"{{"type":"subscribe","channel":"{room}"{since}}}"#);
-                pest.send(&client_frame(1, frame.as_bytes()));
-            }
+        // Some never get as far as that.
+        if !matches!(manner, Manner::Silent | Manner::Rude)
+            && let Some(trust) = &self.trust
+        {
+            pest.secure(trust)?;
         }
+        pest.send(&manner.opening(&mut self.dice, &self.keys)?);
         let stay = Duration::from_millis(self.stay.load(Ordering::Relaxed))
             .mul_f64(0.2 + self.dice.below(1600) as f64 / 1000.0);
         if manner != Manner::Stalls {
@@ -243,15 +207,4 @@ impl All {
         });
         Ok(())
     }
-}
-
-fn poll(dice: &mut Dice) -> Vec<u8> {
-    let room = dice.below(ROOMS);
-    // One that is not polled again goes on for ten seconds.
-    let session = if dice.below(50) == 0 {
-        "&session=1"
-    } else {
-        ""
-    };
-    format!("GET /poll?channel=room-{room}{session} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes()
 }

@@ -18,8 +18,10 @@ const THREADS: usize = 4;
 /// A look at it.
 #[derive(Clone, Copy, Debug)]
 pub struct Vitals {
-    /// Its memory, with its share of what it shares, in bytes.
+    /// Its memory, with its share of what it shares, in bytes; without files.
     pub pss: u64,
+    /// Its share of the files that it has mapped, whose pages the kernel may take back at any time.
+    pub files: u64,
     /// Open descriptors.
     pub descriptors: usize,
     /// Threads.
@@ -36,12 +38,16 @@ impl Vitals {
         };
         let path = format!("/proc/{pid}/smaps_rollup");
         let memory = fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
-        let pss = memory.lines().find_map(|line| {
-            let kib = line.strip_prefix("Pss:")?.trim().strip_suffix("kB")?;
-            kib.trim().parse::<u64>().ok()
-        });
+        let bytes = |name: &str| {
+            let mut lines = memory.lines();
+            let kib = lines.find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB"));
+            let kib = kib.and_then(|kib| kib.trim().parse::<u64>().ok());
+            kib.map(|kib| kib << 10)
+                .ok_or(format!("no {name} in smaps_rollup"))
+        };
         Ok(Self {
-            pss: pss.ok_or("no Pss in smaps_rollup")? << 10,
+            pss: bytes("Pss_Anon:")? + bytes("Pss_Shmem:")?,
+            files: bytes("Pss_File:")?,
             descriptors: count("fd")?,
             threads: count("task")?,
         })
@@ -52,8 +58,9 @@ impl fmt::Display for Vitals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:.1} MiB, {} descriptors, {} threads",
+            "{:.1} MiB (and {:.1} of files), {} descriptors, {} threads",
             self.pss as f64 / f64::from(1 << 20),
+            self.files as f64 / f64::from(1 << 20),
             self.descriptors,
             self.threads
         )

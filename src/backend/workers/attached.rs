@@ -70,7 +70,7 @@ impl Workers {
         self.interests.expect(interest);
     }
 
-    /// Serves attached processes for as long as it is polled, within a `LocalSet`.
+    /// Serves attached processes for as long as it is polled, within a `LocalRuntime`.
     pub(super) async fn serve_attached(self: Arc<Self>) {
         let waiting = match self.desk.waiting.lock() {
             Ok(mut waiting) => waiting.take(),

@@ -154,7 +154,7 @@ impl Workers {
     }
 
     /// Runs what takes events to processes, until `stop` becomes true and, for a moment longer, until what waits has been
-    /// taken. To be polled within a `LocalSet`; what is left then is given up.
+    /// taken. To be polled within a `LocalRuntime`; what is left then is given up.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut tasks = JoinSet::new();
         let workers = self.clone();

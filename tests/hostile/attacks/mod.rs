@@ -17,6 +17,8 @@ pub struct Field {
     pub address: SocketAddr,
     /// When to stop.
     pub end: Instant,
+    /// Whether it counts: else it is over when its time is up, whatever it has done by then.
+    pub whole: bool,
     /// Chance.
     pub dice: Dice,
 }
@@ -34,6 +36,8 @@ pub struct Attack {
     pub name: &'static str,
     /// Whether PHP publishes large messages to the channel `firehose` meanwhile.
     pub with_firehose: bool,
+    /// Whether memory must come back right after it.
+    pub comes_back: bool,
     /// Does it.
     pub run: fn(&mut Field) -> Outcome<String>,
 }
@@ -42,6 +46,7 @@ const fn attack(name: &'static str, run: fn(&mut Field) -> Outcome<String>) -> A
     Attack {
         name,
         with_firehose: false,
+        comes_back: false,
         run,
     }
 }
@@ -57,7 +62,10 @@ pub const ALL: [Attack; 16] = [
     attack("connections that come and go", floods::churn),
     attack("handshakes that come and go", floods::handshakes),
     attack("slow heads, bodies and frames", slow::loris),
-    attack("a million subscriptions", websocket::subscriptions),
+    Attack {
+        comes_back: true,
+        ..attack("a million subscriptions", websocket::subscriptions)
+    },
     attack("deep JSON", websocket::deep_json),
     attack("wrong frames", websocket::wrong_frames),
     attack("compressed bombs", websocket::bombs),
@@ -65,6 +73,7 @@ pub const ALL: [Attack; 16] = [
     Attack {
         name: "clients that never read",
         with_firehose: true,
+        comes_back: false,
         run: slow::never_reading,
     },
     attack(

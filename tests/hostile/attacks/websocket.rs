@@ -1,6 +1,6 @@
 //! WebSockets that are used wrongly, or too much.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use realtime::wire::deflate::{Packer, Packing};
 
@@ -19,37 +19,77 @@ fn crowd(field: &Field, count: usize, kind: Kind) -> Outcome<Vec<Pest>> {
     Ok(open)
 }
 
-/// A thousand connections, a thousand subscriptions each; `realtime.max_subscriptions` is 100.
+/// So many subscriptions are asked for.
+const SUBSCRIPTIONS: usize = 1_000_000;
+/// Longer than a busy machine takes for them.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What `realtime.max_subscriptions` allows to each connection.
+const ALLOWED: usize = 100;
+const SUBSCRIBED: &[u8] = br#""type":"subscribed""#;
+
+/// A thousand connections, a thousand subscriptions each. Goes on until all are asked for, and each connection has as many as
+/// it may.
 pub fn subscriptions(field: &mut Field) -> Outcome<String> {
     let mut open = crowd(field, 990, Kind::Native)?;
     let (mut asked, mut answered) = (0_usize, 0);
+    let mut granted = vec![0_usize; open.len()];
+    let mut rest: Vec<Vec<u8>> = vec![Vec::new(); open.len()];
+    let mut cut = rest.clone();
+    let end = Instant::now() + PATIENCE;
     let mut next = 0;
     // In its turn each asks for twenty more.
-    while field.goes_on() && asked < 1_000_000 {
-        let round = next / open.len();
-        let mut frames = Vec::new();
-        for number in 0..20 {
-            let name = round * 20 + number;
-            let frame = format!(r#"{{"type":"subscribe","channel":"pest-{next}-{name}"}}"#);
-            frames.extend(client_frame(1, frame.as_bytes()));
+    loop {
+        let all = asked >= SUBSCRIPTIONS && granted.iter().all(|granted| *granted >= ALLOWED);
+        if all || !(field.whole || field.goes_on()) || Instant::now() > end {
+            break;
         }
-        let index = next % open.len();
+        let (round, index) = (next / open.len(), next % open.len());
         let pest = &mut open[index];
-        if pest.send(&frames) == frames.len() {
-            asked += 20;
+        let unsent = &mut rest[index];
+        if unsent.is_empty() && asked < SUBSCRIPTIONS {
+            for number in 0..20 {
+                let name = round * 20 + number;
+                let frame = format!(r#"{{"type":"subscribe","channel":"pest-{index}-{name}"}}"#);
+                unsent.extend(client_frame(1, frame.as_bytes()));
+            }
         }
-        answered += pest.read().len();
+        if !unsent.is_empty() {
+            let sent = pest.send(unsent);
+            unsent.drain(..sent);
+            asked += if unsent.is_empty() { 20 } else { 0 };
+        }
+        let mut answers = std::mem::take(&mut cut[index]);
+        let read = pest.read();
+        answered += read.len();
+        answers.extend(read);
+        granted[index] += count(&answers, SUBSCRIBED);
+        // One may be cut in two.
+        let start = answers.len().saturating_sub(SUBSCRIBED.len() - 1);
+        cut[index] = answers.split_off(start);
         next += 1;
         if next.is_multiple_of(100) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
     let ended = open.iter().filter(|pest| pest.ended).count();
-    Ok(format!(
-        "{asked} asked for by {}, {} KiB of answers, {ended} ended",
+    let had: usize = granted.iter().sum();
+    let told = format!(
+        "{asked} asked for by {}, {had} granted, {} KiB of answers, {ended} ended",
         open.len(),
         answered >> 10
-    ))
+    );
+    let lacking = granted.iter().filter(|granted| **granted < ALLOWED).count();
+    if field.whole && (asked < SUBSCRIPTIONS || lacking > 0 || had > open.len() * ALLOWED) {
+        return Err(format!("{lacking} have not all that they may: {told}"));
+    }
+    Ok(told)
+}
+
+/// How often a text is there.
+fn count(hay: &[u8], needle: &[u8]) -> usize {
+    hay.windows(needle.len())
+        .filter(|part| *part == needle)
+        .count()
 }
 
 /// Arrays in arrays, whole and cut off.

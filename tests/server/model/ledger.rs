@@ -1,6 +1,11 @@
 //! What was published, in order; and what a history with these bounds may have forgotten of it by now.
+//!
+//! One publishes after the other, so that each knows its message's number before the hub does: a client may see it before
+//! its publisher is answered. Nobody waits for the hub while the book is open: clients resume while others publish.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use realtime::control::client::Client as Link;
@@ -59,8 +64,8 @@ pub struct Entry {
     weight: usize,
 }
 
-/// Everything that was published.
-pub struct Ledger {
+/// Everything that was published, or is about to be.
+pub struct Book {
     bounds: Bounds,
     epoch: String,
     pub seq: u64,
@@ -68,17 +73,140 @@ pub struct Ledger {
     channels: HashMap<&'static str, Vec<Entry>>,
 }
 
+/// The book, and those who publish.
+pub struct Ledger {
+    // Never held while anybody waits for a hub.
+    book: Mutex<Book>,
+    /// Held for one publication.
+    links: Mutex<Vec<Link>>,
+}
+
+/// What to publish.
+struct Draft {
+    channels: Vec<&'static str>,
+    size: usize,
+    stored: bool,
+    /// With an id of its publisher's.
+    own: bool,
+}
+
 impl Ledger {
-    pub fn new(bounds: Bounds) -> Self {
-        Self {
+    /// Nothing yet.
+    pub fn new(bounds: Bounds, links: Vec<Link>) -> Self {
+        let book = Book {
             bounds,
             epoch: String::new(),
             seq: 0,
             numbers: 0,
             channels: CHANNELS.map(|name| (name, Vec::new())).into(),
+        };
+        Self {
+            book: Mutex::new(book),
+            links: Mutex::new(links),
         }
     }
 
+    /// Opens the book.
+    pub fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap()
+    }
+
+    /// Nobody publishes until the links are given back.
+    pub fn pause(&self) -> MutexGuard<'_, Vec<Link>> {
+        self.links.lock().unwrap()
+    }
+
+    /// Publishes one thing after the other, sometimes many at once, until it is told to end.
+    pub fn publish_on(&self, mut dice: Dice, stop: &AtomicBool) {
+        while !stop.load(Ordering::SeqCst) {
+            for _ in 0..[1, 1, 1, 12][dice.below(4)] {
+                self.publish(&mut dice);
+            }
+            let pause = [0, 200, 1000, 6000][dice.below(4)];
+            std::thread::sleep(Duration::from_micros(pause));
+        }
+    }
+
+    /// Publishes something to one channel or two, in one of the ways in which that is done.
+    pub fn publish(&self, dice: &mut Dice) {
+        let mut channels = vec![dice.channel()];
+        let size = if dice.one_in(12) { 3000 } else { 10 };
+        let stored = !dice.one_in(8);
+        let own = dice.one_in(4);
+        // A publisher's id that went to two channels stands for no one place.
+        if !own && dice.one_in(8) {
+            let second = dice.channel();
+            if second != channels[0] {
+                channels.push(second);
+            }
+        }
+        self.put(&Draft {
+            channels,
+            size,
+            stored,
+            own,
+        });
+    }
+
+    /// Publishes more than a slow reader's sockets and backlog hold.
+    pub fn flood(&self, dice: &mut Dice) {
+        let draft = Draft {
+            channels: vec![dice.channel()],
+            size: 8000,
+            stored: true,
+            own: false,
+        };
+        (0..80).for_each(|_| self.put(&draft));
+    }
+
+    /// A message to every channel.
+    pub fn push_all(&self) {
+        self.put(&Draft {
+            channels: CHANNELS.to_vec(),
+            size: 10,
+            stored: true,
+            own: false,
+        });
+    }
+
+    fn put(&self, draft: &Draft) {
+        let mut links = self.pause();
+        let (number, last) = self.book().note(draft);
+        let link = &mut links[number as usize % 3];
+        let own = draft.own.then(|| own_id(number));
+        let publish = Publish {
+            channels: draft.channels.iter().map(|c| channel_named(c)).collect(),
+            id: own.as_deref().map(Into::into),
+            store: draft.stored,
+            ..message(draft.channels[0], &payload(number, draft.size))
+        };
+        let id = link.publish(&publish).unwrap();
+        if let Some(own) = own {
+            // With an id of its own it counts once, whichever hub gets it.
+            assert_eq!(id, own);
+            assert_eq!(link.publish(&publish).unwrap(), own);
+        } else {
+            let (epoch, given) = id.split_once('-').unwrap();
+            let mut book = self.book();
+            if book.epoch.is_empty() {
+                epoch.clone_into(&mut book.epoch);
+                book.name_first();
+            }
+            assert_eq!(epoch, book.epoch, "the history goes on");
+            assert_eq!(given, last.to_string());
+        }
+    }
+}
+
+fn own_id(number: u64) -> String {
+    format!("own-{number}")
+}
+
+fn payload(number: u64, size: usize) -> String {
+    format!("[{number},\"{}\"]", "x".repeat(size))
+}
+
+impl Book {
     pub fn of(&self, channel: &str) -> &[Entry] {
         &self.channels[channel]
     }
@@ -91,84 +219,39 @@ impl Ledger {
     /// The number in a position.
     pub fn number(&self, position: &str) -> Option<u64> {
         let (epoch, seq) = position.split_once('-')?;
-        let ours = self.epoch.is_empty() || epoch == self.epoch;
-        seq.parse().ok().filter(|_| ours)
+        seq.parse().ok().filter(|_| epoch == self.epoch)
     }
 
-    /// Publishes something to one channel or two, in one of the ways in which that is done.
-    pub fn publish(&mut self, dice: &mut Dice, link: &mut Link) {
-        let mut channels = vec![dice.channel()];
-        let size = if dice.one_in(12) { 3000 } else { 10 };
-        let stored = !dice.one_in(8);
-        let own = dice.one_in(4);
-        // A publisher's id that went to two channels stands for no one place.
-        if !own && dice.one_in(8) {
-            let second = dice.channel();
-            if second != channels[0] {
-                channels.push(second);
-            }
-        }
-        self.put(link, &channels, size, stored, own);
-    }
-
-    /// Publishes more than a slow reader's sockets and backlog hold.
-    pub fn flood(&mut self, dice: &mut Dice, link: &mut Link) {
-        let channel = dice.channel();
-        for _ in 0..80 {
-            self.put(link, &[channel], 8000, true, false);
-        }
-    }
-
-    /// A message to every channel.
-    pub fn push_all(&mut self, link: &mut Link) {
-        self.put(link, &CHANNELS, 10, true, false);
-    }
-
-    fn put(
-        &mut self,
-        link: &mut Link,
-        channels: &[&'static str],
-        size: usize,
-        stored: bool,
-        own: bool,
-    ) {
+    /// Notes what is about to be published. Returns what it says, and the last number that it gets.
+    fn note(&mut self, draft: &Draft) -> (u64, u64) {
         self.numbers += 1;
         let number = self.numbers;
-        let payload = format!("[{number},\"{}\"]", "x".repeat(size));
-        let own = own.then(|| format!("own-{number}"));
-        let publish = Publish {
-            channels: channels.iter().map(|name| channel_named(name)).collect(),
-            id: own.as_deref().map(Into::into),
-            store: stored,
-            ..message(channels[0], &payload)
-        };
-        let at = Instant::now();
-        let id = link.publish(&publish).unwrap();
-        if let Some(own) = &own {
-            // With an id of its own it counts once, whichever hub gets it.
-            assert_eq!(id, *own);
-            assert_eq!(link.publish(&publish).unwrap(), *own);
-        } else {
-            let (epoch, last) = id.split_once('-').unwrap();
-            if self.epoch.is_empty() {
-                epoch.clone_into(&mut self.epoch);
-            }
-            assert_eq!(epoch, self.epoch, "the history goes on");
-            assert_eq!(last, (self.seq + channels.len() as u64).to_string());
-        }
-        for channel in channels {
+        for channel in &draft.channels {
             self.seq += 1;
-            let id = own.clone().unwrap_or_else(|| self.position(self.seq));
+            let id = if draft.own {
+                own_id(number)
+            } else {
+                self.position(self.seq)
+            };
             let entry = Entry {
                 seq: self.seq,
                 number,
-                weight: payload.len() + 3 * id.len() + ENTRY_COST,
+                weight: payload(number, draft.size).len() + 3 * id.len() + ENTRY_COST,
                 id,
-                own: own.is_some(),
-                stored,
-                at,
+                own: draft.own,
+                stored: draft.stored,
+                at: Instant::now(),
             };
             self.channels.get_mut(channel).unwrap().push(entry);
+        }
+        (number, self.seq)
+    }
+
+    /// The first message was noted before there was an epoch.
+    fn name_first(&mut self) {
+        let epoch = &self.epoch;
+        for entry in self.channels.values_mut().flatten() {
+            entry.id = format!("{epoch}-{}", entry.seq);
         }
     }
 

@@ -1,22 +1,25 @@
-//! Publishing, subscribing, dropping, reading slowly, taking over and forgetting in any order, over every transport that
-//! resumes, against a model: what a client sees of a channel is whole, in order and without doubles, or it was told
-//! that it is not, with the oldest id that is left.
+//! Subscribing, dropping, reading slowly, taking over and forgetting in any order while others publish, over every
+//! transport that resumes, against a model: what a client sees of a channel is whole, in order and without doubles, or it
+//! was told that it is not, with the oldest id that is left. Half of the runs have their history on disk, and end and begin
+//! the server with what is there.
 //!
-//! `MODEL_SEED=7 cargo test --test server -- model` repeats one run; `MODEL_SEEDS=500` makes more of them.
+//! `MODEL_SEED=7 cargo test --test server -- model` repeats one run, with publishers that are as fast as they happen to be;
+//! `MODEL_SEEDS=500` makes more of them.
 
 mod ledger;
 mod reader;
 mod wire;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use realtime::control::client::Client as Link;
 use realtime::server::Server;
+use tempfile::TempDir;
 
 use self::ledger::{Bounds, CHANNELS, Dice, Ledger};
-use self::reader::{Kind, Reader};
-use crate::harness::eventually;
+use self::reader::{Kind, Notes, Reader};
+use crate::harness::{Stop, directory, eventually};
 use crate::takeover::Site;
 
 /// What history forgets by.
@@ -55,9 +58,12 @@ const BOUNDS: [(&str, Bounds); 4] = [
     ),
 ];
 const STEPS: usize = 400;
+/// With a disk, which each publisher waits for.
+const STEPS_ON_DISK: usize = 200;
 const READERS: usize = 9;
 /// Each of them takes its time: the old hub lets its clients go one after the other.
 const TAKEOVERS: usize = 4;
+const RESTARTS: usize = 4;
 
 /// Says how to repeat a run that failed.
 struct Tell(u64);
@@ -70,123 +76,200 @@ impl Drop for Tell {
     }
 }
 
-fn site(bounds: Bounds, dice: &mut Dice) -> Site {
+fn site(bounds: Bounds, disk: Option<&TempDir>, dice: &mut Dice) -> Site {
     let mut settings = vec![
         ("realtime.drain", ["0", "0.05", "0.2"][dice.below(3)]),
         ("realtime.max_backlog", ["16K", "128K"][dice.below(2)]),
         ("realtime.rate_messages", "0"),
     ];
     let text = |text: String| -> &'static str { text.leak() };
-    settings.extend(
-        bounds
-            .ttl
-            .map(|ttl| ("realtime.history_ttl", text(ttl.as_secs_f64().to_string()))),
-    );
-    settings.extend(
-        bounds
-            .bytes
-            .map(|bytes| ("realtime.history_bytes", text(bytes.to_string()))),
-    );
-    settings.extend(
-        bounds
-            .count
-            .map(|count| ("realtime.history_size", text(count.to_string()))),
-    );
+    let seconds = |ttl: Duration| ttl.as_secs_f64().to_string();
+    let bounds = [
+        ("realtime.history_ttl", bounds.ttl.map(seconds)),
+        (
+            "realtime.history_bytes",
+            bounds.bytes.map(|n| n.to_string()),
+        ),
+        ("realtime.history_size", bounds.count.map(|n| n.to_string())),
+    ];
+    for (name, value) in bounds {
+        settings.extend(value.map(|value| (name, text(value))));
+    }
+    if let Some(directory) = disk {
+        let data = directory.path().join("data").display().to_string();
+        settings.extend([
+            ("realtime.history", "disk"),
+            ("realtime.data_dir", text(data)),
+            (
+                "realtime.fsync",
+                ["always", "interval", "never"][dice.below(3)],
+            ),
+        ]);
+    }
     Site::new(&settings)
 }
 
-fn wander(seed: u64) {
+/// The hubs, one after the other.
+struct Hubs {
+    site: Site,
+    now: Option<Server>,
+    old: Vec<Server>,
+    takeovers: usize,
+    restarts: usize,
+}
+
+impl Hubs {
+    fn take_over(&mut self) {
+        let new = self.site.next();
+        self.old.extend(self.now.replace(new));
+        self.takeovers += 1;
+    }
+
+    /// Ends the server and begins another with what is on disk.
+    fn restart(&mut self, readers: &mut [Reader], ledger: &Ledger) {
+        let mut links = ledger.pause();
+        self.await_old();
+        self.now = None;
+        let hub = self.site.first();
+        for link in &mut *links {
+            *link = self.site.link();
+        }
+        for reader in readers {
+            reader.follow(hub.address());
+        }
+        self.now = Some(hub);
+        self.restarts += 1;
+    }
+
+    fn await_old(&mut self) {
+        for hub in self.old.drain(..) {
+            eventually("the end of an old hub", || hub.has_ended());
+        }
+    }
+}
+
+/// Runs one; returns how many resumes met with publishing.
+fn wander(seed: u64) -> usize {
     let _tell = Tell(seed);
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let (name, bounds) = BOUNDS[seed as usize % BOUNDS.len()];
-    let site = site(bounds, &mut dice);
-    let mut hub = site.first();
-    let mut old: Vec<Server> = Vec::new();
+    let disk = (seed as usize / BOUNDS.len() % 2 == 1).then(directory);
+    let site = site(bounds, disk.as_ref(), &mut dice);
+    let hub = site.first();
     let address = hub.address().to_owned();
-    let mut links: Vec<Link> = (0..3).map(|_| site.link()).collect();
-    let mut ledger = Ledger::new(bounds);
+    let ledger = Ledger::new(bounds, (0..3).map(|_| site.link()).collect());
+    let mut hubs = Hubs {
+        site,
+        now: Some(hub),
+        old: Vec::new(),
+        takeovers: 0,
+        restarts: 0,
+    };
     // Positions need an epoch.
-    ledger.push_all(&mut links[0]);
+    ledger.push_all();
     let mut readers: Vec<Reader> = (0..READERS)
         .map(|index| {
             let kind = Kind::ALL[index % Kind::ALL.len()];
             Reader::new(&address, kind, dice.one_in(2), &ledger)
         })
         .collect();
-    for _ in 0..STEPS {
-        let reader = dice.below(readers.len());
-        let reader = &mut readers[reader];
-        let link = &mut links[dice.below(3)];
-        match dice.below(100) {
-            0..2 if old.len() < TAKEOVERS => old.push(std::mem::replace(&mut hub, site.next())),
-            2..6 => reader.reconnect(&ledger),
-            6..14 => {
-                let channel = dice.channel();
-                if !reader.subscribed.contains(&channel) {
-                    reader.subscribe(channel, &ledger);
+    let others = Dice(dice.0.rotate_left(32));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| ledger.publish_on(others, &stop));
+        let _stop = Stop(&stop);
+        let steps = disk.as_ref().map_or(STEPS, |_| STEPS_ON_DISK);
+        for _ in 0..steps {
+            match dice.below(100) {
+                0..2 if hubs.takeovers < TAKEOVERS => hubs.take_over(),
+                2..4 if disk.is_some() && hubs.restarts < RESTARTS => {
+                    hubs.restart(&mut readers, &ledger);
+                }
+                34..36 => ledger.flood(&mut dice),
+                36..38 if bounds.ttl.is_some() => {
+                    let part = [0.3, 0.6, 1.1][dice.below(3)];
+                    std::thread::sleep(bounds.ttl.unwrap_or_default().mul_f64(part));
+                }
+                38.. => ledger.publish(&mut dice),
+                what => {
+                    let reader = dice.below(readers.len());
+                    step(what, &mut readers[reader], &mut dice, &ledger);
                 }
             }
-            14..17 if !reader.subscribed.is_empty() => {
-                let channel = reader.subscribed[dice.below(reader.subscribed.len())];
-                reader.unsubscribe(channel, &ledger);
-            }
-            17..30 => {
-                let most = [1, 5, usize::MAX / 2][dice.below(3)];
-                reader.read(most, &mut dice, &ledger);
-            }
-            30..34 => reader.leave_waiting(&ledger),
-            34..36 => ledger.flood(&mut dice, link),
-            36..38 if bounds.ttl.is_some() => {
-                let part = [0.3, 0.6, 1.1][dice.below(3)];
-                std::thread::sleep(bounds.ttl.unwrap_or_default().mul_f64(part));
-            }
-            _ => ledger.publish(&mut dice, link),
         }
-    }
-    ledger.push_all(&mut links[0]);
+    });
+    ledger.push_all();
     let mut ends: BTreeMap<u16, usize> = BTreeMap::new();
-    let (mut read, mut gaps, mut lost) = (0, 0, 0);
+    let mut all = Notes::default();
     for reader in &mut readers {
         for channel in CHANNELS {
             if reader.has_joined(channel) && !reader.subscribed.contains(&channel) {
                 reader.subscribe(channel, &ledger);
             }
         }
-        while reader.lacks(&ledger) {
+        while reader.lacks(u64::MAX, &ledger.book()) {
             reader.read(usize::MAX / 2, &mut dice, &ledger);
         }
         for (code, count) in &reader.notes.ends {
             *ends.entry(*code).or_default() += count;
         }
-        read += reader.notes.read;
-        gaps += reader.notes.gaps;
-        lost += reader.notes.lost;
+        all.read += reader.notes.read;
+        all.gaps += reader.notes.gaps;
+        all.lost += reader.notes.lost;
+        all.overlaps += reader.notes.overlaps;
     }
     println!(
-        "seed {seed}, history forgets by {name}: {} published, {read} read, {} takeovers, {gaps} gaps told with {lost} lost, \
-         ends by code {ends:?}",
-        ledger.seq,
-        old.len()
+        "seed {seed}, history {} that forgets by {name}: {} published, {} read, {} takeovers, {} restarts, {} resumes met \
+         with publishing, {} gaps told with {} lost, ends by code {ends:?}",
+        if disk.is_some() {
+            "on disk"
+        } else {
+            "in memory"
+        },
+        ledger.book().seq,
+        all.read,
+        hubs.takeovers,
+        hubs.restarts,
+        all.overlaps,
+        all.gaps,
+        all.lost,
     );
-    if bounds
-        .count
-        .or(bounds.bytes)
-        .or(bounds.ttl.map(|_| 0))
-        .is_none()
-    {
-        assert_eq!((gaps, lost), (0, 0), "nothing is forgotten");
+    if name == "nothing" {
+        assert_eq!((all.gaps, all.lost), (0, 0), "nothing is forgotten");
     }
     drop(readers);
-    for hub in old {
-        eventually("the end of an old hub", || hub.has_ended());
+    hubs.await_old();
+    all.overlaps
+}
+
+/// Something that a client does.
+fn step(what: usize, reader: &mut Reader, dice: &mut Dice, ledger: &Ledger) {
+    match what {
+        0..6 => reader.reconnect(ledger),
+        6..14 => {
+            let channel = dice.channel();
+            if !reader.subscribed.contains(&channel) {
+                reader.subscribe(channel, ledger);
+            }
+        }
+        14..17 if !reader.subscribed.is_empty() => {
+            let channel = reader.subscribed[dice.below(reader.subscribed.len())];
+            reader.unsubscribe(channel, ledger);
+        }
+        17..30 => {
+            let most = [1, 5, usize::MAX / 2][dice.below(3)];
+            reader.read(most, dice, ledger);
+        }
+        _ => reader.leave_waiting(ledger),
     }
 }
 
 #[test]
 fn whatever_happens_each_channel_is_seen_whole_or_the_gap_is_told() {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
-    match number("MODEL_SEED") {
+    let overlaps: usize = match number("MODEL_SEED") {
         Some(seed) => wander(seed),
-        None => (1..=number("MODEL_SEEDS").unwrap_or(8)).for_each(wander),
-    }
+        None => (1..=number("MODEL_SEEDS").unwrap_or(8)).map(wander).sum(),
+    };
+    assert!(overlaps > 0, "nobody published while somebody resumed");
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::ledger::{CHANNELS, Dice, Entry, Ledger};
+use super::ledger::{Book, CHANNELS, Dice, Entry, Ledger};
 use super::wire::{Form, Item, Wire};
 
 /// How a reader is connected.
@@ -54,6 +54,8 @@ pub struct Notes {
     pub gaps: usize,
     /// Messages that were lost in those.
     pub lost: usize,
+    /// Resumes during which something was published.
+    pub overlaps: usize,
 }
 
 /// Where a reader stands in a channel.
@@ -75,10 +77,14 @@ pub struct Reader {
     pub subscribed: Vec<&'static str>,
     address: String,
     narrow: bool,
+    /// How often the server has ended without another that took over.
+    stops: usize,
     wire: Wire,
     places: HashMap<&'static str, Place>,
     /// The number after which this connection was asked for; what comes again must be above it.
     since: u64,
+    /// The newest number that was noted when this connection was asked for.
+    before: u64,
     /// The newest number that came on this connection.
     newest: u64,
     /// The id that an EventSource would send.
@@ -101,9 +107,11 @@ impl Reader {
             subscribed: Vec::new(),
             address: address.to_owned(),
             narrow,
+            stops: 0,
             wire: Wire::open(address, kind.form(), narrow),
             places: HashMap::new(),
             since: 0,
+            before: 0,
             newest: 0,
             last_event: None,
             asked: false,
@@ -146,6 +154,12 @@ impl Reader {
         }
     }
 
+    /// From now on the server is there. The one before has ended.
+    pub fn follow(&mut self, address: &str) {
+        address.clone_into(&mut self.address);
+        self.stops += 1;
+    }
+
     /// Drops the connection with all that is on its way, and opens another.
     pub fn reconnect(&mut self, ledger: &Ledger) {
         self.wire = Wire::open(&self.address, self.kind.form(), self.narrow);
@@ -173,13 +187,15 @@ impl Reader {
     /// Reads at most so many of the messages that must come.
     pub fn read(&mut self, most: usize, dice: &mut Dice, ledger: &Ledger) {
         let goal = self.notes.read + most;
-        while self.notes.read < goal && self.lacks(ledger) {
+        // Others publish meanwhile: what comes after this is read another time.
+        let newest = ledger.book().seq;
+        while self.notes.read < goal && self.lacks(newest, &ledger.book()) {
             if self.kind.form() == Form::Answers {
                 self.poll(dice, ledger);
                 continue;
             }
             match self.wire.next() {
-                Item::Frame(frame) => self.take(&frame, ledger),
+                Item::Frame(frame) => self.take(&frame, &ledger.book()),
                 Item::Id(id) => self.last_event = Some(id),
                 Item::End(code) => {
                     self.ended(code);
@@ -201,14 +217,15 @@ impl Reader {
         self.places.contains_key(channel)
     }
 
-    /// Whether something must still come.
-    pub fn lacks(&self, ledger: &Ledger) -> bool {
+    /// Whether something up to this number must still come.
+    pub fn lacks(&self, newest: u64, book: &Book) -> bool {
         self.subscribed.iter().any(|channel| {
             let Some(place) = self.places.get(channel) else {
                 return false;
             };
-            let rest = &ledger.of(channel)[place.next..];
-            rest.iter().any(|entry| !self.is_passing(place, entry))
+            let rest = book.of(channel)[place.next..].iter();
+            let mut rest = rest.take_while(|entry| entry.seq <= newest);
+            rest.any(|entry| !self.is_passing(place, entry))
         })
     }
 
@@ -228,7 +245,10 @@ impl Reader {
 
     fn ask_for(&mut self, channel: &'static str, ledger: &Ledger) -> Option<()> {
         let place = self.places.get(channel);
-        let since = place.map(|place| ledger.position(place.cursor));
+        let book = ledger.book();
+        self.before = book.seq;
+        let since = place.map(|place| book.position(place.cursor));
+        drop(book);
         let since = since.map_or(String::new(), |since| format!(r#","since":"{since}""#));
         let frame = format!(r#"{{"type":"subscribe","channel":"{channel}"{since}}}"#);
         self.wire.say(&frame);
@@ -236,11 +256,12 @@ impl Reader {
     }
 
     fn open_stream(&mut self, ledger: &Ledger) -> Option<()> {
-        let (mut query, mut more) = (self.query(ledger), String::new());
+        let (mut query, mut more) = (self.query(&ledger.book()), String::new());
         if let (Kind::LastEventId, Some(id)) = (self.kind, &self.last_event) {
             more = format!("Last-Event-ID: {id}\r\n");
-            let seq = ledger.number(id);
-            self.since = seq.unwrap_or_else(|| self.of_own_id(id, ledger));
+            let book = ledger.book();
+            let seq = book.number(id);
+            self.since = seq.unwrap_or_else(|| self.of_own_id(id, &book));
         }
         query.push_str("&meta=1");
         let path = if self.kind == Kind::Stream {
@@ -256,7 +277,8 @@ impl Reader {
     }
 
     /// The channels, and one cursor for all of them.
-    fn query(&mut self, ledger: &Ledger) -> String {
+    fn query(&mut self, book: &Book) -> String {
+        self.before = book.seq;
         let mut query: Vec<String> = self
             .subscribed
             .iter()
@@ -266,12 +288,12 @@ impl Reader {
         let oldest = known.map(|place| place.cursor).min();
         self.since = oldest.unwrap_or(0);
         // A channel that is new joins where the others stand; of one that was left there is more to come.
-        query.extend(oldest.map(|seq| format!("since={}", ledger.position(seq))));
+        query.extend(oldest.map(|seq| format!("since={}", book.position(seq))));
         query.join("&")
     }
 
-    fn of_own_id(&self, id: &str, ledger: &Ledger) -> u64 {
-        let entries = self.subscribed.iter().flat_map(|c| ledger.of(c));
+    fn of_own_id(&self, id: &str, book: &Book) -> u64 {
+        let entries = self.subscribed.iter().flat_map(|c| book.of(c));
         let entry = entries.into_iter().find(|entry| entry.id == id);
         entry.expect("an id that was given").seq
     }
@@ -281,7 +303,7 @@ impl Reader {
         loop {
             match self.wire.next() {
                 Item::Frame(frame) => {
-                    self.take(&frame, ledger);
+                    self.take(&frame, &ledger.book());
                     if frame["type"] == kind && channel.is_none_or(|name| frame["channel"] == name)
                     {
                         return Some(());
@@ -298,32 +320,37 @@ impl Reader {
     }
 
     fn ended(&mut self, code: Option<u16>) {
-        // Taken over, too slow; or a body that ended.
-        assert!(matches!(code, None | Some(1012 | 4008)), "{code:?}");
+        // Taken over, too slow; or a body that ended. Or the server was stopped.
+        let stopped = code == Some(1001) && self.stops > 0;
+        assert!(
+            stopped || matches!(code, None | Some(1012 | 4008)),
+            "{code:?}"
+        );
         *self.notes.ends.entry(code.unwrap_or(0)).or_default() += 1;
     }
 
-    fn take(&mut self, frame: &Value, ledger: &Ledger) {
+    fn take(&mut self, frame: &Value, book: &Book) {
         match frame["type"].as_str() {
-            Some("message") => self.message(frame, ledger),
-            Some("subscribed") => self.joined(frame, ledger),
+            Some("message") => self.message(frame, book),
+            Some("subscribed") => self.joined(frame, book),
             Some("error") => panic!("{frame}"),
             _ => {}
         }
     }
 
-    fn joined(&mut self, frame: &Value, ledger: &Ledger) {
+    fn joined(&mut self, frame: &Value, book: &Book) {
         let channel = named(frame);
-        let at = ledger.number(frame["id"].as_str().unwrap()).unwrap();
-        assert!(at <= ledger.seq, "from the future: {frame}");
-        let list = ledger.of(channel);
+        let at = book.number(frame["id"].as_str().unwrap()).unwrap();
+        assert!(at <= book.seq, "from the future: {frame}");
+        self.notes.overlaps += usize::from(at > self.before && !frame["recovered"].is_null());
+        let list = book.of(channel);
         let above = |seq: u64| list.partition_point(|entry| entry.seq <= seq);
         let known = self.places.contains_key(channel);
         let since = match self.kind {
             Kind::Ws => self.places.get(channel).map_or(0, |place| place.cursor),
             _ => self.since,
         };
-        let own = self.own_since(ledger);
+        let own = self.own_since(book);
         let place = self.places.entry(channel).or_default();
         place.live = at;
         if !known {
@@ -338,9 +365,9 @@ impl Reader {
         if frame["recovered"] != false {
             return;
         }
-        let forgotten = own.is_some_and(|(of, seq)| ledger.may_not_know(of, seq));
+        let forgotten = own.is_some_and(|(of, seq)| book.may_not_know(of, seq));
         assert!(
-            ledger.may_lack(channel, since) || forgotten,
+            book.may_lack(channel, since) || forgotten,
             "after {since}: {frame}"
         );
         if forgotten {
@@ -357,7 +384,7 @@ impl Reader {
             None => {
                 let left = list[..above(at)]
                     .iter()
-                    .find(|entry| entry.stored && !ledger.may_lack_this(channel, entry));
+                    .find(|entry| entry.stored && !book.may_lack_this(channel, entry));
                 assert!(left.is_none(), "there must be more left: {frame}");
                 above(at)
             }
@@ -367,7 +394,7 @@ impl Reader {
         self.notes.lost += gap.iter().filter(|entry| entry.stored).count();
         for entry in gap.iter().filter(|entry| entry.stored) {
             assert!(
-                ledger.may_lack_this(channel, entry),
+                book.may_lack_this(channel, entry),
                 "{} is kept: {frame}",
                 entry.id
             );
@@ -376,17 +403,17 @@ impl Reader {
     }
 
     /// The channel and the number of the publisher's id that this connection resumed from.
-    fn own_since(&self, ledger: &Ledger) -> Option<(&'static str, u64)> {
+    fn own_since(&self, book: &Book) -> Option<(&'static str, u64)> {
         let id = self.last_event.as_deref()?;
         (self.kind == Kind::LastEventId && id.starts_with("own-")).then_some(())?;
         let mut found = self.subscribed.iter().filter_map(|channel| {
-            let entry = ledger.of(channel).iter().find(|entry| entry.id == id)?;
+            let entry = book.of(channel).iter().find(|entry| entry.id == id)?;
             Some((*channel, entry.seq))
         });
         found.next()
     }
 
-    fn message(&mut self, frame: &Value, ledger: &Ledger) {
+    fn message(&mut self, frame: &Value, book: &Book) {
         let channel = named(frame);
         assert!(self.subscribed.contains(&channel), "{frame}");
         let cursor = frame
@@ -394,7 +421,7 @@ impl Reader {
             .unwrap_or(&frame["id"])
             .as_str()
             .unwrap();
-        let seq = ledger.number(cursor).unwrap();
+        let seq = book.number(cursor).unwrap();
         let since = self.since;
         if self.kind != Kind::Ws {
             // One cursor for all channels: what comes must be in its order.
@@ -416,10 +443,10 @@ impl Reader {
             );
             return;
         }
-        let rest = &ledger.of(channel)[place.next..];
+        let rest = &book.of(channel)[place.next..];
         let gone = |entry: &&Entry| {
             let passing = !entry.stored && (answers || entry.seq <= place.live);
-            entry.seq < seq && (passing || (self.short && ledger.may_lack_this(channel, entry)))
+            entry.seq < seq && (passing || (self.short && book.may_lack_this(channel, entry)))
         };
         let skipped = rest.iter().take_while(gone).count();
         let entry = &rest[skipped];
@@ -459,11 +486,11 @@ impl Reader {
             (Some(session), Some(cursor)) => format!("{session}&since={cursor}"),
             (None, Some(cursor)) if self.kind == Kind::Poll => {
                 let cursor = cursor.clone();
-                self.since = ledger.number(&cursor).unwrap();
+                self.since = ledger.book().number(&cursor).unwrap();
                 let channels = self.subscribed.iter().map(|c| format!("channel={c}&"));
                 format!("{}since={cursor}", channels.collect::<String>())
             }
-            _ => self.query(ledger),
+            _ => self.query(&ledger.book()),
         };
         let session = if self.kind == Kind::Session {
             "&session=1"
@@ -492,12 +519,13 @@ impl Reader {
             }
             other => panic!("{other:?}"),
         };
+        let book = &*ledger.book();
         let cursor = answer["cursor"].as_str().unwrap();
-        let at = ledger.number(cursor).unwrap();
-        assert!(at <= ledger.seq, "from the future: {answer}");
+        let at = book.number(cursor).unwrap();
+        assert!(at <= book.seq, "from the future: {answer}");
         let fresh = answer["recovered"].is_null() && self.session.is_none();
         for channel in self.subscribed.clone() {
-            let list = ledger.of(channel);
+            let list = book.of(channel);
             let from = if fresh { at } else { self.since };
             self.places.entry(channel).or_insert_with(|| Place {
                 next: list.partition_point(|entry| entry.seq <= from),
@@ -508,16 +536,13 @@ impl Reader {
         self.short = answer["recovered"] == false;
         if self.short {
             self.notes.gaps += 1;
-            let short = self
-                .subscribed
-                .iter()
-                .any(|c| ledger.may_lack(c, self.since));
+            let short = self.subscribed.iter().any(|c| book.may_lack(c, self.since));
             assert!(short, "after {}: {answer}", self.since);
         }
         for frame in answer["messages"].as_array().unwrap() {
-            self.take(frame, ledger);
+            self.take(frame, book);
         }
-        self.pass_to(at, ledger);
+        self.pass_to(at, book);
         self.short = false;
         // A poll asks for itself: the next begins where this one ended.
         self.cursor = Some(cursor.to_owned());
@@ -528,14 +553,14 @@ impl Reader {
     }
 
     /// After an answer the client has everything up to its cursor, or was told.
-    fn pass_to(&mut self, at: u64, ledger: &Ledger) {
+    fn pass_to(&mut self, at: u64, book: &Book) {
         for channel in &self.subscribed {
             let place = self.places.get_mut(channel).unwrap();
-            for entry in &ledger.of(channel)[place.next..] {
+            for entry in &book.of(channel)[place.next..] {
                 if entry.seq > at {
                     break;
                 }
-                let told = self.short && ledger.may_lack_this(channel, entry);
+                let told = self.short && book.may_lack_this(channel, entry);
                 assert!(
                     !entry.stored || told,
                     "{} of {channel} is missing before {at}",

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use realtime::auth::sign;
+use realtime::config::Config;
 use realtime::control::client::Client as Link;
 use realtime::node::Failure;
 use serde_json::json as value;
@@ -9,7 +11,7 @@ use serde_json::json as value;
 use super::{all_refuse, hub, native, subscribe};
 use crate::client::Client;
 use crate::harness::{PATIENCE, eventually};
-use crate::issuer::{at, token};
+use crate::issuer::{SETTING, at, token};
 
 #[test]
 fn a_connection_ends_with_its_token() {
@@ -130,7 +132,7 @@ fn users_and_tokens_are_taken_back() {
     assert_eq!(link.revoke_user("ada").unwrap(), 1);
     assert_eq!(clients[2].frame().close().0, 4011);
     assert_eq!(all_refuse(&hub, &second), (401, "bad_token".into()));
-    native(&hub, &token(value!({"sub": "ada"}))).json();
+    native(&hub, &of_php("ada")).json();
     assert_eq!(link.disconnect("bob", 4321, "off you go").unwrap(), 1);
     assert_eq!(bob.frame().close(), (4321, "off you go"));
     native(&hub, &token(value!({"sub": "bob"}))).json();
@@ -138,6 +140,40 @@ fn users_and_tokens_are_taken_back() {
     let refused = link.revoke_token("garbage").unwrap_err();
     assert!(matches!(refused, Failure::Refused(_)), "{refused:?}");
     assert!(link.stats().is_ok(), "the link goes on");
+}
+
+/// As rt_token() makes it on the server's machine.
+fn of_php(user: &str) -> String {
+    let config = Config::load(|name| (name == SETTING.0).then(|| SETTING.1.to_owned())).unwrap();
+    sign(
+        &config,
+        value!({ "sub": user }).to_string().as_bytes(),
+        3600,
+    )
+    .unwrap()
+}
+
+#[test]
+fn who_was_revoked_does_not_come_back_by_a_clock_that_is_ahead() {
+    let hub = hub();
+    let claims = value!({"sub": "ada", "iat": at(3.0), "channels": "private-a"});
+    let ahead = token(claims);
+    let mut ada = native(&hub, &ahead);
+    ada.json();
+    let mut other = native(&hub, &token(value!({"sub": "ada", "iat": at(-60.0)})));
+    other.json();
+    assert_eq!(hub.node().revoke_user("ada"), Ok(2));
+    assert_eq!(ada.frame().close(), (4011, "the token was revoked"));
+    assert_eq!(all_refuse(&hub, &ahead), (401, "bad_token".into()));
+    eventually("their end", || hub.node().connection_count() == 0);
+    // Who logs in anew at once is somebody else.
+    let mut fresh = native(&hub, &of_php("ada"));
+    fresh.json();
+    let answer = fresh.ask(&value!({"type": "token", "token": ahead}).to_string());
+    assert_eq!(answer["code"], "bad_token");
+    std::thread::sleep(Duration::from_millis(3100));
+    assert_eq!(all_refuse(&hub, &ahead), (401, "bad_token".into()));
+    assert_eq!(fresh.ask(r#"{"type":"ping"}"#)["type"], "pong");
 }
 
 #[test]
