@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::connection::Connection;
 use super::mailbox::Command;
-use super::{Hub, REPLAY_AHEAD};
+use super::{Hub, REPLAY_AHEAD, STRIDE};
 use crate::backend::Outcome;
 use crate::ids::ConnectionId;
 use crate::message::{EventName, Payload, Publication};
@@ -20,7 +20,7 @@ use crate::wire::{self, Format, Outgoing};
 
 impl Hub {
     /// Does one piece of work. Bytes stay in the outboxes until [`Hub::flush_dirty`], but for a publication that is
-    /// `alone` in its batch: nothing could leave together with it.
+    /// `alone` in its batch: nothing could leave together with it, as long as nothing else comes.
     pub(super) fn carry_out(&mut self, command: Command, alone: bool) {
         match command {
             Command::Publication(publication) => self.publication(&publication, alone),
@@ -38,8 +38,16 @@ impl Hub {
 
     /// Sends what this batch has put into outboxes.
     pub fn flush_dirty(&mut self) {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for &slot in &dirty {
+        // Flushing marks nobody, so nothing comes into the list meanwhile.
+        while !self.flush_some(usize::MAX) {}
+    }
+
+    /// The same for at most `count` connections. Whether that were all.
+    pub(super) fn flush_some(&mut self, count: usize) -> bool {
+        for _ in 0..count {
+            let Some(slot) = self.dirty.pop_front() else {
+                return true;
+            };
             self.connections[slot].dirty = false;
             if !self.connections[slot].blocked
                 && let Flushed::Broken(_) = self.flush(slot)
@@ -48,9 +56,7 @@ impl Hub {
                 self.connections[slot].wake();
             }
         }
-        dirty.clear();
-        // Flushing marks nobody, so nothing has come into the list meanwhile.
-        self.dirty = dirty;
+        self.dirty.is_empty()
     }
 
     pub(super) fn flush(&mut self, slot: usize) -> Flushed {
@@ -99,7 +105,7 @@ impl Hub {
         }
     }
 
-    fn publication(&mut self, publication: &Arc<Publication>, alone: bool) {
+    fn publication(&mut self, publication: &Arc<Publication>, mut alone: bool) {
         let exact = self.channels.get(publication.channel.as_str());
         let exact = exact.map_or(&[][..], Vec::as_slice);
         let by_pattern = self.patterns.subscribers(publication, &self.connections);
@@ -147,6 +153,8 @@ impl Hub {
                     Ok(sent) if sent == bytes.len() => {}
                     result => stuck.push((slot, Stuck::Send(result))),
                 }
+                // Whoever has not got it yet gets it together with what has come meanwhile.
+                alone = delivered % STRIDE as u64 != 0 || !self.shard.has_more();
                 continue;
             }
             let connection = &mut self.connections[slot];
@@ -162,7 +170,7 @@ impl Hub {
             lane.open = false;
             if !connection.dirty {
                 connection.dirty = true;
-                self.dirty.push(slot);
+                self.dirty.push_back(slot);
             }
         }
         self.shard

@@ -153,6 +153,20 @@ impl Shard {
         }
     }
 
+    /// Takes what has come since, without waiting, into `commands`, which must be empty. Whether there was any.
+    ///
+    /// The signal for it stays given: publishers need not give another one until the shard waits again, and then it finds
+    /// that there is nothing.
+    pub fn take_more(&self, commands: &mut Vec<Command>) -> bool {
+        std::mem::swap(&mut lock(&self.queue).commands, commands);
+        !commands.is_empty()
+    }
+
+    /// Whether there is work to take.
+    pub fn has_more(&self) -> bool {
+        !lock(&self.queue).commands.is_empty()
+    }
+
     /// Counts `commands`, which were taken, as done when the value is dropped: also by a panic, or publishers would find
     /// the shard busy for ever.
     pub fn working(&self, commands: &[Command]) -> Working<'_> {
@@ -255,6 +269,13 @@ pub struct Working<'a> {
     cost: usize,
 }
 
+impl Working<'_> {
+    /// Counts these too.
+    pub fn add(&mut self, commands: &[Command]) {
+        self.cost += commands.iter().map(Command::cost).sum::<usize>();
+    }
+}
+
 impl Drop for Working<'_> {
     fn drop(&mut self) {
         self.shard.waiting.fetch_sub(self.cost, Ordering::Relaxed);
@@ -304,16 +325,23 @@ mod meetings {
         let mut commands = Vec::new();
         while done.len() < count {
             block_on(shard.take(&mut commands));
-            let _working = shard.working(&commands);
-            for command in commands.drain(..) {
-                let Command::Send {
-                    payload: Payload::Json(name),
-                    ..
-                } = command
-                else {
-                    unreachable!()
-                };
-                done.push(String::from_utf8(name.to_vec()).unwrap());
+            let mut working = shard.working(&commands);
+            loop {
+                for command in commands.drain(..) {
+                    let Command::Send {
+                        payload: Payload::Json(name),
+                        ..
+                    } = command
+                    else {
+                        unreachable!()
+                    };
+                    done.push(String::from_utf8(name.to_vec()).unwrap());
+                }
+                // What came meanwhile joins.
+                if !shard.take_more(&mut commands) {
+                    break;
+                }
+                working.add(&commands);
             }
         }
         done

@@ -17,7 +17,7 @@ mod sending;
 mod subscriptions;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -56,6 +56,11 @@ pub fn is_of_php(code: u16) -> bool {
     }
 }
 
+/// After how many writes of a batch the shard looks for more work, which may join it.
+const STRIDE: usize = 64;
+/// How often that may be before it reads again.
+const JOINED: usize = 64;
+
 /// For how much work the room is kept in which it waits.
 const BATCH_KEPT: usize = 4096;
 
@@ -76,7 +81,7 @@ pub struct Hub {
     /// Subscriptions to whatever fits a pattern.
     patterns: Patterns,
     /// Connections with something to flush at the end of the batch.
-    dirty: Vec<usize>,
+    dirty: VecDeque<usize>,
     gather: Vec<u8>,
     /// Room to read into, lent to whichever connection has something to read.
     input: Vec<u8>,
@@ -106,7 +111,7 @@ impl Hub {
             lanes: Vec::new(),
             channels: HashMap::new(),
             patterns: Patterns::default(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             gather: Vec::with_capacity(GATHER),
             input: Vec::new(),
             packer: Packer::new(compress_min),
@@ -290,14 +295,24 @@ pub async fn deliver(hub: SharedHub) {
     loop {
         shard.take(&mut commands).await;
         {
-            let _working = shard.working(&commands);
+            let mut working = shard.working(&commands);
             let mut hub = hub.borrow_mut();
             // With more than one, each socket gets all that is for it in one write, at the end.
             let alone = commands.len() == 1;
             for command in commands.drain(..) {
                 hub.carry_out(command, alone);
             }
-            hub.flush_dirty();
+            // What comes meanwhile leaves in the same writes, where these are still to be made.
+            let mut joined = 0;
+            while !hub.flush_some(STRIDE) {
+                if joined < JOINED && shard.take_more(&mut commands) {
+                    joined += 1;
+                    working.add(&commands);
+                    for command in commands.drain(..) {
+                        hub.carry_out(command, false);
+                    }
+                }
+            }
         }
         // A burst's room is not kept for ever.
         commands.shrink_to(BATCH_KEPT);

@@ -139,7 +139,7 @@ impl Hub {
         let connection = &mut self.connections[slot];
         if !connection.dirty {
             connection.dirty = true;
-            self.dirty.push(slot);
+            self.dirty.push_back(slot);
         }
     }
 }
