@@ -97,6 +97,11 @@ impl Mercure {
         })
     }
 
+    /// Whether there are keys for subscribers, whose tokens may live as long as their issuers like.
+    pub fn has_subscribers(&self) -> bool {
+        !self.subscribers.keys().is_empty()
+    }
+
     /// Reads the keys again if their files have changed.
     pub fn look_again(&self) {
         self.publishers.look_again();

@@ -165,8 +165,11 @@ impl Auth {
     /// from this machine's own clock (see [`Grant::may_be_from`]).
     pub fn revoke_user(&self, user: &str) -> Result<Lists, Full> {
         let now = Stamp::now();
-        // What was issued now by a clock that is ahead, and may live as long as is allowed.
-        let last = now.after(SKEW + self.max_ttl + SKEW);
+        let last = match self.mercure.has_subscribers() {
+            true => Stamp::NEVER,
+            // What was issued now by a clock that is ahead, and may live as long as is allowed.
+            false => now.after(SKEW + self.max_ttl + SKEW),
+        };
         self.revocations.revoke_user(user, now, last)
     }
 

@@ -214,6 +214,19 @@ fn claims_that_stand_twice_are_refused() {
 }
 
 #[test]
+fn a_user_stays_revoked_whose_mercure_token_never_expires() {
+    let auth = auth(&[("realtime.mercure_subscriber_key", SECRET)]);
+    let claims = json!({"sub": "ada", "iat": now() as u64 - 60, "mercure": {"subscribe": ["*"]}});
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let token = encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap();
+    assert!(auth.check_mercure(&token).is_ok());
+    auth.revoke_user("ada").unwrap();
+    let years = Duration::from_secs(10 * 365 * 86_400);
+    auth.revocations().expire(Stamp::now().after(years));
+    assert!(matches!(auth.check_mercure(&token), Err(BadToken::Revoked)));
+}
+
+#[test]
 fn revoked_is_revoked_until_it_has_expired() {
     let auth = auth(&[("realtime.max_revocations", "2")]);
     let sign = |sub: &str| {
