@@ -242,22 +242,6 @@ impl Taken {
         self.ended = true;
     }
 
-    /// Whether the server sends another request behind this one, within a moment.
-    pub fn is_followed(&self) -> bool {
-        let socket = socket2::SockRef::from(&self.stream);
-        let moment = Some(Duration::from_millis(5));
-        socket.set_read_timeout(moment).unwrap();
-        let peeked = socket.peek(&mut [std::mem::MaybeUninit::uninit(); 1]);
-        socket.set_read_timeout(None).unwrap();
-        peeked.is_ok_and(|count| count > 0)
-    }
-
-    /// Whether nobody takes its answer any more.
-    pub fn nobody_listens(mut self) -> bool {
-        self.ended = true;
-        self.stream.write_all(b"x").is_err()
-    }
-
     /// Whether the server has closed the connection.
     pub fn is_given_up(&mut self) -> bool {
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -2,20 +2,9 @@
 //!
 //! Lives on the handler's thread. Imports the queue's batch, `params` and `wire`.
 
-use super::hands::Hands;
 use super::{Next, params};
 use crate::wire::events::{BatchOf, Mark};
 use crate::wire::fastcgi::Request;
-
-/// A batch on its way to a process.
-#[derive(Debug)]
-pub(super) struct Order {
-    pub(super) next: Next,
-    /// Its events that were not answered.
-    pub(super) hands: Hands,
-    pub(super) mark: Mark,
-    pub(super) room: Room,
-}
 
 /// Marks, drawn many at a time: each draw is a system call. None is used twice.
 #[derive(Debug, Default)]
@@ -38,8 +27,8 @@ pub(super) struct Room {
 const ROOM_KEPT: usize = 64 << 10;
 
 impl Room {
-    /// Writes the whole request for a batch.
-    pub(super) fn write(&mut self, common: &Request, next: &Next, mark: &Mark) {
+    /// The whole request for a batch.
+    pub(super) fn write(&mut self, common: &Request, next: &Next, mark: &Mark) -> &[u8] {
         self.params.become_like(common);
         for bytes in [&mut self.body, &mut self.request] {
             bytes.clear();
@@ -54,10 +43,6 @@ impl Room {
         let client = next.parties.first().map(|connection| &**connection);
         params::add(&mut self.params, mark, client, self.body.len());
         self.params.write(&self.body, &mut self.request);
-    }
-
-    /// What was written last.
-    pub(super) fn request(&self) -> &[u8] {
         &self.request
     }
 }

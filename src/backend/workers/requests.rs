@@ -3,13 +3,11 @@
 //! Lives on the handler's thread, [`Config::handler_concurrency`](crate::config::Config) requests at a time. Imports the
 //! queue, the pool and `wire`.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -18,12 +16,12 @@ use tokio::time::Instant;
 use super::hands::Hands;
 use super::interest::Source;
 use super::lanes::Blame;
-use super::order::{Marks, Order, Room};
+use super::order::{Marks, Room};
 use super::pool::{Came, Connection, Pool};
 use super::said::{Said, Throttle};
 use super::{BATCH, Next, Side, Workers, params};
 use crate::wire::control;
-use crate::wire::events::{OUTCOMES_OVERHEAD, Outcomes};
+use crate::wire::events::{Mark, OUTCOMES_OVERHEAD, Outcomes};
 use crate::wire::fastcgi::{Answer, Garbage, Part, Request};
 use crate::wire::output::{Output, Piece, TooLarge};
 
@@ -34,69 +32,11 @@ pub(super) struct Client {
     pub(super) pool: Pool,
     common: Request,
     places: Semaphore,
-    /// Tasks that wait for a batch.
-    idle: Cell<usize>,
-    /// When a request took longer than [`BRISK`], the last one that did.
-    slow: Cell<Option<Instant>>,
     marks: RefCell<Marks>,
     /// For what scripts print and PHP reports, and for requests that failed.
     printed: Throttle,
     reported: Throttle,
     failed: Throttle,
-}
-
-/// Requests that are sent behind the one that a process has.
-const AHEAD: usize = 2;
-/// How soon a request ends behind which others are sent: so much later than by another process each of them may come.
-const BRISK: Duration = Duration::from_millis(20);
-/// For how long none is sent ahead after a request that took longer.
-const WARY: Duration = Duration::from_secs(1);
-
-/// What one task has beside the batch that a process handles: one process's line of requests.
-#[derive(Debug, Default)]
-struct Line {
-    /// The next batches, whose requests were sent behind the one that the process has.
-    ahead: VecDeque<Order>,
-    /// Where they were sent, while no request is under way.
-    sent: Option<Connection>,
-    /// A batch behind them that goes on a connection of its own.
-    own: Option<Order>,
-    /// Nothing may be sent behind its requests.
-    alone: bool,
-    rooms: Vec<Room>,
-}
-
-impl Line {
-    fn alone() -> Self {
-        Self {
-            alone: true,
-            ..Self::default()
-        }
-    }
-
-    fn next(&mut self) -> Option<Order> {
-        self.ahead.pop_front().or_else(|| self.own.take())
-    }
-
-    fn may_send(&self) -> bool {
-        !self.alone && self.own.is_none() && self.ahead.len() < AHEAD
-    }
-}
-
-/// Counts a task that waits, for as long as it lives.
-struct Idle<'a>(&'a Cell<usize>);
-
-impl<'a> Idle<'a> {
-    fn new(count: &'a Cell<usize>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
-    }
-}
-
-impl Drop for Idle<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
 }
 
 /// How a request ended that the pool took.
@@ -137,8 +77,6 @@ impl Client {
         Self {
             common: params::common(&workers.config, &workers.secret),
             places: Semaphore::new(workers.config.handler_concurrency),
-            idle: Cell::new(0),
-            slow: Cell::new(None),
             marks: RefCell::default(),
             workers,
             pool,
@@ -159,104 +97,60 @@ impl Client {
     }
 
     async fn serve(&self) {
-        let mut line = Line::default();
+        let mut room = Room::default();
         loop {
-            let order = match line.next() {
-                Some(order) => order,
-                None => {
-                    self.pool.rested().await;
-                    let next = self.next().await;
-                    let Some(order) = self.order(next, &mut line) else {
-                        continue;
-                    };
-                    order
-                }
+            self.pool.rested().await;
+            let next = self.workers.next(Side::Requests, BATCH).await;
+            let Some(source) = self.workers.interests.script() else {
+                return;
             };
-            self.run(order, &mut line).await;
+            let mut hands = Hands::new(self.workers.clone(), source);
+            hands.hold(&next);
+            let blame = self.run(&next, &mut hands, &mut room).await.err();
+            hands.give_back(blame.unwrap_or(Blame::None));
         }
-    }
-
-    /// Waits for a batch.
-    async fn next(&self) -> Next {
-        let _idle = Idle::new(&self.idle);
-        self.workers.next(Side::Requests, BATCH).await
     }
 
     /// Asks the script which handlers it has. Whether it said so.
     pub(super) async fn probe(&self, source: Source) -> bool {
-        let hands = Hands::new(self.workers.clone(), source);
-        let mut line = Line::alone();
-        match self.write(Next::default(), hands, &mut line) {
-            Some(order) => self.run(order, &mut line).await,
-            None => false,
-        }
-    }
-
-    /// The request for a batch. `None`: it cannot be made, and the batch went back.
-    fn order(&self, next: Next, line: &mut Line) -> Option<Order> {
-        // There is none without a script that takes it.
-        let source = self.workers.interests.script()?;
         let mut hands = Hands::new(self.workers.clone(), source);
-        hands.hold(&next);
-        self.write(next, hands, line)
+        let mut room = Room::default();
+        let asked = self.run(&Next::default(), &mut hands, &mut room).await;
+        asked.is_ok()
     }
 
-    fn write(&self, next: Next, mut hands: Hands, line: &mut Line) -> Option<Order> {
+    /// Runs the script once. The error tells which of the events that are left were tried.
+    async fn run(&self, next: &Next, hands: &mut Hands, room: &mut Room) -> Result<(), Blame> {
+        // Never closed.
+        let _place = self.places.acquire().await;
         let mark = match self.marks.borrow_mut().next() {
             Ok(mark) => mark,
             Err(error) => {
                 tracing::error!(%error, "the kernel gives no random numbers");
-                hands.give_back(Blame::All);
-                return None;
+                return Err(Blame::All);
             }
         };
-        let mut room = line.rooms.pop().unwrap_or_default();
-        room.write(&self.common, &next, &mark);
-        Some(Order {
-            next,
-            hands,
-            mark,
-            room,
-        })
-    }
-
-    /// Runs the script once. Whether it ended well; what it left unanswered goes back.
-    async fn run(&self, mut order: Order, line: &mut Line) -> bool {
-        let ran = self.try_run(&mut order, line).await;
-        order.hands.give_back(ran.err().unwrap_or(Blame::None));
-        line.rooms.push(order.room);
-        ran.is_ok()
-    }
-
-    /// As [`Client::run`]. The error tells which of the events that are left were tried.
-    async fn try_run(&self, order: &mut Order, line: &mut Line) -> Result<(), Blame> {
-        // Never closed.
-        let _place = self.places.acquire().await;
+        let request = room.write(&self.common, next, &mark);
         // What may end processes is to be seen doing it.
-        let mut new = order.next.tried;
+        let mut new = next.tried;
         loop {
-            let mut connection = match line.sent.take() {
-                Some(connection) => connection,
-                None => {
-                    let Some(mut connection) = self.pool.connection(new).await else {
-                        return Err(Blame::None);
-                    };
-                    connection.send(order.room.request());
-                    connection
-                }
+            let Some(mut connection) = self.pool.connection(new).await else {
+                return Err(Blame::None);
             };
             let mut said = Said::default();
             let mut progress = Progress::default();
-            if !order.next.tried {
-                self.send_ahead(&mut connection, line);
-            }
             let ended = self
-                .exchange(&mut connection, order, &mut said, &mut progress)
+                .exchange(
+                    &mut connection,
+                    request,
+                    mark,
+                    &mut said,
+                    &mut progress,
+                    hands,
+                )
                 .await;
-            let used = connection.used;
-            self.part(connection, ended.is_ok(), line);
             let cut = matches!(ended, Err(Broken::Closed | Broken::Io(_)));
-            if cut && used && !said.anything() {
+            if cut && connection.used && !said.anything() {
                 // A process may end between two requests of a kept connection: it never saw this one.
                 new = true;
                 continue;
@@ -271,60 +165,15 @@ impl Client {
                     });
                     Err(Blame::First)
                 }
-                Ok(end) => {
+                Ok((end, clean)) => {
+                    if clean {
+                        self.pool.keep(connection);
+                    }
                     // What a script printed that never ran is in that error.
                     self.tell(&said, progress.ran);
-                    self.ended(end, &said, &progress, &order.hands)
+                    self.ended(end, &said, &progress, hands)
                 }
             };
-        }
-    }
-
-    /// Sends more batches behind the one that the process has, so that it finds one when it has finished and goes on without
-    /// having slept, which is a fifth of what a request costs. Only when nobody else could take them, and when handlers have
-    /// been [`BRISK`]: behind a slow one they might come later than by another process.
-    fn send_ahead(&self, connection: &mut Connection, line: &mut Line) {
-        while line.may_send() && self.idle.get() == 0 && self.is_brisk() {
-            let next = self.workers.try_next(Side::Requests, BATCH);
-            let Some(order) = next.and_then(|next| self.order(next, line)) else {
-                return;
-            };
-            if order.next.tried {
-                line.own = Some(order);
-            } else {
-                connection.send(order.room.request());
-                line.ahead.push_back(order);
-            }
-        }
-    }
-
-    /// Whether requests have ended soon, of late.
-    fn is_brisk(&self) -> bool {
-        self.slow.get().is_none_or(|at| at.elapsed() > WARY)
-    }
-
-    /// What becomes of a connection when a request has ended on it, well or not.
-    fn part(&self, mut connection: Connection, well: bool, line: &mut Line) {
-        let sent = !line.ahead.is_empty();
-        let owed: usize = line.ahead.iter().map(|a| a.room.request().len()).sum();
-        let clean = sent || connection.unread().is_empty();
-        // A process that has answered before it took the whole request takes no other.
-        let reusable = well && clean && connection.unsent() <= owed;
-        match (reusable, sent) {
-            (true, true) => {
-                connection.used = true;
-                line.sent = Some(connection);
-            }
-            (true, false) => self.pool.keep(connection),
-            (false, false) => {}
-            (false, true) => {
-                connection.cut();
-                // Nobody has begun them.
-                while let Some(mut ahead) = line.ahead.pop_back() {
-                    ahead.hands.give_back(Blame::None);
-                    line.rooms.push(ahead.room);
-                }
-            }
         }
     }
 
@@ -358,29 +207,27 @@ impl Client {
         Ok(())
     }
 
-    /// Takes the answer.
+    /// Sends the request and takes the answer. The answer says whether nothing came after it.
     async fn exchange(
         &self,
         connection: &mut Connection,
-        order: &mut Order,
+        request: &[u8],
+        mark: Mark,
         said: &mut Said,
         progress: &mut Progress,
-    ) -> Result<End, Broken> {
+        hands: &mut Hands,
+    ) -> Result<(End, bool), Broken> {
         let config = &self.workers.config;
+        let mut rest = request;
         let mut answer = Answer::default();
-        let mut output = Output::new(order.mark, config.max_message_size + OUTCOMES_OVERHEAD);
-        let started = Instant::now();
-        let mut deadline = started + config.handler_timeout;
+        let mut output = Output::new(mark, config.max_message_size + OUTCOMES_OVERHEAD);
+        let mut deadline = Instant::now() + config.handler_timeout;
         loop {
-            match connection.wait(deadline).await? {
-                Came::Bytes => {}
-                Came::End => return Err(Broken::Closed),
-                Came::TooLate => {
-                    self.slow.set(Some(Instant::now()));
-                    return Err(Broken::TimedOut);
-                }
-            }
-            let mut bytes = connection.unread();
+            let mut bytes = match connection.exchange(&mut rest, deadline).await? {
+                Came::Bytes(0) => return Err(Broken::Closed),
+                Came::Bytes(count) => connection.came(count),
+                Came::TooLate => return Err(Broken::TimedOut),
+            };
             while let Some(part) = answer.next(&mut bytes)? {
                 match part {
                     Part::Error(text) => said.reported(text),
@@ -398,24 +245,18 @@ impl Client {
                                         // The limit is for one event.
                                         deadline = Instant::now() + config.handler_timeout;
                                     }
-                                    order.hands.settle(outcomes);
+                                    hands.settle(outcomes);
                                 }
                             }
                         }
                     }
                     Part::End { status, refused } => {
                         said.printed(output.rest());
-                        let left = bytes.len();
-                        connection.taken(left);
-                        let now = Instant::now();
-                        if now - started > BRISK {
-                            self.slow.set(Some(now));
-                        }
-                        return Ok(End { status, refused });
+                        let clean = bytes.is_empty() && rest.is_empty();
+                        return Ok((End { status, refused }, clean));
                     }
                 }
             }
-            connection.taken(0);
         }
     }
 
