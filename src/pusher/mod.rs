@@ -63,6 +63,7 @@ impl Pusher {
     fn notice(&self, channel: &Channel) {
         if let Some(newcomers) = &self.newcomers
             && !channel.is_presence()
+            && Channel::user_of(channel.as_str()).is_none()
         {
             // A set is whole between any two statements.
             let mut newcomers = newcomers.lock().unwrap_or_else(PoisonError::into_inner);

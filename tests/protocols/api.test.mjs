@@ -38,8 +38,10 @@ describe('publishing', () => {
     assert.deepEqual([answer.status, await answer.json()], [200, {}]);
     await sdk.trigger(['b', 'a'], 'x', 'no JSON');
     await sdk.triggerBatch([{ channel: 'a', name: 'x', data: 1 }, { channel: 'a', name: 'x', data: [2] }]);
-    await all(got, 4);
-    assert.deepEqual(got.map((it) => it.data), [{ n: 1, text: 'ä"\u{1f600}' }, 'no JSON', 1, [2]]);
+    await sdk.trigger(['a', 'a'], 'x', 'named twice');
+    await sdk.trigger('a', 'x', 'last');
+    await all(got, 6);
+    assert.deepEqual(got.map((it) => it.data), [{ n: 1, text: 'ä"\u{1f600}' }, 'no JSON', 1, [2], 'named twice', 'last']);
   });
 
   test('leaves out a socket', async () => {
@@ -164,6 +166,7 @@ describe('what is refused', () => {
       event({ channel: undefined, channels: Array.from({ length: 101 }, (_, n) => `c${n}`) }), event({ socket_id: 'x' }),
     ];
     for (const body of bad) assert.equal(await ask(events, body || undefined), 400, body.slice(0, 80));
+    assert.equal(await ask(events, event({ channels: null })), 200);
     assert.equal(await ask(events, event({ channel: undefined, channels: Array.from({ length: 100 }, (_, n) => `c${n}`) })), 200);
     assert.equal(await ask(events, event({ data: 'x'.repeat(10 * 1024 + 1) })), 413);
     assert.equal(await ask(events, event({ data: 'x'.repeat(10 * 1024) })), 200);

@@ -138,6 +138,20 @@ describe('guarded channels', () => {
     await next((frame) => frame.event === 'pusher_internal:subscription_succeeded', 'the subscription');
   });
 
+  test('a signature for a channel whose name goes on behind a colon opens no other', async () => {
+    const { say, next, errors } = await bare();
+    const { data: { socket_id: id } } = await next((frame) => frame.data?.socket_id, 'the greeting');
+    const { auth } = await sign(program, id, 'private-team:lobby');
+    for (const [channel, channel_data] of [['private-team', 'lobby'], ['private-encrypted-x', 'y']]) {
+      say({ event: 'pusher:subscribe', data: { channel, channel_data, auth } });
+      const refused = await next((frame) => frame.event === 'pusher:subscription_error' && frame.channel === channel, 'the refusal');
+      assert.deepEqual([refused.data.type, refused.data.status], ['AuthError', 401]);
+    }
+    assert.equal(errors().length, 2);
+    say({ event: 'pusher:subscribe', data: { channel: 'private-team:lobby', auth } });
+    await next((frame) => frame.event === 'pusher_internal:subscription_succeeded', 'the subscription');
+  });
+
   test('pusher-js hears of a refused subscription', async () => {
     const wrong = { customHandler: (_, done) => done(null, { auth: `${APP.key}:${'0'.repeat(64)}` }) };
     const pusher = join({ channelAuthorization: wrong });

@@ -27,8 +27,7 @@ pub struct Event {
     name: String,
     data: String,
     channel: Option<String>,
-    #[serde(default)]
-    channels: Vec<String>,
+    channels: Option<Vec<String>>,
     socket_id: Option<String>,
     info: Option<String>,
 }
@@ -102,7 +101,7 @@ fn check(node: &Node, event: Event) -> Result<Ready, Refused> {
             "names that begin with pusher: are the protocol's own",
         ));
     }
-    let names = match (event.channel, event.channels) {
+    let names = match (event.channel, event.channels.unwrap_or_default()) {
         (Some(channel), channels) if channels.is_empty() => vec![channel],
         (None, channels) if (1..=CHANNELS_MAX).contains(&channels.len()) => channels,
         _ => {
@@ -110,10 +109,14 @@ fn check(node: &Node, event: Event) -> Result<Ready, Refused> {
             return Err(Refused::bad(message));
         }
     };
-    let channels: Vec<Channel> = names
-        .iter()
-        .map(|name| channel(name))
-        .collect::<Result<_, _>>()?;
+    let mut channels: Vec<Channel> = Vec::with_capacity(names.len());
+    for name in &names {
+        let channel = channel(name)?;
+        // Named twice, it gets the event once.
+        if !channels.contains(&channel) {
+            channels.push(channel);
+        }
+    }
     let except = event
         .socket_id
         .filter(|id| !id.is_empty())
