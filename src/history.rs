@@ -199,9 +199,13 @@ impl History {
         self.bytes
     }
 
-    /// The number of the first of the copies of this message: those of several channels come in a row.
+    /// The number of the first of the copies of this message, as its broker says; those that were published one by one come in
+    /// a row.
     fn first_of(&mut self, publication: &Publication) -> u64 {
-        let seq = publication.position.seq;
+        let seq = match &publication.terms {
+            Some(terms) if terms.first > 0 => terms.first,
+            _ => publication.position.seq,
+        };
         let Some(id) = &publication.id else {
             self.latest = None;
             return seq;

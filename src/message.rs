@@ -98,7 +98,7 @@ pub struct Terms {
     pub retry: Option<u64>,
     /// All channels that it went to, when they are topics of one update, of which a client gets one copy.
     pub topics: Box<[Channel]>,
-    /// The number of the first of those copies; the broker sets it.
+    /// The number of the first of those copies, or of the copies of one publisher's id; the broker sets it.
     pub first: u64,
 }
 
@@ -151,6 +151,11 @@ impl Publication {
     /// Whether only those get it whose token says so.
     pub fn is_private(&self) -> bool {
         self.terms.as_ref().is_some_and(|terms| terms.private)
+    }
+
+    /// Whether not every subscriber of its channel gets it.
+    pub fn has_conditions(&self) -> bool {
+        self.is_private() || !self.topics().is_empty()
     }
 
     /// The topics of the update that this is a copy of, when there are several; its own channel is one of them.

@@ -127,18 +127,27 @@ impl<E: BrokerEvents> Broker for Memory<E> {
         if let Some(why) = refuses.filter(|_| is_kept) {
             return Published::Refused(why);
         }
-        // The first copy of an update may be published already.
+        // The first copy may be published already.
         let began = publish.terms.as_ref().map_or(0, |terms| terms.first);
-        let first = if began > 0 { began } else { state.seq + 1 };
+        let first = match began {
+            0 => state
+                .history
+                .first_of_known(&publish)
+                .unwrap_or(state.seq + 1),
+            began => began,
+        };
+        // Copies of one id have to be known as such for as long as there are any, also after a restart.
+        let copies = publish.id.is_some() && publish.channels.len() > 1;
         let terms = publish.terms.as_deref().cloned();
+        let terms = terms.or_else(|| copies.then(Terms::default));
         let terms = terms.map(|terms| Arc::new(Terms { first, ..terms }));
         let mut last = None;
         for index in 0..publish.channels.len() {
             let journal = state.journal.as_ref().filter(|_| is_kept);
             if journal.is_some_and(|journal| !journal.has_room(&publish)) {
                 publish.channels.drain(..index);
-                if let Some(rest) = publish.terms.as_mut().filter(|_| last.is_some()) {
-                    rest.first = first;
+                if last.is_some() && terms.is_some() {
+                    publish.terms.get_or_insert_default().first = first;
                 }
                 return Published::NoRoom(publish);
             }

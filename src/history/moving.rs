@@ -48,18 +48,25 @@ impl History {
                 .ids_order
                 .binary_search_by_key(seq, |(of, _)| *of)
                 .ok()?;
+            let id = &log.ids_order[found].1;
+            let first = log.ids.get(id).map_or(*seq, |own| own.first);
             let publication = Arc::new(Publication {
                 channel: channel.clone(),
                 position: Position {
                     epoch: 0,
                     seq: *seq,
                 },
-                id: Some(log.ids_order[found].1.clone()),
+                id: Some(id.clone()),
                 event: EventName::Message,
                 payload: Payload::Binary(Bytes::new()),
                 except: None,
                 at: *at,
-                terms: None,
+                terms: (first != *seq).then(|| {
+                    Arc::new(Terms {
+                        first,
+                        ..Terms::default()
+                    })
+                }),
             });
             Some(Note {
                 publication,
@@ -73,11 +80,14 @@ impl History {
     pub fn restore(&mut self, past: Past) -> Result<(), InvalidId> {
         self.forgotten = past.forgotten;
         self.lost = past.forgotten;
+        // An id is pushed out after its message or with it: more than these cannot have been.
+        self.ids_lost = past.forgotten;
         for (name, forgotten) in past.marks {
             let channel = Channel::from_hub(&name)?;
             self.lost = self.lost.max(forgotten);
             let log = Log {
                 forgotten,
+                ids_lost: forgotten,
                 ..Log::default()
             };
             let cost = channel_cost(&channel);

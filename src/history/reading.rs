@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::History;
 use crate::ids::{Channel, Position};
-use crate::message::Publication;
+use crate::message::{Publication, Publish};
 
 /// What a channel's history has after a position, or before one.
 #[derive(Debug, Default)]
@@ -86,6 +86,14 @@ impl History {
     /// The newest message of a channel.
     pub fn newest(&self, channel: &str) -> Option<&Arc<Publication>> {
         self.channels.get(channel)?.entries.back()
+    }
+
+    /// The number of the first copy of what is published with an id that one of its channels knows already.
+    pub fn first_of_known(&self, publish: &Publish) -> Option<u64> {
+        let id = publish.id.as_deref()?;
+        let logs = publish.channels.iter();
+        let logs = logs.filter_map(|channel| self.channels.get(channel.as_str()));
+        logs.filter_map(|log| Some(log.ids.get(id)?.first)).min()
     }
 
     /// Where a client of `channels` stands that has got the message with its publisher's `id`. With several channels that is the

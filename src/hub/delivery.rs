@@ -125,7 +125,7 @@ impl Hub {
         let mut delivered = 0;
         let mut stuck = Vec::new();
         // Nearly none has terms, and for those nobody need be asked.
-        let with_terms = publication.terms.is_some();
+        let with_terms = publication.has_conditions();
         for subscriber in exact.iter().chain(&by_pattern) {
             let slot = subscriber.slot;
             if seq <= subscriber.after || except == Some(slot) {

@@ -36,7 +36,7 @@ use crate::auth::Lists;
 use crate::config::Fsync;
 use crate::history::{Fate, Note};
 use crate::ids::Channel;
-use crate::message::{Publication, Publish};
+use crate::message::{Publication, Publish, Terms};
 use crate::wire::control;
 use crate::wire::handover::WireTerms;
 
@@ -199,8 +199,9 @@ impl Journal {
 
     /// Whether there is room for the message in one more channel.
     pub fn has_room(&self, publish: &Publish) -> bool {
-        let terms = publish.terms.as_deref();
-        let terms = terms.map_or(0, |terms| WireTerms::from(terms).size());
+        // The broker gives some to copies that had none.
+        let none = Terms::default();
+        let terms = WireTerms::from(publish.terms.as_deref().unwrap_or(&none)).size();
         let most = publish.payload.len() + NAMES + terms;
         self.ring.has_room(most)
     }

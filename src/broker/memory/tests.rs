@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::broker::recall::STEP;
+use crate::history::{Past, wire_note};
 use crate::message::{EventName, Payload};
 use crate::selector::Selector;
 
@@ -227,25 +228,66 @@ fn an_own_id_that_is_left_on_one_of_its_channels_skips_none() {
         broker.id_of(publish(&["c"], None));
     }
     assert!(has("b"));
-    let parse = |name: &&str| Channel::parse(name).unwrap();
-    let missed = |channels: &[&str]| -> Vec<(usize, bool)> {
-        let channels: Vec<_> = channels.iter().map(parse).collect();
-        let caught = broker.catch_up(&channels, from(Some("x")));
-        let missed = caught.missed.iter();
-        missed
-            .map(|its| (its.publications.len(), its.recovered))
-            .collect()
+    // Who inherits knows it as well.
+    let snapshot = broker.follow(1 << 20);
+    let now = Instant::now();
+    let marks = snapshot.marks.iter();
+    let heir = Memory::new(limits, Cache::new(Vec::new(), 1 << 20), 8, Seen::default());
+    heir.inherit(Past {
+        epoch: snapshot.epoch,
+        seq: snapshot.seq,
+        forgotten: snapshot.forgotten,
+        marks: marks.map(|(name, seq)| (name.to_string(), *seq)).collect(),
+        notes: snapshot
+            .notes
+            .iter()
+            .map(|note| wire_note(note, now))
+            .collect(),
+        cached: Vec::new(),
+    })
+    .unwrap();
+    for broker in [&broker, &heir] {
+        let parse = |name: &&str| Channel::parse(name).unwrap();
+        let missed = |channels: &[&str]| -> Vec<(usize, bool)> {
+            let channels: Vec<_> = channels.iter().map(parse).collect();
+            let caught = broker.catch_up(&channels, from(Some("x")));
+            let missed = caught.missed.iter();
+            missed
+                .map(|its| (its.publications.len(), its.recovered))
+                .collect()
+        };
+        // Who was cut off between the two has the first.
+        assert_eq!(missed(&["a", "b"]), [(0, true), (1, true)]);
+        assert_eq!(missed(&["b"]), [(0, true)], "who has it has it");
+        assert!(missed(&["b", "c"])[0].1);
+        // Nor one of a pattern's.
+        let patterns = [Selector::parse("{any}").unwrap()];
+        let wanted = Wanted {
+            channels: &[],
+            patterns: &patterns,
+        };
+        let recall = walk(broker, "x", wanted, || {});
+        assert_eq!(recall.since(), Some(1));
+    }
+}
+
+#[test]
+fn a_copy_that_comes_later_is_one_of_the_first() {
+    let limits = Limits {
+        count: 100,
+        age: Duration::from_secs(60),
+        bytes: 1 << 20,
     };
-    // Who was cut off between the two has the first.
-    assert_eq!(missed(&["a", "b"]), [(0, true), (1, true)]);
-    assert_eq!(missed(&["b"]), [(0, true)], "who has it has it");
-    assert!(missed(&["b", "c"])[0].1);
-    // Nor one of a pattern's.
-    let patterns = [Selector::parse("{any}").unwrap()];
-    let wanted = Wanted {
-        channels: &[],
-        patterns: &patterns,
-    };
-    let recall = walk(&broker, "x", wanted, || {});
-    assert_eq!(recall.since(), Some(1));
+    let broker = Memory::new(limits, Cache::new(Vec::new(), 1 << 20), 7, Seen::default());
+    // Sent again by a publisher that got no answer, with what it had not reached.
+    broker.id_of(publish(&["a"], Some("x")));
+    broker.id_of(publish(&["c"], None));
+    broker.id_of(publish(&["a", "b"], Some("x")));
+    for number in 0..100 {
+        broker.id_of(publish(&["a"], Some(&number.to_string())));
+    }
+    assert!(!broker.lock().history.knows("a", "x"));
+    let channels = ["a", "b"].map(|name| Channel::parse(name).unwrap());
+    let caught = broker.catch_up(&channels, from(Some("x")));
+    assert_eq!(caught.missed[1].publications.len(), 1);
 }

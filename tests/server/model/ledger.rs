@@ -133,8 +133,7 @@ impl Ledger {
         let size = if dice.one_in(12) { 3000 } else { 10 };
         let stored = !dice.one_in(8);
         let own = dice.one_in(4);
-        // A publisher's id that went to two channels stands for no one place.
-        if !own && dice.one_in(8) {
+        if dice.one_in(8) {
             let second = dice.channel();
             if second != channels[0] {
                 channels.push(second);

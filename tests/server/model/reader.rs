@@ -293,9 +293,11 @@ impl Reader {
     }
 
     fn of_own_id(&self, id: &str, book: &Book) -> u64 {
+        // With copies on several channels it stands for the first.
         let entries = self.subscribed.iter().flat_map(|c| book.of(c));
-        let entry = entries.into_iter().find(|entry| entry.id == id);
-        entry.expect("an id that was given").seq
+        let copies = entries.filter(|entry| entry.id == id);
+        let first = copies.map(|entry| entry.seq).min();
+        first.expect("an id that was given")
     }
 
     /// Reads up to a frame of this type; `None` when the connection ends before.
