@@ -3,7 +3,9 @@
 //! Used by one thread at a time: whoever opens it, then the keeper's. Every row has a check of its own, because SQLite has none. Imports
 //! `record` and `config`.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rusqlite::types::ValueRef;
@@ -117,6 +119,7 @@ impl Database {
     /// Opens it, or makes a new one. `writes_back` says whether it may ever ask the disk to write, `look` whether all of it is to be
     /// looked through for damage.
     pub fn open(path: &Path, writes_back: bool, look: bool) -> Result<Self, DatabaseError> {
+        close_to_others(path);
         let connection = Connection::open(path).map_err(|error| match can_be_opened(path) {
             true => error.into(),
             false => DatabaseError::Broken(error.to_string()),
@@ -334,6 +337,18 @@ fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
     let count = "SELECT count(*) FROM sqlite_schema";
     let tables: i64 = connection.query_row(count, [], |row| row.get(0))?;
     Ok(tables == 0)
+}
+
+/// Makes the file, for its owner alone; SQLite gives its other files the same mode. What is in the way is told by whoever
+/// opens it next.
+fn close_to_others(path: &Path) {
+    let mut options = std::fs::File::options();
+    options.write(true).create(true).truncate(false);
+    options.mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    if let Ok(file) = options.open(path) {
+        // One that was there may have another.
+        let _ = file.set_permissions(Permissions::from_mode(0o600));
+    }
 }
 
 /// Whether what is there is a file of ours, if anything is: SQLite says the same of one that is not and of a process that has no

@@ -8,9 +8,10 @@ mod syncs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use realtime::backend::queue::EventQueue;
+use realtime::control::election::NotElected;
 use realtime::ids::Channel;
 use realtime::message::{Payload, Publish};
 use realtime::node::HistoryPage;
@@ -26,7 +27,16 @@ use crate::takeover::Site;
 
 /// A server that keeps its history in `directory`, with these other settings.
 fn server(directory: &TempDir, settings: &[(&str, &str)]) -> Server {
-    start(directory, settings).unwrap()
+    let patience = Instant::now() + Duration::from_secs(2);
+    loop {
+        match start(directory, settings) {
+            // A process that another test is just starting may hold the lock of the last one, up to its exec.
+            Err(StartError::Control(NotElected::Running { .. })) if Instant::now() < patience => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            started => return started.unwrap(),
+        }
+    }
 }
 
 fn start(directory: &TempDir, settings: &[(&str, &str)]) -> Result<Server, StartError> {
@@ -97,6 +107,21 @@ fn a_history_outlives_its_server() {
         let number = |id: &str| id.split_once('-').unwrap().1.parse::<u64>().unwrap();
         assert_eq!(number(&next), number(&ids[249]) + 2, "{fsync}");
     }
+}
+
+#[test]
+fn its_files_are_for_their_owner_alone() {
+    let directory = directory();
+    let server = server(&directory, &[]);
+    publish(&server, "a", 1);
+    let mut modes = Vec::new();
+    for entry in std::fs::read_dir(data_dir(&directory)).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        modes.push((entry.file_name(), mode));
+    }
+    assert!(modes.len() >= 3, "{modes:?}");
+    assert!(modes.iter().all(|(_, mode)| *mode == 0o600), "{modes:?}");
 }
 
 #[test]
