@@ -92,7 +92,7 @@ pub struct Config {
     pub token_cookie: Option<String>,
     /// The longest life of a token; one that has a longer is refused.
     pub max_token_ttl: Duration,
-    /// Tokens and users that rt_revoke() remembers until their tokens have expired.
+    /// Tokens and users that rt_revoke() remembers until their tokens have expired; users for good with a realtime.mercure_subscriber_key.
     pub max_revocations: usize,
     /// Whether subscribers of `private-` and `presence-` channels may send `client-` events to each other, past PHP.
     pub client_events: bool,
