@@ -47,8 +47,9 @@ const USAGE: &str = "usage: cargo bench --bench hostile -- --extension PATH [--p
 const SOON: Duration = Duration::from_secs(1);
 /// What memory may have grown by from the first time that all attacks were over to the last, in bytes.
 const GROWTH: u64 = 12 << 20;
-/// What it may keep that was not there when it was new: its history has 4 MiB, and each thread the room that it works in.
-const KEPT: u64 = 32 << 20;
+/// What it may keep that was not there when it was new: its history has 4 MiB, whose messages lie in most pages of what the last
+/// attack has left free, and each thread the room that it works in.
+const KEPT: u64 = 64 << 20;
 
 /// The hub gives memory back within seconds, and once more a minute later.
 const PATIENCE: Duration = Duration::from_secs(90);
