@@ -1,16 +1,21 @@
 //! The newest message of every cache channel: what a new subscriber gets at once, long after history has forgotten it.
 //!
 //! Filled by `broker`, read when a client subscribes. Bounded by bytes over all channels: what was published longest ago goes
-//! first. Imports `ids` and `message`.
+//! first. Imports `ids`, `message` and `history`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
+use crate::history::{History, Repack};
 use crate::ids::{Channel, Pattern};
 use crate::message::Publication;
 
 /// What a kept message costs beside its content and its channel's name, in bytes.
 const COST: usize = 320;
+
+/// How many are put into other memory while the broker is held.
+const STEP: usize = 128;
 
 /// The newest messages.
 #[derive(Debug)]
@@ -70,6 +75,44 @@ impl Cache {
         self.order
             .values()
             .filter_map(|channel| self.newest.get(channel))
+    }
+
+    /// Has the copy in place of a message, if that is one of these.
+    pub fn renew(&mut self, old: &Arc<Publication>, copy: &Arc<Publication>) {
+        let kept = self.newest.get(old.channel.as_str());
+        if kept.is_some_and(|kept| Arc::ptr_eq(kept, old)) {
+            self.replace(copy);
+        }
+    }
+
+    /// Does a step of putting what `history` does not have into other memory; `false` when none is left.
+    pub fn repack(&mut self, repack: &mut Repack, history: &History) -> bool {
+        let next = (Bound::Excluded(repack.cached), Bound::Unbounded);
+        let numbers = self.order.range(next).take(STEP);
+        let numbers: Vec<u64> = numbers.map(|(seq, _)| *seq).collect();
+        for seq in &numbers {
+            repack.cached = *seq;
+            let name = self.order.get(seq).map(Channel::as_str);
+            let Some(kept) = name.and_then(|name| self.newest.get(name)) else {
+                continue;
+            };
+            let newest = history.newest(kept.channel.as_str());
+            if newest.is_some_and(|its| Arc::ptr_eq(its, kept)) {
+                continue;
+            }
+            let kept = kept.clone();
+            let copy = repack.copier.copy(&kept, kept.channel.copied());
+            self.replace(&Arc::new(copy));
+            repack.put_aside(kept);
+        }
+        !numbers.is_empty()
+    }
+
+    /// The name as well, which it shares with the message.
+    fn replace(&mut self, copy: &Arc<Publication>) {
+        self.newest.remove(copy.channel.as_str());
+        self.newest.insert(copy.channel.clone(), copy.clone());
+        self.order.insert(copy.position.seq, copy.channel.clone());
     }
 
     fn is_for(&self, channel: &Channel) -> bool {

@@ -2,12 +2,14 @@
 //!
 //! Filled by `broker`, read when a client resumes. It never hides a gap: for each channel, and for all channels
 //! that it has forgotten, it knows the newest position that it no longer has. Here is what is kept and what is pushed out;
-//! `reading` has the questions, `walking` those about all channels, `moving` the way to another hub, `changes` what the store hears. Imports `ids` and `message`.
+//! `reading` has the questions, `walking` those about all channels, `moving` the way to another hub, `changes` what the store hears,
+//! `repacking` the way into other memory. Imports `ids` and `message`.
 
 mod changes;
 mod log;
 mod moving;
 mod reading;
+mod repacking;
 #[cfg(test)]
 mod tests;
 mod walking;
@@ -22,7 +24,8 @@ pub use self::changes::{Changes, Fate};
 use self::log::{Log, Own, channel_cost, cost, id_cost};
 pub use self::moving::{Past, publication, wire_note};
 pub use self::reading::{Missed, in_epoch};
-pub use self::walking::{Piece, Wanted};
+pub use self::repacking::Repack;
+pub use self::walking::{Copies, Piece, Wanted};
 use crate::ids::Channel;
 use crate::message::Publication;
 
@@ -61,6 +64,8 @@ pub struct History {
     latest: Option<(Box<str>, u64)>,
     /// What was pushed out since somebody asked; none when nobody does.
     changes: Option<Changes>,
+    /// How often it was put into other memory.
+    repacked: u32,
 }
 
 /// A message, and whether history keeps it.
@@ -87,6 +92,7 @@ impl History {
             ids_lost: 0,
             latest: None,
             changes: None,
+            repacked: 0,
         }
     }
 

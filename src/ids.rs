@@ -8,6 +8,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// The longest channel name, in bytes.
 pub const CHANNEL_MAX: usize = 200;
 /// How the server's own channels begin, on which it tells of Mercure subscriptions. Their names have other names in them,
@@ -145,6 +147,11 @@ impl Channel {
         &self.0
     }
 
+    /// The same name in other memory.
+    pub fn copied(&self) -> Self {
+        Self((&*self.0).into())
+    }
+
     /// Whether nobody may subscribe unless a handler opens it (`private-`, `presence-`).
     pub fn is_guarded(&self) -> bool {
         self.0.starts_with("private-") || self.is_presence()
@@ -187,7 +194,8 @@ fn is_channel_char(c: char) -> bool {
 }
 
 /// A pattern over channel names, in which `*` stands for any run of characters, also an empty one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Box<str>", into = "Box<str>")]
 pub struct Pattern(Box<str>);
 
 impl Pattern {
@@ -242,6 +250,20 @@ impl Pattern {
     }
 }
 
+impl TryFrom<Box<str>> for Pattern {
+    type Error = InvalidId;
+
+    fn try_from(text: Box<str>) -> Result<Self, InvalidId> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Pattern> for Box<str> {
+    fn from(pattern: Pattern) -> Self {
+        pattern.0
+    }
+}
+
 /// Where a message stands: the history it belongs to (`epoch`), and its number in it (`seq`).
 ///
 /// `seq` grows over all channels of a hub, so that one position is a cursor for several channels. A new
@@ -255,6 +277,19 @@ pub struct Position {
 }
 
 impl Position {
+    /// A new epoch of random bits. Its first digit is a letter, so that no date with a number is one of the server's ids.
+    pub fn epoch_of(random: u32) -> u32 {
+        random | Self::EPOCHS
+    }
+
+    /// Whether a server has given it, this one or another: there may be somebody who stands there.
+    pub fn may_be_given(self) -> bool {
+        self.epoch & Self::EPOCHS == Self::EPOCHS
+    }
+
+    /// The bits that all epochs have.
+    const EPOCHS: u32 = 0xa000_0000;
+
     /// The text, made with one allocation: `to_string()` would grow it in three steps, for every message.
     pub fn text(self) -> String {
         use std::fmt::Write;

@@ -38,7 +38,7 @@ impl Default for Pace {
 impl Pace {
     /// Counts what came from the client. Returns how long to wait before anything more is read from it.
     pub fn spend(&mut self, rate: Rate, messages: usize, bytes: usize) -> Option<Duration> {
-        if rate.messages == 0 && rate.bytes == 0 {
+        if rate.is_none() {
             return None;
         }
         self.spend_at(rate, messages, bytes, Instant::now())

@@ -14,7 +14,7 @@ mod tasks;
 mod users;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::attendance::Attendance;
@@ -31,7 +31,7 @@ use crate::broker::recall::Recall;
 use crate::broker::{Broker, BrokerEvents, CatchUp, Since};
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::history::{Limits, Wanted};
+use crate::history::{Limits, Repack, Wanted};
 use crate::hub::mailbox::{Command, Registered, Shard};
 use crate::ids::{Channel, ConnectionId, Position};
 use crate::limits::Counts;
@@ -39,7 +39,7 @@ use crate::message::{Publication, Publish};
 use crate::predecessor::Predecessor;
 use crate::store::Receipt;
 use crate::tls::Tls;
-use crate::wire::control::Identity;
+use crate::wire::control::{Identity, Worker};
 use crate::wire::handover::Master;
 
 /// How often somebody who waits for room looks again.
@@ -62,6 +62,9 @@ pub enum Failure {
          realtime.timeout"
     )]
     Busy,
+    /// What only the server can see to be wrong with a message; says what.
+    #[error("{0}")]
+    Invalid(String),
     /// The server is stopping.
     #[error("the server is stopping")]
     Stopped,
@@ -87,6 +90,9 @@ pub enum Accepted {
     NoRoom(Publish),
 }
 
+/// Kinds of workers that are told apart: more than there are pools on any machine.
+const FINGERPRINTS_MAX: usize = 64;
+
 /// Takes the process number of a master and its [`Identity::generation`], see [`Node::adopt`].
 pub(crate) type Adopter = Box<dyn Fn(u32, u64) + Send + Sync>;
 
@@ -102,6 +108,8 @@ pub struct Node {
     started: Instant,
     address: OnceLock<String>,
     identity: OnceLock<Identity>,
+    /// Of the workers that came of the same start of PHP. Nothing is called under the lock.
+    fingerprints: Mutex<Vec<String>>,
     adopter: OnceLock<Adopter>,
     masters: OnceLock<Masters>,
     numbers: AtomicU64,
@@ -161,13 +169,19 @@ impl Node {
         let auth = Auth::new(&config).map_err(std::io::Error::other)?;
         let tls = Tls::new(&config).map_err(std::io::Error::other)?;
         Ok(Self {
-            broker: Memory::new(limits, cache, u32::from_ne_bytes(epoch), events),
+            broker: Memory::new(
+                limits,
+                cache,
+                Position::epoch_of(u32::from_ne_bytes(epoch)),
+                events,
+            ),
             config,
             shards,
             backend,
             started: Instant::now(),
             address: OnceLock::new(),
             identity: OnceLock::new(),
+            fingerprints: Mutex::default(),
             adopter: OnceLock::new(),
             masters: OnceLock::new(),
             numbers: AtomicU64::new(0),
@@ -207,6 +221,33 @@ impl Node {
             secret: String::new(),
         };
         self.identity.get().unwrap_or(&NOBODY)
+    }
+
+    /// The same for a worker, which compares itself with it. Pools of one master may differ in what they are told and share
+    /// this hub: what one of them was like at the start that the hub is of has changed nothing when PHP is reloaded.
+    pub fn identity_for(&self, worker: &Worker) -> Identity {
+        let mut identity = self.identity().clone();
+        if self.fingerprints().contains(&worker.fingerprint) {
+            identity.fingerprint.clone_from(&worker.fingerprint);
+        }
+        identity
+    }
+
+    /// Notes what a worker of the same start of PHP is like.
+    pub fn note(&self, worker: &Worker) {
+        let mut known = self.fingerprints();
+        if worker.generation == self.identity().generation
+            && known.len() < FINGERPRINTS_MAX
+            && !known.contains(&worker.fingerprint)
+        {
+            known.push(worker.fingerprint.clone());
+        }
+    }
+
+    fn fingerprints(&self) -> MutexGuard<'_, Vec<String>> {
+        self.fingerprints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set_identity(&self, identity: Identity) {
@@ -322,6 +363,12 @@ impl Node {
     /// The events for other PHP processes, when they go to such: a server in a process of its own.
     pub fn workers(&self) -> Option<Arc<Workers>> {
         self.backend.clone().workers()
+    }
+
+    /// A step of putting what is kept into other memory; `false` when there is none left. Holds up publishers for less than a
+    /// millisecond.
+    pub fn repack(&self, repack: &mut Repack) -> bool {
+        self.broker.repack(repack)
     }
 
     /// Lets the broker forget what is too old, give up the members of presence channels that did not come back, and the

@@ -15,7 +15,7 @@ use super::follow::Follower;
 use super::recall::{Held, Recall};
 use super::{Broker, BrokerEvents, BrokerStats, CatchUp, Published, Since, Walk};
 use crate::cache::Cache;
-use crate::history::{self, History, Limits, Missed, Note, Wanted};
+use crate::history::{self, History, Limits, Missed, Note, Repack, Wanted};
 use crate::ids::{Channel, Position};
 use crate::message::{Publication, Publish, Terms};
 use crate::store::Journal;
@@ -282,6 +282,12 @@ impl<E: BrokerEvents> Broker for Memory<E> {
         if state.history.has_changed() {
             state.tell_journal();
         }
+    }
+
+    fn repack(&self, repack: &mut Repack) -> bool {
+        let mut state = self.lock();
+        let State { history, cache, .. } = &mut *state;
+        history.repack(repack, |old, new| cache.renew(old, new)) || cache.repack(repack, history)
     }
 
     fn stats(&self) -> BrokerStats {

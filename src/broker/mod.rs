@@ -12,7 +12,7 @@ pub mod recall;
 use std::sync::Arc;
 
 use self::recall::Recall;
-use crate::history::{Missed, Wanted};
+use crate::history::{Missed, Repack, Wanted};
 use crate::ids::{Channel, Position};
 use crate::message::{Publication, Publish};
 use crate::store::{NotStored, Receipt};
@@ -108,6 +108,9 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Forgets what is too old. Called about once a second.
     fn expire(&self);
+
+    /// A step of putting what is kept into other memory; `false` when there is none left.
+    fn repack(&self, repack: &mut Repack) -> bool;
 
     /// The counters.
     fn stats(&self) -> BrokerStats;

@@ -30,11 +30,34 @@ pub struct Recall {
     forgotten: u64,
     position: Position,
     publications: Vec<Arc<Publication>>,
+    /// The copies of the message by whose id the client says where it stands.
+    place: Place,
     /// What is to be compared with the patterns.
+    copies: std::vec::IntoIter<(Channel, u64, u64)>,
     messages: std::vec::IntoIter<Arc<Publication>>,
     missing: std::vec::IntoIter<(Channel, u64)>,
     /// What was compared already: each channel is, once.
     known: HashMap<Channel, bool>,
+}
+
+/// Which number a publisher's id stands for, as [`History::place_of`] finds it among channels with names.
+#[derive(Debug, Default)]
+struct Place {
+    /// That of the first copy on a channel that is wanted.
+    wanted: Option<u64>,
+    /// That of the first of all.
+    first: Option<u64>,
+    /// The newest number of which a channel without a copy has forgotten the id.
+    lost: u64,
+}
+
+impl Place {
+    fn number(&self) -> Option<u64> {
+        let first = self.first?;
+        // A copy before that may have been wanted, and pushed out: then that is what the client has.
+        let known = self.wanted.filter(|_| self.lost < first);
+        Some(known.unwrap_or(first))
+    }
 }
 
 /// What the next step looks for.
@@ -44,6 +67,8 @@ enum Stage {
     Begin(String),
     /// Which of all messages has the publisher's id by which the client says where it stands.
     Find { id: String, from: usize },
+    /// Where that is.
+    Found,
     /// Messages after a number.
     Messages { after: u64 },
     /// What is missing.
@@ -72,6 +97,8 @@ impl Recall {
             forgotten: 0,
             position: Position { epoch: 0, seq: 0 },
             publications: Vec::new(),
+            place: Place::default(),
+            copies: Vec::new().into_iter(),
             messages: Vec::new().into_iter(),
             missing: Vec::new().into_iter(),
             known: HashMap::new(),
@@ -84,22 +111,29 @@ impl Recall {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Begin(since) => {
                 self.since = (held.resolve)(&since);
-                match self.since {
-                    // By name alone no id is known that is not known there.
-                    None if !wanted.patterns.is_empty() => Stage::Find {
+                // A publisher's id may be known on more channels than those with a name, and on others.
+                let is_own = since.parse::<Position>().is_err();
+                match !wanted.patterns.is_empty() && is_own {
+                    true => Stage::Find {
                         id: since,
                         from: history.channels(),
                     },
-                    _ => self.begin(),
+                    false => self.begin(),
                 }
             }
             Stage::Find { id, from } => {
                 let piece = history.find_among(&id, from, STEP);
-                self.since = self.since.into_iter().chain(piece.found).min();
+                self.copies = piece.found.known.into_iter();
+                self.place.lost = self.place.lost.max(piece.found.lost);
                 match piece.next {
                     Some(from) => Stage::Find { id, from },
-                    None => self.begin(),
+                    None => Stage::Found,
                 }
+            }
+            Stage::Found => {
+                // What was known by name may be forgotten by now.
+                self.since = self.place.number().or(self.since);
+                self.begin()
             }
             Stage::Messages { after } if wanted.patterns.is_empty() => {
                 self.by_name(wanted.channels, after, held);
@@ -139,6 +173,16 @@ impl Recall {
     /// Keeps what is wanted of what the last step has found. `false` when there is more to do, and others should have their turn.
     pub fn sift(&mut self, wanted: Wanted<'_>) -> bool {
         let begin = Instant::now();
+        for (channel, seq, first) in self.copies.by_ref() {
+            let least = |known: Option<u64>, number| known.into_iter().chain([number]).min();
+            self.place.first = least(self.place.first, first);
+            if is_wanted(&mut self.known, wanted, &channel) {
+                self.place.wanted = least(self.place.wanted, seq);
+            }
+            if begin.elapsed() > TURN {
+                return false;
+            }
+        }
         for publication in self.messages.by_ref() {
             if is_wanted(&mut self.known, wanted, &publication.channel) {
                 self.publications.push(publication);

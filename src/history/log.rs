@@ -31,6 +31,8 @@ pub(super) struct Log {
     pub(super) ids_lost: u64,
     /// Whether it is among those that were touched.
     pub(super) touched: bool,
+    /// The last time that its name was put into other memory.
+    pub(super) repacked: u32,
 }
 
 /// What a publisher's own id stands for.

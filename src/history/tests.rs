@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::log::{CHANNEL_COST, ENTRY_COST};
 use super::*;
 use crate::ids::Position;
-use crate::message::{EventName, Payload};
+use crate::message::{EventName, Payload, Terms};
 
 fn history(count: usize, bytes: usize) -> History {
     History::new(
@@ -176,4 +176,158 @@ fn another_hub_knows_the_same() {
     assert!(!none.after("a", Some(5)).recovered);
     assert!(none.after("a", Some(10)).recovered);
     assert!(none.knows("b", "own"));
+}
+
+/// Publishes to 20 channels, of which some copies share their content and their id.
+fn rows(history: &mut History, seqs: std::ops::Range<u64>, now: Instant) {
+    for row in seqs.step_by(2) {
+        let payload = Bytes::from(row.to_string().into_bytes());
+        let terms = Arc::new(Terms {
+            first: row,
+            ..Terms::default()
+        });
+        for seq in [row, row + 1] {
+            let name = format!("c{}", seq % 20);
+            let interned = history.interned(&name);
+            let entry = Publication {
+                channel: interned.unwrap_or_else(|| Channel::parse(&name).unwrap()),
+                id: (row % 6 == 0).then(|| row.to_string().into()),
+                payload: Payload::Json(payload.clone()),
+                terms: (row % 6 == 0).then(|| terms.clone()),
+                ..Arc::into_inner(publication(&name, seq, now)).unwrap()
+            };
+            history.add(&Arc::new(entry), seq % 10 != 0);
+        }
+    }
+}
+
+fn all_of(history: &History) -> String {
+    let (forgotten, mut marks, notes) = history.notes();
+    marks.sort();
+    let rest = (history.bytes, history.messages, history.ids, history.lost);
+    let ids = (0..3000).filter(|id| history.knows(&format!("c{}", id % 20), &id.to_string()));
+    let ids: Vec<_> = ids.collect();
+    format!("{forgotten} {marks:?} {rest:?} {ids:?} {notes:?}")
+}
+
+#[test]
+fn what_was_repacked_is_the_same_in_other_memory() {
+    let now = Instant::now();
+    let mut history = history(40, 1 << 20);
+    rows(&mut history, 1..1001, now);
+    rows(&mut history, 1002..2000, now);
+    let before = all_of(&history);
+    let places = |history: &History| {
+        let mut places = std::collections::HashSet::new();
+        for (name, log) in &history.channels {
+            places.insert(name.as_str().as_ptr().addr());
+            for entry in &log.entries {
+                places.insert(Arc::as_ptr(entry).addr());
+                places.insert(entry.channel.as_str().as_ptr().addr());
+                let (Payload::Json(bytes) | Payload::Binary(bytes)) = &entry.payload;
+                places.insert(bytes.as_ptr().addr());
+            }
+            for id in log.ids.keys().chain(log.ids_order.iter().map(|(_, id)| id)) {
+                places.insert(id.as_ptr().addr());
+            }
+        }
+        let order = history.order.iter();
+        places.extend(order.map(|(_, _, name)| name.as_str().as_ptr().addr()));
+        places
+    };
+    let old = places(&history);
+    let mut repack = Repack::default();
+    let (mut steps, mut renewed) = (0, 0);
+    while history.repack(&mut repack, |_, _| renewed += 1) {
+        steps += 1;
+    }
+    assert!(steps > 5, "{steps}");
+    assert_eq!(renewed, history.messages());
+    assert_eq!(all_of(&history), before);
+    // What it was copied from is still there, so nothing can be in its place.
+    let new = places(&history);
+    let both: Vec<_> = old.intersection(&new).collect();
+    assert!(
+        new.len() > 1000 && both.is_empty(),
+        "{} {both:?}",
+        new.len()
+    );
+    assert!(!history.repack(&mut repack, |_, _| renewed += 1));
+    // Another time, all of it is once more.
+    let mut again = Repack::default();
+    while history.repack(&mut again, |_, _| renewed += 1) {}
+    assert_eq!(renewed, 2 * history.messages());
+    assert!(new.is_disjoint(&places(&history)));
+}
+
+#[test]
+fn a_step_of_repacking_is_short() {
+    let now = Instant::now();
+    let mut history = history(10_000, 1 << 30);
+    for seq in 1..5000 {
+        let entry = Publication {
+            // Those that are small share nothing, either.
+            payload: Payload::Binary(Bytes::from(vec![0; [50, 10_000][seq as usize / 2500]])),
+            id: Some(seq.to_string().into()),
+            ..Arc::into_inner(publication("a", seq, now)).unwrap()
+        };
+        history.add(&Arc::new(entry), true);
+    }
+    let mut repack = Repack::default();
+    let mut aside = 0;
+    loop {
+        let (mut count, mut bytes) = (0, 0);
+        let goes_on = history.repack(&mut repack, |_, copy| {
+            count += 1;
+            bytes += copy.payload.len();
+        });
+        if !goes_on {
+            break;
+        }
+        assert!(count <= 128 && bytes < 300_000, "{count} of {bytes} bytes");
+        aside += bytes + count * 500;
+        if repack.is_full() {
+            assert!(aside < 1_500_000, "{aside}");
+            repack.release();
+            aside = 0;
+        }
+    }
+}
+
+#[test]
+fn what_comes_and_goes_while_it_is_repacked_is_not_missed() {
+    let now = Instant::now();
+    let (mut history, mut other) = (history(40, 100_000), history(40, 100_000));
+    let mut seq = 2;
+    for round in 0..50 {
+        for history in [&mut history, &mut other] {
+            rows(history, seq..seq + 200, now);
+        }
+        seq += 200;
+        let mut repack = Repack::default();
+        let mut steps = 0;
+        while history.repack(&mut repack, |_, _| {}) {
+            steps += 1;
+            if steps % 2 == round % 2 {
+                for history in [&mut history, &mut other] {
+                    rows(history, seq..seq + 60, now);
+                }
+                seq += 60;
+            }
+            if steps % 3 == 0 {
+                repack.release();
+            }
+        }
+        // No more than those that were there when it began.
+        assert!(steps <= 5000, "it has an end: {steps}");
+        assert_eq!(all_of(&history), all_of(&other));
+    }
+    let later = now + Duration::from_secs(11);
+    for history in [&mut history, &mut other] {
+        history.expire(later);
+        assert_eq!((history.bytes, history.order.len()), (0, 0));
+    }
+    let mut repack = Repack::default();
+    while history.repack(&mut repack, |_, _| {}) {}
+    assert_eq!(all_of(&history), all_of(&other));
 }

@@ -28,6 +28,15 @@ impl Wanted<'_> {
     }
 }
 
+/// Messages with a publisher's id, and whether there may have been more.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// Where they were, their numbers, and that of the first of all copies.
+    pub known: Vec<(Channel, u64, u64)>,
+    /// The newest number whose publisher's id was pushed out of a channel that does not know this one.
+    pub lost: u64,
+}
+
 /// A part of an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Piece<T> {
@@ -43,11 +52,20 @@ impl History {
         self.channels.len()
     }
 
-    /// The number of the first message that had its publisher's `id`, by those in `length` channels before the place `from`.
-    pub fn find_among(&self, id: &str, from: usize, length: usize) -> Piece<Option<u64>> {
+    /// The messages that had their publisher's `id`, by those in `length` channels before the place `from`.
+    pub fn find_among(&self, id: &str, from: usize, length: usize) -> Piece<Copies> {
         self.piece(from, length, |logs| {
-            logs.filter_map(|(_, log)| Some(log.ids.get(id)?.first))
-                .min()
+            let mut copies = Copies {
+                lost: self.ids_lost,
+                ..Copies::default()
+            };
+            for (channel, log) in logs {
+                match log.ids.get(id) {
+                    Some(own) => copies.known.push((channel.clone(), own.seq, own.first)),
+                    None => copies.lost = copies.lost.max(log.ids_lost),
+                }
+            }
+            copies
         })
     }
 

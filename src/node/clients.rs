@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Failure, Node, ROOM_PAUSE};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
 use crate::backend::{Outcome, ReplyTo};
 use crate::hub::Hub;
 use crate::hub::mailbox::{Command, Shard};
@@ -179,16 +181,29 @@ impl Node {
         shard: &Shard,
         question: impl FnOnce(&mut Hub) -> R + Send + 'static,
     ) -> Result<R, Failure> {
-        let (sender, receiver) = crossbeam_channel::bounded(1);
-        shard.put(Command::Run(Box::new(move |hub| {
-            // Nobody may be waiting any more.
-            let _ = sender.send(question(hub));
-        })));
-        receiver
+        self.await_answer(&pose(shard, question))
+    }
+
+    /// Waits for what a shard says to a question that was posed.
+    pub(super) fn await_answer<R>(&self, answer: &Receiver<R>) -> Result<R, Failure> {
+        answer
             .recv_timeout(self.config.timeout)
             .map_err(|error| match error {
-                crossbeam_channel::RecvTimeoutError::Timeout => Failure::Busy,
-                crossbeam_channel::RecvTimeoutError::Disconnected => Failure::Stopped,
+                RecvTimeoutError::Timeout => Failure::Busy,
+                RecvTimeoutError::Disconnected => Failure::Stopped,
             })
     }
+}
+
+/// Poses a question to a shard, which gets to it sooner or later, whether somebody waits or not.
+pub(super) fn pose<R: Send + 'static>(
+    shard: &Shard,
+    question: impl FnOnce(&mut Hub) -> R + Send + 'static,
+) -> Receiver<R> {
+    let (sender, receiver) = crossbeam_channel::bounded(1);
+    shard.put(Command::Run(Box::new(move |hub| {
+        // Nobody may be waiting any more.
+        let _ = sender.send(question(hub));
+    })));
+    receiver
 }

@@ -1,19 +1,21 @@
 //! How a message gets to the broker: at once, or as soon as there is room for it.
 //!
-//! Called from any thread. Imports `broker`.
+//! Called from any thread. Imports `broker` and the ids of `wire`.
 
 use std::time::Instant;
 
 use super::storage::stored_in_time;
 use super::{Accepted, Failure, Node, ROOM_PAUSE};
 use crate::broker::{Broker, Published};
+use crate::ids::Position;
 use crate::message::Publish;
+use crate::wire::mercure;
 
 impl Node {
     /// Publishes. Blocks at most `realtime.timeout` when the shards or the disk are behind. Returns the id of the message, with
     /// several channels that of the last.
     pub fn publish(&self, mut publish: Publish) -> Result<String, Failure> {
-        self.check(publish.payload.len())?;
+        self.check(&publish)?;
         let mut deadline = None;
         loop {
             if self.has_room() {
@@ -38,7 +40,7 @@ impl Node {
 
     /// Publishes without blocking the thread.
     pub async fn publish_async(&self, mut publish: Publish) -> Result<String, Failure> {
-        self.check(publish.payload.len())?;
+        self.check(&publish)?;
         let timeout = self.config.timeout;
         let deadline = tokio::time::Instant::now() + timeout;
         loop {
@@ -64,7 +66,7 @@ impl Node {
     /// Publishes without blocking and without waking a shard. The caller has looked for room ([`Node::has_room`]),
     /// answers its publisher first, and then calls [`Node::rouse`].
     pub fn publish_now(&self, publish: Publish) -> Result<Accepted, Failure> {
-        self.check(publish.payload.len())?;
+        self.check(&publish)?;
         self.accept(publish)
     }
 
@@ -94,12 +96,31 @@ impl Node {
             .all(|shard| shard.waiting() <= self.config.queue_bytes)
     }
 
-    /// Whether a message of `size` bytes may be published here.
-    fn check(&self, size: usize) -> Result<(), Failure> {
+    /// Whether it may be published here.
+    fn check(&self, publish: &Publish) -> Result<(), Failure> {
         if self.has_resigned() || self.storage.is_closed() {
             return Err(Failure::Stopped);
         }
-        self.check_size(size)
+        if let Some(id) = &publish.id {
+            self.check_own_id(id)?;
+        }
+        self.check_size(publish.payload.len())
+    }
+
+    /// Refuses a publisher's id that is also a number of ours: who resumes after one of the two messages that then have it would
+    /// be taken to have got all up to the other. That holds for the numbers of a server before this one, too: whoever stands
+    /// there has to be told that nothing is known of it here.
+    fn check_own_id(&self, id: &str) -> Result<(), Failure> {
+        let number: Option<Position> = mercure::since(id).parse().ok();
+        let is_given = |number: Position| {
+            number.may_be_given() || number.epoch == self.broker.position().epoch
+        };
+        if number.is_some_and(is_given) {
+            return Err(Failure::Invalid(format!(
+                "{id:?} is an id as the server gives them itself: take another one"
+            )));
+        }
+        Ok(())
     }
 
     /// Whether a message of `size` bytes is within `realtime.max_message_size`.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use super::clients::pose;
 use super::{Failure, Node};
+use crate::auth::{Full, Lists};
 use crate::hub;
 use crate::message::ConnectionInfo;
 
@@ -19,26 +21,40 @@ impl Node {
     /// Takes back all tokens that a user has got up to now, and closes its connections. Returns how many there were.
     pub fn revoke_user(&self, user: &str) -> Result<usize, Failure> {
         let revoked = self.auth.revoke_user(user);
-        let revoked = revoked.map_err(|full| Failure::Refused(full.to_string()))?;
-        // First, since the disk may take its time.
+        // First, since the disk may take its time, and also where it cannot be remembered: better sent away than not even that.
         let closed = self.disconnect(user, hub::CLOSE_REVOKED, REVOKED);
-        self.keep_revoked(revoked)?;
-        closed
+        self.remember(revoked, closed)
     }
 
     /// Takes back one token, and closes the connections that came with it. Returns how many there were.
     pub fn revoke_token(&self, token: &str) -> Result<usize, Failure> {
-        let (grant, revoked) = match self.auth.revoke_token(token) {
-            Ok(Ok(revoked)) => revoked,
-            Ok(Err(full)) => return Err(Failure::Refused(full.to_string())),
-            Err(bad) => return Err(Failure::Refused(bad.to_string())),
-        };
+        let (grant, revoked) = self
+            .auth
+            .revoke_token(token)
+            .map_err(|bad| Failure::Refused(bad.to_string()))?;
         let closed = self.close_each(hub::CLOSE_REVOKED, REVOKED, move |info| {
             let its = info.grant();
             its.is_some_and(|its| its.fingerprint == grant.fingerprint)
         });
-        self.keep_revoked(revoked)?;
-        closed
+        self.remember(revoked, closed)
+    }
+
+    /// Keeps what was revoked, if there was room for it. Returns how many connections were closed.
+    fn remember(
+        &self,
+        revoked: Result<Lists, Full>,
+        closed: Result<usize, Failure>,
+    ) -> Result<usize, Failure> {
+        match revoked {
+            Ok(revoked) => {
+                self.keep_revoked(revoked)?;
+                closed
+            }
+            Err(full) => Err(Failure::Refused(format!(
+                "{full}: what was to be revoked can be used again (connections were closed: {})",
+                closed?
+            ))),
+        }
     }
 
     fn close_each(
@@ -47,11 +63,12 @@ impl Node {
         reason: &str,
         is_meant: impl Fn(&ConnectionInfo) -> bool + Clone + Send + 'static,
     ) -> Result<usize, Failure> {
-        let mut closed = 0;
-        for shard in self.shards.iter() {
+        // All of them before the first is waited for: one that is late must not keep the others from it.
+        let posed = self.shards.iter().map(|shard| {
             let (reason, is_meant) = (reason.to_owned(), is_meant.clone());
-            closed += self.ask(shard, move |hub| hub.close_each(code, &reason, is_meant))?;
-        }
-        Ok(closed)
+            pose(shard, move |hub| hub.close_each(code, &reason, is_meant))
+        });
+        let posed: Vec<_> = posed.collect();
+        posed.iter().map(|its| self.await_answer(its)).sum()
     }
 }

@@ -58,8 +58,8 @@ use crate::wire::handover::Estate;
 
 /// How often the history is looked through for what is too old.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// After how many of those the heap is looked at, which walks over all that is free in it.
-const HEAP_LOOKS: usize = 5;
+/// How often the heap is looked at, which walks over all that is free in it.
+const HEAP_LOOKS: Duration = Duration::from_secs(5);
 
 /// Within what time clients are closed to whom nothing can be delivered any more, by a hub that another has taken over
 /// from.
@@ -337,15 +337,22 @@ async fn part(successor: Successor, doors: &Doors, leave: &watch::Sender<Option<
 }
 
 async fn keep_house(node: Arc<Node>) {
-    let mut interval = tokio::time::interval(HOUSEKEEPING);
-    let mut heap = Heap::default();
-    for tick in 1_usize.. {
-        interval.tick().await;
-        node.expire();
-        if tick.is_multiple_of(HEAP_LOOKS) {
-            heap.look();
+    let forgetting = async {
+        let mut interval = tokio::time::interval(HOUSEKEEPING);
+        loop {
+            interval.tick().await;
+            node.expire();
         }
-    }
+    };
+    // Beside the other: to copy a large history takes seconds.
+    let giving_back = async {
+        let mut heap = Heap::default();
+        loop {
+            tokio::time::sleep(HEAP_LOOKS).await;
+            heap.look(&node).await;
+        }
+    };
+    tokio::join!(forgetting, giving_back);
 }
 
 /// A server on threads of this process. Dropping it stops it: clients get 1001, the threads are joined.

@@ -5,6 +5,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// The signals that end the hub.
@@ -113,12 +114,12 @@ pub fn set_title(short: &str, long: &str) {
     let Some([arg_start, arg_end, env_start, env_end]) = command_line() else {
         return;
     };
-    keep_environment();
     let end = if env_start == arg_end {
         env_end
     } else {
         arg_end
     };
+    keep_environment(arg_start..end);
     let space = end.saturating_sub(arg_start);
     // One zero at the end at least, and one in the last byte of the arguments unless the title goes on behind it: by
     // that the kernel knows where to stop.
@@ -132,8 +133,9 @@ pub fn set_title(short: &str, long: &str) {
     }
 }
 
-/// Takes the strings of the environment away from where [`set_title`] writes.
-fn keep_environment() {
+/// Takes the strings of the environment away from where [`set_title`] writes: those that are `there`, so that a second title
+/// does not copy, and lose, the copies of the first.
+fn keep_environment(there: Range<usize>) {
     unsafe extern "C" {
         static environ: *mut *mut libc::c_char;
     }
@@ -142,9 +144,11 @@ fn keep_environment() {
     unsafe {
         let mut variable = environ;
         while !variable.is_null() && !(*variable).is_null() {
-            let copy = libc::strdup(*variable);
-            if !copy.is_null() {
-                *variable = copy;
+            if there.contains(&(*variable).addr()) {
+                let copy = libc::strdup(*variable);
+                if !copy.is_null() {
+                    *variable = copy;
+                }
             }
             variable = variable.add(1);
         }
@@ -194,10 +198,15 @@ fn default_signals() {
 }
 
 fn standard_streams(standard_error: bool) {
-    // SAFETY: a constant path; the descriptors 0 to 2 are this process's alone since the fork, and nothing in it owns
+    // SAFETY: constant paths; the descriptors 0 to 2 are this process's alone since the fork, and nothing in it owns
     // them.
     unsafe {
-        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+        let mut null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+        if null < 0 {
+            // A jail without it, or one that was damaged. Nothing can be read or written here either, and what PHP's process
+            // has had there, its web server's connection perhaps, must not stay open.
+            null = libc::open(c"/".as_ptr(), libc::O_PATH);
+        }
         if null < 0 {
             return;
         }

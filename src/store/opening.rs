@@ -119,8 +119,9 @@ pub fn open(config: &Config, all: bool) -> Result<Opened, StoreError> {
         revoked: Vec::new(),
         directory,
     };
-    if let Some(found) = found {
-        opened.read_ring(found)?;
+    match found {
+        Some(found) => opened.read_ring(found)?,
+        None => opened.put_ring_aside()?,
     }
     if let Some(name) = blocks::is_copied(&opened.path, &opened.directory.file(RING)) {
         tracing::warn!(
@@ -262,6 +263,21 @@ impl Opened {
         }
         contents.past.seq = newest;
         self.contents = Some(contents);
+        Ok(())
+    }
+
+    /// A ring of which no database knows: nobody can tell which history its messages are of, or whether they are all.
+    fn put_ring_aside(&self) -> Result<(), StoreError> {
+        let path = self.directory.file(RING);
+        if path.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        let aside = self.directory.set_aside(RING)?;
+        tracing::error!(
+            "the database of {} is empty or gone, and with it the history and what was revoked; the file is now {}",
+            path.display(),
+            aside.display()
+        );
         Ok(())
     }
 
