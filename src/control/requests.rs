@@ -9,7 +9,9 @@ use crate::ids::{Channel, ConnectionId, InvalidId, Pattern};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish};
 use crate::node::{Accepted, Failure, Node};
 use crate::store::Receipt;
-use crate::wire::control::{Request, Response, WireConnection, WireEntry, WireFailure, WireMember};
+use crate::wire::control::{
+    Request, Response, WireConnection, WireEntry, WireFailure, WireFound, WireMember,
+};
 
 /// What becomes of a request on a thread that must not wait.
 #[derive(Debug)]
@@ -149,15 +151,24 @@ pub fn ask(node: &Arc<Node>, request: Request<'_>) -> Response {
         }
         Request::RevokeUser { user } => node.revoke_user(&user).map(Response::Count),
         Request::RevokeToken { token } => node.revoke_token(&token).map(Response::Count),
-        Request::Find { who, key } => {
-            let found = node.connection(id(who)).map(|registered| registered.info);
-            let found = found.filter(|info| info.has_key(key));
-            Ok(Response::Connections(
-                found.iter().map(|info| wire_connection(info)).collect(),
-            ))
-        }
+        Request::Find { who, key, bytes } => find(node, id(who), key, bytes),
     };
     finish(asked)
+}
+
+/// The connection that has this key, in whose name a message of `bytes` has come elsewhere.
+fn find(node: &Node, who: ConnectionId, key: u64, bytes: usize) -> Result<Response, Failure> {
+    let found = node.connection(who).map(|registered| registered.info);
+    let Some(info) = found.filter(|info| info.has_key(key)) else {
+        return Ok(Response::Found(None));
+    };
+    if !info.may_spend(node.config().rate(), 1, bytes) {
+        return Err(Failure::Busy);
+    }
+    Ok(Response::Found(Some(Box::new(WireFound {
+        connection: wire_connection(&info),
+        grant: info.grant().as_deref().cloned(),
+    }))))
 }
 
 fn walk<'a>(since: Option<&'a str>, before: Option<&'a str>) -> Walk<'a> {
@@ -181,7 +192,9 @@ pub fn finish(result: Result<Response, Failure>) -> Response {
             Failure::TooLarge { size, limit } => WireFailure::TooLarge { size, limit },
             Failure::Busy => WireFailure::Busy,
             Failure::Stopped => WireFailure::Stopped,
-            Failure::Refused(reason) | Failure::Unstored(reason) => WireFailure::Refused(reason),
+            Failure::Refused(reason) | Failure::Unstored(reason) | Failure::Invalid(reason) => {
+                WireFailure::Refused(reason)
+            }
             Failure::Link(reason) => WireFailure::Bad(reason),
         })
     })

@@ -100,17 +100,18 @@ async fn greet(
         Ok(desk) => (Some(desk), None),
         Err(reason) => (None, Some(reason)),
     };
-    if let (Some(worker), None) = (worker, &refused) {
-        adopt_master(&stream, &worker, node);
+    if let (Some(worker), None) = (&worker, &refused) {
+        adopt_master(&stream, worker, node);
     }
     let greeting = Greeting {
         version: VERSION,
         pid: std::process::id(),
         address: node.address().to_owned(),
         max_message_size: config.max_message_size,
-        identity: match refused {
-            None => node.identity().clone(),
-            Some(_) => Identity::default(),
+        identity: match (&refused, &worker) {
+            (None, Some(worker)) => node.identity_for(worker),
+            (None, None) => node.identity().clone(),
+            (Some(_), _) => Identity::default(),
         },
         refused: refused.clone(),
     };
@@ -228,6 +229,7 @@ fn adopt_master(stream: &UnixStream, worker: &Worker, node: &Node) {
     if peer.uid() != uid && peer.uid() != 0 {
         return;
     }
+    node.note(worker);
     match Process::look(pid) {
         // In a container of its own it knows its parent by another number.
         Some(process) if worker.master != pid => node.adopt(process.parent, worker.generation),

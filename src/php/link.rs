@@ -44,6 +44,8 @@ struct Local {
     seen: u32,
     here: Option<Here>,
     client: Option<Client>,
+    /// The process of the server with which this worker was compared last.
+    compared: Option<u32>,
     /// What a server in another process has told last.
     secret: String,
     /// Why autostart failed in this process.
@@ -88,7 +90,10 @@ pub fn autostart(home: Home) -> Option<String> {
             return None;
         }
         match &local.client {
-            Some(client) if client.is_alive() => return None,
+            // A link that was made in the middle of a script has brought no newer server yet.
+            Some(client) if client.is_alive() => {
+                return (home == Home::Process).then(|| local.compare()).flatten();
+            }
             _ => local.client = None,
         }
         if local.failed.is_some() {
@@ -260,15 +265,9 @@ impl Local {
         let config = ini::config().ok()?;
         let (error, pause) = match connect_until(Instant::now() + PATIENCE.min(config.timeout)) {
             Ok(client) => {
-                // Whether it takes over or not, this one serves meanwhile.
-                let taken = hub_process::take_over(config, &client);
                 self.client = Some(client);
-                return match taken {
-                    Err(error @ (NotStarted::Failed(_) | NotStarted::NoProcess(_))) => {
-                        Some(not_started(error))
-                    }
-                    _ => None,
-                };
+                self.compared = None;
+                return self.compare();
             }
             Err(LinkError::NoServer(error)) if error.is_absent() => {
                 match hub_process::start(config) {
@@ -285,6 +284,21 @@ impl Local {
         self.again = Instant::now().checked_add(pause);
         self.failed = Some(error.clone());
         (!error.is_empty()).then_some(error)
+    }
+
+    /// Has a new server take over where this worker is newer than the one that it is linked to. What went wrong is told.
+    fn compare(&mut self) -> Option<String> {
+        let client = self.client.as_ref()?;
+        if self.compared.replace(client.pid()) == Some(client.pid()) {
+            return None;
+        }
+        // Whether it takes over or not, this one serves meanwhile.
+        match hub_process::take_over(ini::config().ok()?, client) {
+            Err(error @ (NotStarted::Failed(_) | NotStarted::NoProcess(_))) => {
+                Some(not_started(error))
+            }
+            _ => None,
+        }
     }
 
     /// In the middle of a script: joins the server that just now was not there, and starts it if nobody else does.

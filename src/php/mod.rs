@@ -91,8 +91,10 @@ unsafe extern "C" fn shutdown(kind: i32, module: i32) -> i32 {
 unsafe extern "C" fn request_startup(_type: i32, _module: i32) -> i32 {
     contain(FAILURE, || {
         ini::hide();
+        web::begin();
         let home = sapi::home();
         if home != Home::Nowhere
+            && !is_preload(home)
             && ini::config().is_ok_and(|config| config.autostart)
             && let Some(why) = link::autostart(home)
         {
@@ -100,6 +102,13 @@ unsafe extern "C" fn request_startup(_type: i32, _module: i32) -> i32 {
         }
         SUCCESS
     })
+}
+
+/// Whether this is the request of opcache.preload. It comes before there are workers, their settings and the pool's
+/// socket: a server that it started would know none of them.
+fn is_preload(home: Home) -> bool {
+    // SAFETY: on a PHP thread, in RINIT; looks at a pointer of that thread's.
+    home == Home::Process && !unsafe { zend::rt_request_is_sent() }
 }
 
 /// RSHUTDOWN: the script is over, and with it everything that it has registered. The server goes on.

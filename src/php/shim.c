@@ -442,28 +442,35 @@ void rt_fd_stream(int fd, zval *out)
 
 /* --- requests ---------------------------------------------------------------------------------------------------- */
 
-/* In Rust: whether events of this request wait for their outcome. */
+/* In Rust: whether events of this request wait for their outcome, and what to do before it ends early. */
 extern int rt_web_busy(void);
+extern int rt_web_leave(void);
+
+/* Whether a web server has sent this request: the one in which opcache.preload runs its script has come from nobody. */
+bool rt_request_is_sent(void)
+{
+	return SG(server_context) != NULL;
+}
 
 /* A parameter of the FastCGI request; its length, 0 when it is not there or does not fit. */
 size_t rt_request_param(const char *text, size_t text_length, char *out, size_t size)
 {
 	char name[32];
-	char *value;
+	const char *value;
 	size_t length;
-	if (text_length >= sizeof(name)) {
+	if (text_length >= sizeof(name) || !sapi_module.getenv) {
 		return 0;
 	}
 	memcpy(name, text, text_length);
 	name[text_length] = '\0';
-	value = sapi_getenv(name, text_length);
+	/* Not sapi_getenv(), which would have filter.default change it. The SAPI keeps it. */
+	value = sapi_module.getenv(name, text_length);
 	length = value ? strlen(value) : 0;
 	if (length > size) {
 		length = 0;
 	}
-	if (value) {
+	if (length > 0) {
 		memcpy(out, value, length);
-		efree(value);
 	}
 	return length;
 }
@@ -522,21 +529,41 @@ int rt_request_write(const char *bytes, size_t length, int flush)
 }
 
 static zif_handler rt_finish_original;
+/* This request has been ended by its script. */
+static bool rt_is_finished;
 
 static ZEND_NAMED_FUNCTION(rt_finish_request)
 {
 	if (rt_web_busy()) {
 		RETURN_FALSE;
 	}
+	rt_is_finished = true;
+	if (rt_web_leave() == RT_BAILOUT) {
+		rt_bailout();
+	}
 	rt_finish_original(INTERNAL_FUNCTION_PARAM_PASSTHRU);
 }
 
-/* From now on fastcgi_finish_request() ends no request while outcomes are to be written to it. */
+/*
+ * A request begins in a process that has no other threads. From the first one on fastcgi_finish_request() ends no request
+ * while outcomes are to be written to it. Done once: another extension may do the same, and then calls ours.
+ */
 void rt_request_hold(void)
 {
+	static bool is_held = false;
+	rt_is_finished = false;
+	if (is_held) {
+		return;
+	}
+	is_held = true;
 	zend_function *finish = zend_hash_str_find_ptr(CG(function_table), ZEND_STRL("fastcgi_finish_request"));
-	if (finish && finish->type == ZEND_INTERNAL_FUNCTION && finish->internal_function.handler != rt_finish_request) {
+	if (finish && finish->type == ZEND_INTERNAL_FUNCTION) {
 		rt_finish_original = finish->internal_function.handler;
 		finish->internal_function.handler = rt_finish_request;
 	}
+}
+
+bool rt_request_is_finished(void)
+{
+	return rt_is_finished;
 }

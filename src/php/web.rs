@@ -15,14 +15,20 @@ use super::fault::{self, Fault, Unwinding, contain};
 use super::sapi::{self, Home};
 use super::work::{Outgoing, Waiting};
 use super::{dispatch, event_loop, ini, link, zend};
+use crate::procfs;
 use crate::wire::control;
-use crate::wire::events::{self, Batch, MARK_PARAM, Mark, SECRET_PARAM};
+use crate::wire::events::{
+    self, AHEAD_PARAM, BATCH_PARAM, BATCH_PARAM_MAX, Batch, LEAVING, MARK_PARAM, Mark, Outcomes,
+    REFUSED, SECRET_PARAM, UNTIL_PARAM,
+};
 
 /// The server's request that this script runs for.
 pub struct Request {
     mark: Mark,
     events: RefCell<VecDeque<Waiting>>,
     outgoing: Rc<Outgoing>,
+    /// It came too late.
+    refused: bool,
     /// Handlers are running.
     busy: Cell<bool>,
     /// Nobody reads the outcomes any more.
@@ -31,6 +37,8 @@ pub struct Request {
 
 thread_local! {
     static REQUEST: RefCell<Option<Rc<Request>>> = const { RefCell::new(None) };
+    /// A script went on after its request's end. What the server had sent behind that request, it has given to others.
+    static LEFT: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Whether this PHP runs scripts for a web server, each with one request, in processes that come and go.
@@ -53,9 +61,15 @@ pub fn request() -> Result<Rc<Request>, Fault> {
     }
     let request = Rc::new(Request::read()?);
     REQUEST.set(Some(Rc::clone(&request)));
-    // SAFETY: on the PHP thread of a worker, which has no other.
-    unsafe { zend::rt_request_hold() };
     Ok(request)
+}
+
+/// A request begins.
+pub fn begin() {
+    if is_worker() {
+        // SAFETY: on the PHP thread of a worker, which has no other.
+        unsafe { zend::rt_request_hold() };
+    }
 }
 
 /// The request ends.
@@ -111,8 +125,30 @@ impl Request {
                 "this request has a wrong REALTIME_SECRET: it is not from the realtime server of this PHP",
             ));
         }
+        // SAFETY: on the PHP thread of a worker, which has no other; reads a flag.
+        if unsafe { zend::rt_request_is_finished() } {
+            return Err(Fault::realtime(
+                "fastcgi_finish_request() was called before rt_run(): the realtime server takes no answers any more",
+            ));
+        }
+        let ahead = is_over(AHEAD_PARAM);
+        // What the server sends on its own account, it sends to whom it knows to be free.
+        let left = LEFT.replace(LEFT.get() && ahead.is_some());
+        let refused = ahead.is_some_and(|over| over || left);
+        if is_over(UNTIL_PARAM) == Some(true) {
+            return Err(Fault::realtime(
+                "the realtime server waits for this request no longer: the pool was busy for realtime.handler_timeout, \
+                 and what clients did has gone to another worker or was given up",
+            ));
+        }
         let mark = param(MARK_PARAM, &mut room).and_then(mark);
-        let (Some(mark), Some(batch)) = (mark, batch()?) else {
+        // As if the server had only asked which handlers there are. A body may have been cut off by now.
+        let batch = if refused {
+            Some(Batch::default())
+        } else {
+            batch()?
+        };
+        let (Some(mark), Some(batch)) = (mark, batch) else {
             return Err(Fault::realtime(
                 "the realtime server's request cannot be read: it is of another version",
             ));
@@ -123,9 +159,23 @@ impl Request {
             mark,
             events: RefCell::new(outgoing.events(batch)),
             outgoing,
+            refused,
             busy: Cell::new(false),
             over: Cell::new(false),
         })
+    }
+
+    /// Tells the server that this process has more to do when the request has ended.
+    fn leave(&self) -> Result<(), Unwinding> {
+        if self.over.replace(true) || self.outgoing.is_inherited() {
+            return Ok(());
+        }
+        LEFT.set(true);
+        let last = Outcomes {
+            interest: LEAVING,
+            outcomes: Vec::new(),
+        };
+        self.write(&last, false)
     }
 
     /// Writes the outcomes that there are, and sends them at once or with the end of the request. `Err`: the server has
@@ -134,10 +184,17 @@ impl Request {
         if self.over.get() || self.outgoing.is_inherited() {
             return Ok(());
         }
-        let Some(outcomes) = self.outgoing.take() else {
+        let Some(mut outcomes) = self.outgoing.take() else {
             return Ok(());
         };
-        let bytes = events::marked(&self.mark, &outcomes);
+        if self.refused {
+            outcomes.interest = REFUSED;
+        }
+        self.write(&outcomes, now || self.refused)
+    }
+
+    fn write(&self, outcomes: &Outcomes, now: bool) -> Result<(), Unwinding> {
+        let bytes = events::marked(&self.mark, outcomes);
         // SAFETY: on the PHP thread, in a request; PHP copies the bytes or sends them.
         let written =
             unsafe { zend::rt_request_write(bytes.as_ptr().cast(), bytes.len(), c_int::from(now)) };
@@ -168,10 +225,23 @@ extern "C" fn rt_web_busy() -> c_int {
     })
 }
 
-/// What a parameter of ours may hold, in bytes.
+/// Called by shim.c before the request is ended while its script goes on: this process takes no other meanwhile, and the
+/// server is not to send it one.
+#[unsafe(no_mangle)]
+extern "C" fn rt_web_leave() -> c_int {
+    contain(zend::OK, || {
+        let request = REQUEST.with_borrow(Clone::clone);
+        match request.map(|request| request.leave()) {
+            Some(Err(_)) => zend::BAILOUT,
+            _ => zend::OK,
+        }
+    })
+}
+
+/// What any other parameter of ours may hold, in bytes.
 const PARAM_MAX: usize = 256;
 
-fn param<'a>(name: &str, room: &'a mut [u8; PARAM_MAX]) -> Option<&'a str> {
+fn param<'a>(name: &str, room: &'a mut [u8]) -> Option<&'a str> {
     // SAFETY: on the PHP thread, in a request; reads the name, and writes at most as many bytes as there are.
     let length = unsafe {
         zend::rt_request_param(
@@ -183,6 +253,12 @@ fn param<'a>(name: &str, room: &'a mut [u8; PARAM_MAX]) -> Option<&'a str> {
     };
     let value = std::str::from_utf8(room.get(..length)?).ok()?;
     (!value.is_empty()).then_some(value)
+}
+
+/// Whether the time in a parameter is over, if there is one.
+fn is_over(name: &str) -> Option<bool> {
+    let until: u64 = param(name, &mut [0; PARAM_MAX])?.parse().ok()?;
+    Some(procfs::uptime_ns() > until)
 }
 
 fn mark(text: &str) -> Option<Mark> {
@@ -197,8 +273,12 @@ fn mark(text: &str) -> Option<Mark> {
     Some(mark)
 }
 
-/// What the request's body holds; `None` when it cannot be read.
+/// What the request brings; `None` when it cannot be read.
 fn batch() -> Result<Option<Batch>, Fault> {
+    let mut room = [0; BATCH_PARAM_MAX];
+    if let Some(text) = param(BATCH_PARAM, &mut room) {
+        return Ok(control::read(&events::of_param(text.as_bytes())).ok());
+    }
     let mut text: *mut ZendStr = std::ptr::null_mut();
     // SAFETY: on the PHP thread, in a request; the result is a local.
     fault::check(unsafe { zend::rt_request_body(&raw mut text) })?;

@@ -96,9 +96,11 @@ unsafe extern "C" {
         out: *mut c_char,
         size: usize,
     ) -> usize;
+    pub fn rt_request_is_sent() -> bool;
     pub fn rt_request_body(out: *mut *mut zend_string) -> c_int;
     pub fn rt_request_write(bytes: *const c_char, length: usize, flush: c_int) -> c_int;
     pub fn rt_request_hold();
+    pub fn rt_request_is_finished() -> bool;
 
     pub fn rt_native(object: *mut ZendObject) -> *mut c_void;
     pub fn rt_object_make(ce: *mut ClassEntry, native: *mut c_void) -> *mut ZendObject;

@@ -2,18 +2,19 @@
 //!
 //! A frame is its length (4 bytes, little-endian), then one [`Request`] or [`Response`] in postcard's encoding.
 //! A link begins with [`Hello`] and [`Greeting`], as JSON in the same framing, so that any two versions understand each
-//! other's refusal. Imports `ids` and `message`.
+//! other's refusal. Imports `auth`, `ids` and `message`.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::auth::Grant;
 use crate::ids::{Channel, ConnectionId, InvalidId};
 use crate::message::{ConnectionInfo, EventName, Payload, Publish, Terms, Transport};
 
 /// The version of these frames. Both sides must have the same.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 8;
 
 /// The largest hello or greeting, in bytes: what is read from a peer before it is known to be one of ours.
 pub const HELLO_MAX: usize = 4096;
@@ -139,10 +140,11 @@ pub enum Request<'a> {
     RevokeToken {
         token: String,
     },
-    /// The connection that has this key, for another hub; [`Response::Connections`] with at most one.
+    /// The connection that has this key, for another hub, to which a message of `bytes` has come in its name. That counts here.
     Find {
         who: u128,
         key: u64,
+        bytes: usize,
     },
     Members {
         channel: String,
@@ -170,6 +172,7 @@ pub enum Response {
     Failed(WireFailure),
     Count(usize),
     Members(Vec<WireMember>),
+    Found(Option<Box<WireFound>>),
 }
 
 /// A member of a presence channel.
@@ -267,6 +270,25 @@ impl WireConnection {
         let id = ConnectionId::from_bits(self.id);
         let info = ConnectionInfo::from_head(id, transport, &self.ip, &self.head);
         Some(info.with_user(self.user.map(Into::into)))
+    }
+}
+
+/// A connection in whose name something comes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WireFound {
+    /// The connection.
+    pub connection: WireConnection,
+    /// What its token allows.
+    pub grant: Option<Grant>,
+}
+
+impl WireFound {
+    /// The connection again, if it is one.
+    pub fn into_info(self) -> Option<ConnectionInfo> {
+        // As whom it has signed in since, its token does not say.
+        let user = self.connection.user.clone().map(Into::into);
+        let info = self.connection.into_info()?;
+        Some(info.with_grant(self.grant).with_user(user))
     }
 }
 

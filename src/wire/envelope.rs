@@ -1,12 +1,15 @@
 //! The JSON objects that the server sends (php/docs/protocol.md): `message` by hand, since its data is JSON
 //! already and it is the broadcast path; everything else by serde.
 //!
-//! Imports `message`.
+//! Imports `ids` and `message`.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Outgoing, base64_json};
+use crate::ids::Position;
 use crate::message::{EventName, Payload};
 
 /// A frame about the connection itself.
@@ -32,6 +35,9 @@ pub enum ServerFrame<'a> {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<&'a RawValue>,
         id: &'a str,
+        /// Where it stands before what it gets first, when that was published before this.
+        #[serde(skip)]
+        before: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         recovered: Option<bool>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,6 +133,34 @@ pub fn message(message: &Outgoing<'_>) -> Vec<u8> {
         }
     }
     out
+}
+
+/// Where a `message` says that it stands: read back from its JSON, where nothing else of it is left.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Place<'a> {
+    #[serde(borrow)]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    cursor: Option<Cow<'a, str>>,
+}
+
+impl<'a> Place<'a> {
+    /// Reads it.
+    pub fn of(message: &'a [u8]) -> Self {
+        serde_json::from_slice(message).unwrap_or_default()
+    }
+
+    /// Whether this is its id.
+    pub fn goes_by(&self, id: &str) -> bool {
+        self.id.as_deref() == Some(id)
+    }
+
+    /// Its number; none of what was sent to one connection alone.
+    pub fn position(&self) -> Option<Position> {
+        let cursor = self.cursor.as_ref().or(self.id.as_ref());
+        cursor?.parse().ok()
+    }
 }
 
 /// The JSON of a `message` on one line: pretty-printed data has line ends, though never inside a string.

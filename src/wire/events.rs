@@ -1,11 +1,12 @@
 //! What the server tells a PHP process that handles its clients, and what comes back: batches of events and their
 //! outcomes, in postcard's encoding.
 //!
-//! A batch travels in the body of a FastCGI request (`realtime.handler`) or in a frame of the control socket (an
+//! A batch travels in a parameter or the body of a FastCGI request (`realtime.handler`) or in a frame of the control socket (an
 //! attached `php worker.php`); the outcomes come back in the request's output ([`Mark`]) or in such frames. Written and
 //! read by `backend` on the server's side and by `php` on the other. Imports `ids`, `message` and `wire::control`.
 
 use bytes::Bytes;
+use percent_encoding::{AsciiSet, percent_decode, percent_encode};
 use serde::{Deserialize, Serialize};
 
 use super::control::{WireConnection, WirePayload};
@@ -14,6 +15,24 @@ use crate::message::ConnectionInfo;
 /// The FastCGI parameter that holds the server's secret, in hexadecimal. A request from the web cannot have it: what
 /// a browser sends becomes a parameter that begins with `HTTP_`.
 pub const SECRET_PARAM: &str = "REALTIME_SECRET";
+
+/// The FastCGI parameter that says how long the server waits for the first outcome, in nanoseconds since the machine was
+/// started. A pool that is busy takes a request up much later, when its events have gone to another one or are given up.
+/// Only a pool on the same machine is told.
+pub const UNTIL_PARAM: &str = "REALTIME_UNTIL";
+
+/// In place of [`UNTIL_PARAM`], in a request that is sent behind one which the process still has: by when it must have come
+/// to this one. If it comes later, or went on with a script after that request's end, it answers [`REFUSED`].
+pub const AHEAD_PARAM: &str = "REALTIME_AHEAD";
+
+/// The FastCGI parameter that holds a small batch, see [`as_param`]: to read a body takes PHP two more system calls.
+pub const BATCH_PARAM: &str = "REALTIME_BATCH";
+
+/// The most that it holds, in bytes.
+pub const BATCH_PARAM_MAX: usize = 4096;
+
+/// What a parameter cannot hold as it is, or not without looking odd where PHP shows it.
+const ESCAPED: &AsciiSet = &percent_encoding::CONTROLS.add(b'%');
 
 /// Events for one process. Those of one connection are in order.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -144,8 +163,13 @@ pub struct Outcomes {
     pub outcomes: Vec<WireOutcome>,
 }
 
-/// In place of [`Outcomes::interest`]: the attached process ends in order. What it has not answered it has not begun.
+/// In place of [`Outcomes::interest`]: the attached process ends in order. What it has not answered it has not begun. In a
+/// request: its end comes before the script's, and the process takes no other until then.
 pub const LEAVING: u8 = 0x80;
+
+/// In place of [`Outcomes::interest`]: the process has come too late to a request that was sent ahead, and handles nothing
+/// of it.
+pub const REFUSED: u8 = 0x40;
 
 /// What became of one event.
 #[derive(Debug, Serialize, Deserialize)]
@@ -180,6 +204,20 @@ pub enum WireResult {
 
 /// The FastCGI parameter that holds the request's mark, in hexadecimal: see [`marked`].
 pub const MARK_PARAM: &str = "REALTIME_MARK";
+
+/// An encoded [`Batch`] as [`BATCH_PARAM`] has it, at the end of `text`. `None`: it is too long for it.
+pub fn as_param<'a>(batch: &[u8], text: &'a mut String) -> Option<&'a str> {
+    if batch.len() > BATCH_PARAM_MAX {
+        return None;
+    }
+    text.extend(percent_encode(batch, ESCAPED));
+    (text.len() <= BATCH_PARAM_MAX).then_some(text)
+}
+
+/// What [`as_param`] was given.
+pub fn of_param(text: &[u8]) -> Vec<u8> {
+    percent_decode(text).collect()
+}
 
 /// Random bytes of one request. What they precede in its output is ours, and all else is the script's.
 pub type Mark = [u8; 16];
@@ -235,5 +273,23 @@ mod tests {
             events: read.events,
         };
         assert_eq!(postcard::to_stdvec(&owned).unwrap(), bytes);
+    }
+
+    #[test]
+    fn a_parameter_holds_any_small_batch() {
+        let all: Vec<u8> = (0..=u8::MAX).cycle().take(1000).collect();
+        let mut room = String::new();
+        let text = as_param(&all, &mut room).unwrap();
+        // PHP-FPM keeps parameters as C's strings.
+        assert!(!text.contains('\0'));
+        assert_eq!(of_param(text.as_bytes()), all);
+        // What fits only as it is.
+        for (byte, fits) in [(b'a', true), (0, false)] {
+            let batch = vec![byte; BATCH_PARAM_MAX];
+            room.clear();
+            assert_eq!(as_param(&batch, &mut room).is_some(), fits);
+        }
+        room.clear();
+        assert_eq!(as_param(&[b'a'; BATCH_PARAM_MAX + 1], &mut room), None);
     }
 }

@@ -1,4 +1,4 @@
-//! FastCGI 1.0 as a web server speaks it: one request at a time on a connection that is kept.
+//! FastCGI 1.0 as a web server speaks it: one request after the other on a connection that is kept.
 //!
 //! [`Request`] becomes the bytes that a pool reads, [`Answer`] takes what it sends apart, piece by piece and without
 //! keeping any of it. Own code, because the crate for it (fastcgi-client) writes a whole request before it reads, which

@@ -68,6 +68,8 @@ pub struct Limits {
     pub events: usize,
     /// Bytes of data; one event always fits.
     pub bytes: usize,
+    /// Whether it may hold events at which a process has failed.
+    pub tried: bool,
 }
 
 /// Events on their way to a process.
@@ -158,6 +160,10 @@ impl Lanes {
                 self.ready.pop_front();
                 continue;
             };
+            let failed = lane.waiting.front().is_some_and(|next| next.attempts > 0);
+            if failed && !limits.tried {
+                break;
+            }
             let party = handed.parties.len() as u32;
             while let Some(next) = lane.waiting.front() {
                 let abandoned = !next.event.is_awaited();

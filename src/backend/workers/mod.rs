@@ -9,7 +9,9 @@ mod attached;
 mod hands;
 mod interest;
 mod lanes;
+mod line;
 mod order;
+mod outcomes;
 mod params;
 mod pool;
 mod requests;
@@ -27,26 +29,28 @@ use tokio::task::JoinSet;
 
 pub use self::hands::Attached;
 use self::interest::Interests;
-use self::lanes::{Blame, Lanes, Limits, Pending};
+use self::lanes::{Lanes, Limits};
 use self::pool::Pool;
 use self::requests::Client;
 use super::room::{EVENT_COST, Room};
-use super::{Backend, Event, HandlerFailed, Interest, Load, NotTaken, Refused, Replies, Ruling};
+use super::{Backend, Event, Interest, Load, NotTaken, Refused, Replies};
 use crate::config::{Config, ListenAddress};
-use crate::ids::ConnectionId;
-use crate::message::{ConnectionInfo, Payload};
-use crate::presence::Attendee;
-use crate::wire::events::{PartyOf, WireEvent, WireOutcome, WireResult};
+use crate::message::ConnectionInfo;
+use crate::wire::events::{PartyOf, WireEvent};
 
 /// What one batch may hold; bounds what a process loses when it ends, and how long others wait for its lanes.
 const BATCH: Limits = Limits {
     lanes: 1,
     events: 100,
     bytes: 1 << 20,
+    tried: true,
 };
 
-/// How much of a message that is given up goes to the log, in bytes.
-const LOGGED: usize = 1024;
+/// What a request may hold that is sent behind another one: what may end processes is to be seen doing it.
+const UNTRIED: Limits = Limits {
+    tried: false,
+    ..BATCH
+};
 
 /// How often the handler's file is looked at, and how long ago the last attached process left.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -291,136 +295,6 @@ impl Workers {
             self.attached_wake.notify_one();
         } else {
             self.requests_wake.notify_one();
-        }
-    }
-
-    /// Takes one outcome of an event of `connection`.
-    fn settle(&self, connection: ConnectionId, outcome: WireOutcome) {
-        let state = outcome.state.and_then(|state| self.check_state(&state));
-        let settled = self.lock().settle(connection, outcome.number, state);
-        let Some(pending) = settled else {
-            return;
-        };
-        self.pass_on(pending.event, outcome.result);
-        // Only now: whoever gets the connection's next event must not answer before this answer is on its way.
-        let (freed, ready) = self.lock().release(connection);
-        self.room.give_back(pending.units + freed);
-        if ready {
-            self.wake();
-        }
-    }
-
-    /// Tells whoever waits what became of an event.
-    fn pass_on(&self, event: Event, result: WireResult) {
-        match (event, result) {
-            (
-                Event::Open { answer, .. } | Event::Subscribe { answer, .. },
-                WireResult::Verdict(admit),
-            ) => answer.decide(admit),
-            (Event::Subscribe { answer, .. }, WireResult::AdmittedAs { user, info }) => {
-                answer.rule(Ruling::AdmittedAs(Attendee::new(&user, info.as_deref())));
-            }
-            (Event::Message { reply_to, .. }, WireResult::Reply(payload)) => {
-                let payload = payload.map(Payload::from);
-                let size = payload.as_ref().map_or(0, Payload::len);
-                let limit = self.config.max_message_size;
-                if size > limit {
-                    tracing::error!(
-                        "a reply of {size} bytes: realtime.max_message_size allows {limit}"
-                    );
-                    self.reply(reply_to, Err(HandlerFailed));
-                } else {
-                    self.reply(reply_to, Ok(payload));
-                }
-            }
-            (Event::Close { .. }, WireResult::Done | WireResult::Failed) => {}
-            (event, WireResult::Failed) => self.fail(event),
-            (event, _) => {
-                tracing::error!("a handler process gave an answer that does not fit its event");
-                self.fail(event);
-            }
-        }
-    }
-
-    /// What becomes the connection's state; `None` when it is refused.
-    fn check_state(&self, state: &[u8]) -> Option<Option<Box<str>>> {
-        let limit = self.config.state_size;
-        if state.len() > limit {
-            tracing::error!(
-                "a state of {} bytes was not kept: realtime.state_size allows {limit}",
-                state.len()
-            );
-            return None;
-        }
-        match std::str::from_utf8(state) {
-            Ok("") => Some(None),
-            Ok(state) => Some(Some(state.into())),
-            Err(_) => {
-                tracing::error!("a state that is not UTF-8 was not kept");
-                None
-            }
-        }
-    }
-
-    /// Takes back what a process left unanswered of `connection`.
-    fn give_back(&self, connection: ConnectionId, blame: Blame, now: Instant) {
-        let returned = self.lock().give_back(connection, blame, now);
-        if returned.freed > 0 {
-            self.room.give_back(returned.freed);
-        }
-        if blame != Blame::None {
-            let again = returned.again as u64;
-            self.counters.retried.fetch_add(again, Ordering::Relaxed);
-        }
-        if returned.ready {
-            self.wake();
-        } else {
-            self.later_wake.notify_one();
-        }
-        self.give_up(returned.given_up, "its handler request failed three times");
-    }
-
-    /// Answers what nobody will handle, and tells the operator.
-    fn give_up(&self, events: Vec<Pending>, why: &str) {
-        for Pending { event, units, .. } in events {
-            self.room.give_back(units);
-            let connection = event.connection();
-            let (id, ip) = (connection.id, &connection.ip);
-            match &event {
-                // Whoever waits for the verdict is told, and asks again.
-                Event::Open { .. } | Event::Subscribe { .. } => {
-                    tracing::error!(connection = %id, %ip, "no verdict on a client: {why}");
-                }
-                Event::Message { message, .. } => {
-                    let data = message.data.bytes();
-                    let shown = String::from_utf8_lossy(&data[..data.len().min(LOGGED)]);
-                    tracing::error!(
-                        connection = %id, %ip, channel = %message.channel, event = message.event.as_str(),
-                        number = message.number, bytes = data.len(), data = ?shown,
-                        "a client's message was given up: {why}"
-                    );
-                }
-                Event::Close { code, .. } => {
-                    tracing::error!(connection = %id, %ip, code, "the end of a connection was not told: {why}");
-                }
-            }
-            self.counters.failed.fetch_add(1, Ordering::Relaxed);
-            self.fail(event);
-        }
-    }
-
-    fn fail(&self, event: Event) {
-        match event {
-            Event::Open { answer, .. } | Event::Subscribe { answer, .. } => answer.fail(),
-            Event::Message { reply_to, .. } => self.reply(reply_to, Err(HandlerFailed)),
-            Event::Close { .. } => {}
-        }
-    }
-
-    fn reply(&self, to: super::ReplyTo, outcome: super::Outcome) {
-        if let Some(replies) = self.replies.get().and_then(Weak::upgrade) {
-            replies.reply(to, outcome);
-            self.replied.notify_one();
         }
     }
 

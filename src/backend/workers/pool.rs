@@ -5,6 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -50,7 +51,11 @@ pub(super) struct Connection {
     socket: AsyncFd<Socket>,
     /// The same, watched for writing, once a request did not fit.
     full: Option<AsyncFd<Socket>>,
+    /// What of the requests did not fit.
+    unsent: Vec<u8>,
     buffer: Box<[u8]>,
+    /// What of the buffer has come and was not taken yet.
+    unread: Range<usize>,
     /// Wakes whoever waits for the end of its time, and goes on from one request to the next: at worst it is early, and
     /// then put off. To set it for each request would cost as much as to read an answer.
     alarm: Pin<Box<Sleep>>,
@@ -61,10 +66,23 @@ pub(super) struct Connection {
 /// What a wait for an answer came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Came {
-    /// So many bytes; none: the pool has closed the connection.
-    Bytes(usize),
+    /// Bytes: see [`Connection::unread`].
+    Bytes,
+    /// The pool has closed the connection.
+    End,
     /// Nothing in time.
     TooLate,
+    /// What is left of the requests cannot be sent.
+    Stuck,
+}
+
+impl Came {
+    fn of(count: usize) -> Self {
+        match count {
+            0 => Self::End,
+            _ => Self::Bytes,
+        }
+    }
 }
 
 impl Pool {
@@ -76,6 +94,11 @@ impl Pool {
             down: Cell::new(None),
             told: RefCell::default(),
         }
+    }
+
+    /// Whether it is on this machine for certain.
+    pub(super) fn is_here(&self) -> bool {
+        matches!(self.address, ListenAddress::Unix(_))
     }
 
     /// Waits while the pool is to be left alone.
@@ -193,24 +216,44 @@ impl Connection {
         Ok(Self {
             socket: watch(socket, Interest::READABLE)?,
             full: None,
+            unsent: Vec::new(),
             buffer: vec![0; READ].into(),
+            unread: 0..0,
             alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
             used: false,
         })
     }
 
-    /// Sends what it can of `rest`, and waits for bytes of the answer until `deadline`. They are in [`Connection::came`].
-    pub(super) async fn exchange(
-        &mut self,
-        rest: &mut &[u8],
-        deadline: Instant,
-    ) -> io::Result<Came> {
+    /// Sends a request, behind those that were sent before: what does not fit now goes as room comes, while somebody waits
+    /// in [`Connection::wait`].
+    pub(super) fn send(&mut self, mut request: &[u8]) {
+        if self.unsent.is_empty() {
+            let _ = send(self.socket.get_ref(), &mut request);
+        }
+        self.unsent.extend_from_slice(request);
+    }
+
+    /// How many bytes of requests were not sent yet.
+    pub(super) fn unsent(&self) -> usize {
+        self.unsent.len()
+    }
+
+    /// Waits until there are bytes to read, not longer than until `deadline`.
+    pub(super) async fn wait(&mut self, deadline: Instant) -> io::Result<Came> {
+        if !self.unread.is_empty() {
+            return Ok(Came::Bytes);
+        }
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(Err(error)) = self.poll_send(cx, rest) {
-                return Poll::Ready(Err(error));
+            if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+                tracing::error!(%error, "cannot wait until the pool takes more");
+                return Poll::Ready(Ok(Came::Stuck));
             }
             if let Poll::Ready(count) = self.poll_read(cx) {
-                return Poll::Ready(count.map(Came::Bytes));
+                return Poll::Ready(count.map(Came::of));
+            }
+            // At worst it rings early, and is then set anew.
+            if self.alarm.deadline() > deadline {
+                self.alarm.as_mut().reset(deadline);
             }
             loop {
                 if self.alarm.as_mut().poll(cx).is_pending() {
@@ -225,9 +268,26 @@ impl Connection {
         .await
     }
 
-    /// The first `count` bytes of what came last.
-    pub(super) fn came(&self, count: usize) -> &[u8] {
-        &self.buffer[..count]
+    /// What has come by now, whether or not anybody was told so. `None`: nothing.
+    pub(super) fn look(&mut self) -> io::Result<Option<Came>> {
+        match self.socket.get_ref().read(&mut self.buffer) {
+            Ok(count) => {
+                self.unread = 0..count;
+                Ok(Some(Came::of(count)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What has come and was not taken.
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.buffer[self.unread.clone()]
+    }
+
+    /// All of that was taken but its last `left` bytes.
+    pub(super) fn taken(&mut self, left: usize) {
+        self.unread.start = self.unread.end - left;
     }
 
     /// Whether the pool has neither closed it nor said anything unasked.
@@ -244,40 +304,53 @@ impl Connection {
                     // There was no more: what comes from now on says so.
                     ready.clear_ready();
                 }
+                self.unread = 0..*read.as_ref().unwrap_or(&0);
                 return Poll::Ready(read);
             }
         }
     }
 
-    /// Sends all of `rest`, as soon as there is room for it.
-    fn poll_send(&mut self, cx: &mut Context<'_>, rest: &mut &[u8]) -> Poll<io::Result<()>> {
-        while !rest.is_empty() {
-            // No signal when the pool has gone: who runs this process may not have it ignored.
-            match self
-                .socket
-                .get_ref()
-                .send_with_flags(rest, libc::MSG_NOSIGNAL)
-            {
-                Ok(sent) => *rest = &rest[sent..],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let full = match &mut self.full {
-                        Some(full) => full,
-                        none => {
-                            let copy = self.socket.get_ref().try_clone()?;
-                            none.insert(watch(copy, Interest::WRITABLE)?)
-                        }
-                    };
-                    // Room that came since is found at the next turn.
-                    ready!(full.poll_write_ready(cx))?.clear_ready();
-                }
-                // What it has answered before it closed is still to be read.
-                Err(_) => *rest = &[],
+    /// Sends what was not sent, as soon as there is room for it.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unsent.is_empty() {
+            let mut rest = &self.unsent[..];
+            let sent = send(self.socket.get_ref(), &mut rest);
+            let left = rest.len();
+            self.unsent.drain(..self.unsent.len() - left);
+            if sent.is_err() {
+                let full = match &mut self.full {
+                    Some(full) => full,
+                    none => {
+                        let copy = self.socket.get_ref().try_clone()?;
+                        none.insert(watch(copy, Interest::WRITABLE)?)
+                    }
+                };
+                // Room that came since is found at the next turn.
+                ready!(full.poll_write_ready(cx))?.clear_ready();
             }
         }
         Poll::Ready(Ok(()))
     }
 }
+
+/// Sends what there is room for, and leaves the rest; an error says that there is a rest.
+fn send(socket: &Socket, rest: &mut &[u8]) -> Result<(), Full> {
+    while !rest.is_empty() {
+        // No signal when the pool has gone: who runs this process may not have it ignored.
+        match socket.send_with_flags(rest, libc::MSG_NOSIGNAL) {
+            Ok(sent) => *rest = &rest[sent..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Full),
+            // What it has answered before it closed is still to be read.
+            Err(_) => *rest = &[],
+        }
+    }
+    Ok(())
+}
+
+/// The socket takes no more for now.
+#[derive(Debug)]
+struct Full;
 
 fn watch(socket: Socket, interest: Interest) -> io::Result<AsyncFd<Socket>> {
     // SAFETY: a Socket owns its descriptor, always the same one, and closes it when the AsyncFd has dropped it; nobody

@@ -3,7 +3,7 @@
 //! Lives on the handler's thread, [`Config::handler_concurrency`](crate::config::Config) requests at a time. Imports the
 //! queue, the pool and `wire`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,12 +16,14 @@ use tokio::time::Instant;
 use super::hands::Hands;
 use super::interest::Source;
 use super::lanes::Blame;
-use super::order::{Marks, Room};
+use super::line::{Line, Pace, Parting};
+use super::order::{Marks, Order, Until};
 use super::pool::{Came, Connection, Pool};
 use super::said::{Said, Throttle};
-use super::{BATCH, Next, Side, Workers, params};
+use super::{BATCH, Next, Side, UNTRIED, Workers, params};
+use crate::procfs;
 use crate::wire::control;
-use crate::wire::events::{Mark, OUTCOMES_OVERHEAD, Outcomes};
+use crate::wire::events::{LEAVING, OUTCOMES_OVERHEAD, Outcomes, REFUSED};
 use crate::wire::fastcgi::{Answer, Garbage, Part, Request};
 use crate::wire::output::{Output, Piece, TooLarge};
 
@@ -32,11 +34,32 @@ pub(super) struct Client {
     pub(super) pool: Pool,
     common: Request,
     places: Semaphore,
+    /// Tasks that wait for a batch.
+    idle: Cell<usize>,
+    /// Tasks that ask the script which handlers it has.
+    asking: Cell<usize>,
+    pace: Pace,
     marks: RefCell<Marks>,
     /// For what scripts print and PHP reports, and for requests that failed.
     printed: Throttle,
     reported: Throttle,
     failed: Throttle,
+}
+
+/// Counts one task, for as long as it lives.
+struct Count<'a>(&'a Cell<usize>);
+
+impl<'a> Count<'a> {
+    fn one(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// How a request ended that the pool took.
@@ -46,6 +69,10 @@ struct Progress {
     ran: bool,
     /// Events that it answered.
     settled: usize,
+    /// Whether the script goes on when the request has ended.
+    leaves: bool,
+    /// Whether it came too late to a request that was sent ahead.
+    refused: bool,
 }
 
 /// Why a request has no proper end.
@@ -57,6 +84,8 @@ enum Broken {
     Io(#[from] io::Error),
     #[error("no answer within realtime.handler_timeout")]
     TimedOut,
+    #[error("the rest of a request could not be sent")]
+    Stuck,
     #[error("{0}")]
     Garbage(#[from] Garbage),
     #[error("{0}")]
@@ -77,6 +106,9 @@ impl Client {
         Self {
             common: params::common(&workers.config, &workers.secret),
             places: Semaphore::new(workers.config.handler_concurrency),
+            idle: Cell::new(0),
+            asking: Cell::new(0),
+            pace: Pace::default(),
             marks: RefCell::default(),
             workers,
             pool,
@@ -97,60 +129,117 @@ impl Client {
     }
 
     async fn serve(&self) {
-        let mut room = Room::default();
+        let mut line = Line::default();
         loop {
             self.pool.rested().await;
-            let next = self.workers.next(Side::Requests, BATCH).await;
-            let Some(source) = self.workers.interests.script() else {
-                return;
+            let next = self.next().await;
+            let Some(order) = self.order(next, &mut line) else {
+                continue;
             };
-            let mut hands = Hands::new(self.workers.clone(), source);
-            hands.hold(&next);
-            let blame = self.run(&next, &mut hands, &mut room).await.err();
-            hands.give_back(blame.unwrap_or(Blame::None));
+            // Never closed. Kept for as long as something is under way.
+            let _place = self.places.acquire().await;
+            self.run(order, None, &mut line).await;
+            while let Some((order, sent)) = line.next() {
+                self.run(order, sent, &mut line).await;
+            }
         }
+    }
+
+    /// Waits for a batch.
+    async fn next(&self) -> Next {
+        let _idle = Count::one(&self.idle);
+        self.workers.next(Side::Requests, BATCH).await
     }
 
     /// Asks the script which handlers it has. Whether it said so.
     pub(super) async fn probe(&self, source: Source) -> bool {
-        let mut hands = Hands::new(self.workers.clone(), source);
-        let mut room = Room::default();
-        let asked = self.run(&Next::default(), &mut hands, &mut room).await;
-        asked.is_ok()
+        let hands = Hands::new(self.workers.clone(), source);
+        // Nothing is sent behind any request from now on, so that a place comes free.
+        let _asking = Count::one(&self.asking);
+        let mut line = Line::default();
+        let Some(order) = self.make(Next::default(), hands, &mut line) else {
+            return false;
+        };
+        let _place = self.places.acquire().await;
+        self.run(order, None, &mut line).await
     }
 
-    /// Runs the script once. The error tells which of the events that are left were tried.
-    async fn run(&self, next: &Next, hands: &mut Hands, room: &mut Room) -> Result<(), Blame> {
-        // Never closed.
-        let _place = self.places.acquire().await;
-        let mark = match self.marks.borrow_mut().next() {
-            Ok(mark) => mark,
+    /// A batch that is to be sent. `None`: it cannot be, and went back.
+    fn order(&self, next: Next, line: &mut Line) -> Option<Order> {
+        // There is none without a script that takes it.
+        let source = self.workers.interests.script()?;
+        let mut hands = Hands::new(self.workers.clone(), source);
+        hands.hold(&next);
+        self.make(next, hands, line)
+    }
+
+    fn make(&self, next: Next, mut hands: Hands, line: &mut Line) -> Option<Order> {
+        match self.marks.borrow_mut().next() {
+            Ok(mark) => Some(Order {
+                next,
+                hands,
+                mark,
+                room: line.room(),
+            }),
             Err(error) => {
                 tracing::error!(%error, "the kernel gives no random numbers");
-                return Err(Blame::All);
+                hands.give_back(Blame::All);
+                None
             }
-        };
-        let request = room.write(&self.common, next, &mark);
+        }
+    }
+
+    /// Runs the script once, for a request that was sent on a connection or is now. Whether it ended well; what it left
+    /// unanswered goes back.
+    async fn run(&self, mut order: Order, sent: Option<Connection>, line: &mut Line) -> bool {
+        let ran = self.try_run(&mut order, sent, line).await;
+        order.hands.give_back(ran.err().unwrap_or(Blame::None));
+        line.done_with(order.room);
+        ran.is_ok()
+    }
+
+    /// As [`Client::run`]. The error tells which of the events that are left were tried.
+    async fn try_run(
+        &self,
+        order: &mut Order,
+        mut sent: Option<Connection>,
+        line: &mut Line,
+    ) -> Result<(), Blame> {
         // What may end processes is to be seen doing it.
-        let mut new = next.tried;
+        let mut new = order.next.tried;
         loop {
-            let Some(mut connection) = self.pool.connection(new).await else {
-                return Err(Blame::None);
+            let mut connection = match sent.take() {
+                Some(connection) => connection,
+                None => {
+                    let Some(mut connection) = self.pool.connection(new).await else {
+                        return Err(Blame::None);
+                    };
+                    order.write(&self.common, self.until());
+                    connection.send(order.room.request());
+                    connection
+                }
             };
             let mut said = Said::default();
             let mut progress = Progress::default();
+            // Behind the first on a connection there may be nobody yet.
+            if connection.used && !order.next.tried {
+                self.send_ahead(&mut connection, line);
+            }
             let ended = self
-                .exchange(
-                    &mut connection,
-                    request,
-                    mark,
-                    &mut said,
-                    &mut progress,
-                    hands,
-                )
+                .exchange(&mut connection, order, &mut said, &mut progress, line)
                 .await;
-            let cut = matches!(ended, Err(Broken::Closed | Broken::Io(_)));
-            if cut && connection.used && !said.anything() {
+            let used = connection.used;
+            let parting = match &ended {
+                // To a process that is still busy nothing is sent: another one may be free.
+                Ok(_) if progress.leaves => Parting::Gone,
+                Ok(_) => Parting::Well,
+                Err(Broken::Closed | Broken::Io(_)) => Parting::Gone,
+                Err(_) => Parting::Unknown,
+            };
+            if let Some(connection) = line.part(connection, parting) {
+                self.pool.keep(connection);
+            }
+            if ended.is_err() && parting == Parting::Gone && used && !said.anything() {
                 // A process may end between two requests of a kept connection: it never saw this one.
                 new = true;
                 continue;
@@ -165,16 +254,38 @@ impl Client {
                     });
                     Err(Blame::First)
                 }
-                Ok((end, clean)) => {
-                    if clean {
-                        self.pool.keep(connection);
-                    }
+                Ok(end) => {
                     // What a script printed that never ran is in that error.
                     self.tell(&said, progress.ran);
-                    self.ended(end, &said, &progress, hands)
+                    self.ended(end, &said, &progress, &order.hands)
                 }
             };
         }
+    }
+
+    /// Sends more batches behind the one that the process has, see [`line`](super::line).
+    fn send_ahead(&self, connection: &mut Connection, line: &mut Line) {
+        while self.pool.is_here()
+            && self.idle.get() == 0
+            && self.asking.get() == 0
+            && connection.unsent() == 0
+            && line.has_room(&self.pace)
+        {
+            let next = self.workers.try_next(Side::Requests, UNTRIED);
+            let Some(order) = next.and_then(|next| self.order(next, line)) else {
+                return;
+            };
+            line.send(order, connection, &self.common);
+        }
+    }
+
+    /// By when a process must have taken up a request that is sent now.
+    fn until(&self) -> Until {
+        if !self.pool.is_here() {
+            return Until::Ever;
+        }
+        let patience = self.workers.config.handler_timeout.as_nanos() as u64;
+        Until::Alone(procfs::uptime_ns().saturating_add(patience))
     }
 
     /// What an orderly end means.
@@ -200,6 +311,9 @@ impl Client {
             });
             return Err(Blame::All);
         }
+        if progress.refused {
+            return Err(Blame::None);
+        }
         if progress.settled == 0 && hands.len() > 0 {
             // It had events and has answered none: the first is to blame, if any is.
             return Err(Blame::First);
@@ -207,27 +321,44 @@ impl Client {
         Ok(())
     }
 
-    /// Sends the request and takes the answer. The answer says whether nothing came after it.
+    /// Takes the answer.
     async fn exchange(
         &self,
         connection: &mut Connection,
-        request: &[u8],
-        mark: Mark,
+        order: &mut Order,
         said: &mut Said,
         progress: &mut Progress,
-        hands: &mut Hands,
-    ) -> Result<(End, bool), Broken> {
+        line: &mut Line,
+    ) -> Result<End, Broken> {
         let config = &self.workers.config;
-        let mut rest = request;
         let mut answer = Answer::default();
-        let mut output = Output::new(mark, config.max_message_size + OUTCOMES_OVERHEAD);
-        let mut deadline = Instant::now() + config.handler_timeout;
+        let mut output = Output::new(order.mark, config.max_message_size + OUTCOMES_OVERHEAD);
+        let started = Instant::now();
+        let mut deadline = started + config.handler_timeout;
         loop {
-            let mut bytes = match connection.exchange(&mut rest, deadline).await? {
-                Came::Bytes(0) => return Err(Broken::Closed),
-                Came::Bytes(count) => connection.came(count),
-                Came::TooLate => return Err(Broken::TimedOut),
+            let look_at = line.look_at().unwrap_or(deadline);
+            let came = match connection.wait(deadline.min(look_at)).await? {
+                Came::TooLate => {
+                    // What comes after this moment was not there at it.
+                    let now = procfs::uptime_ns();
+                    connection.look()?.unwrap_or_else(|| {
+                        line.give_up(now);
+                        Came::TooLate
+                    })
+                }
+                came => came,
             };
+            match came {
+                Came::Bytes => {}
+                Came::End => return Err(Broken::Closed),
+                Came::Stuck => return Err(Broken::Stuck),
+                Came::TooLate if Instant::now() < deadline => continue,
+                Came::TooLate => {
+                    self.pace.took(started.elapsed());
+                    return Err(Broken::TimedOut);
+                }
+            }
+            let mut bytes = connection.unread();
             while let Some(part) = answer.next(&mut bytes)? {
                 match part {
                     Part::Error(text) => said.reported(text),
@@ -240,23 +371,41 @@ impl Client {
                                         control::read(&frame).map_err(|_| Broken::Unreadable)?;
                                     said.framed();
                                     progress.ran = true;
+                                    match outcomes.interest {
+                                        LEAVING => {
+                                            progress.leaves = true;
+                                            self.pace.left();
+                                            continue;
+                                        }
+                                        REFUSED => {
+                                            progress.refused = true;
+                                            // It goes out alone.
+                                            self.pace.was_too_slow();
+                                            order.hands.give_back(Blame::None);
+                                            continue;
+                                        }
+                                        _ => {}
+                                    }
                                     progress.settled += outcomes.outcomes.len();
                                     if !outcomes.outcomes.is_empty() {
                                         // The limit is for one event.
                                         deadline = Instant::now() + config.handler_timeout;
                                     }
-                                    hands.settle(outcomes);
+                                    order.hands.settle(outcomes);
                                 }
                             }
                         }
                     }
                     Part::End { status, refused } => {
                         said.printed(output.rest());
-                        let clean = bytes.is_empty() && rest.is_empty();
-                        return Ok((End { status, refused }, clean));
+                        let left = bytes.len();
+                        connection.taken(left);
+                        self.pace.took(started.elapsed());
+                        return Ok(End { status, refused });
                     }
                 }
             }
+            connection.taken(0);
         }
     }
 

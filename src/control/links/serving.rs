@@ -360,9 +360,14 @@ impl Serving {
 pub fn ask(node: &Arc<Node>, content: &[u8]) -> Vec<u8> {
     let asked = catch_unwind(AssertUnwindSafe(|| match control::read(content) {
         Ok(request) => {
+            let begun = Instant::now();
             let here = requests::ask(node, request);
             match node.predecessor() {
-                Some(it) => it.ask(content, here, node.config().timeout),
+                // The other process waits as long for all of it, and is to hear what became of it.
+                Some(it) => {
+                    let patience = node.config().timeout.saturating_sub(begun.elapsed()) * 4 / 5;
+                    it.ask(content, here, patience)
+                }
                 None => here,
             }
         }

@@ -44,11 +44,14 @@ pub fn server_frame(frame: &ServerFrame<'_>) -> Option<Vec<u8>> {
         ServerFrame::Subscribed {
             channel,
             id,
+            before,
             recovered,
             members,
             ..
         } => {
             let data = members.map_or_else(|| "{}".to_owned(), members_data);
+            // Its clients note it at once: whoever is cut off before the first message has to ask for that one again.
+            let id = before.unwrap_or(id);
             Some(subscribed(channel, &data, id, *recovered))
         }
         ServerFrame::Unsubscribed { channel, .. } => {
