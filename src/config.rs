@@ -29,6 +29,13 @@ pub struct Rate {
     pub bytes: usize,
 }
 
+impl Rate {
+    /// Whether anybody may send what it likes.
+    pub fn is_none(self) -> bool {
+        self.messages == 0 && self.bytes == 0
+    }
+}
+
 /// Where the history is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HistoryKind {

@@ -428,10 +428,21 @@ fn attach(
             .as_ref()
             .filter(|_| channel.is_presence())
             .map(|attendance| attendance.list(channel.as_str()));
+        // Of what comes before it goes live, this is the first.
+        let mut of_caches = past.iter().take(cached.len());
+        let cached_here = of_caches.find(|publication| publication.channel == *channel);
+        let missed_here = its.as_ref().and_then(|its| its.publications.first());
+        let first = cached_here.or(missed_here);
+        let before = first.map(|publication| Position {
+            seq: publication.position.seq - 1,
+            ..publication.position
+        });
+        let before = before.map(Position::text);
         let frame = ServerFrame::Subscribed {
             channel: channel.as_str(),
             reference,
             id: &id,
+            before: before.as_deref(),
             recovered: its.as_ref().map(|its| its.recovered),
             oldest: oldest.as_deref(),
             cached: cached.contains(channel),

@@ -50,17 +50,21 @@ impl Stamp {
 }
 
 /// What a proven token allows its connection.
-#[derive(Clone, PartialEq, Eq)]
+///
+/// One hub tells another of it when a client of the one comes to the other; without what only subscribers need.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     /// `sub`: who it is.
     pub user: Option<Box<str>>,
     /// `channels`: those that are open to it without asking.
     pub channels: Vec<Pattern>,
     /// `mercure.subscribe` of a Mercure token: the same, as topic selectors.
+    #[serde(skip)]
     pub selectors: Vec<Selector>,
     /// `publish`: those to which it may publish past PHP.
     pub publish: Vec<Pattern>,
     /// Of a Mercure token of version 1.0: what others may know of its subscriptions to these topics, as JSON.
+    #[serde(skip)]
     pub payloads: Box<[(Vec<Selector>, Box<str>)]>,
     /// `info`: what others may know of it, as JSON.
     pub info: Option<Box<str>>,

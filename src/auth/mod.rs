@@ -150,15 +150,15 @@ impl Auth {
 
     /// Takes a token back, also one that has expired or was revoked already; says what that adds to the lists. `Err` when it
     /// is none of ours.
-    pub fn revoke_token(&self, token: &str) -> Result<Result<(Grant, Lists), Full>, BadToken> {
+    pub fn revoke_token(&self, token: &str) -> Result<(Grant, Result<Lists, Full>), BadToken> {
         let grant = match self.prove(token, false) {
             Err(bad) => self.mercure.prove(token, false).map_err(|_| bad)?,
             Ok(grant) => grant,
         };
-        let done = self
+        let revoked = self
             .revocations
             .revoke_token(grant.fingerprint, grant.expires);
-        Ok(done.map(|revoked| (grant, revoked)))
+        Ok((grant, revoked))
     }
 
     /// Takes back all tokens that `user` has got up to now; also those that seem to be from the next seconds, unless they are

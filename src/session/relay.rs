@@ -90,7 +90,10 @@ pub(super) async fn relay(
             Failure::TooLarge { .. } => Denied::TooLarge,
             Failure::Busy => Denied::Busy,
             Failure::Unstored(_) => Denied::NotStored,
-            Failure::Stopped | Failure::Refused(_) | Failure::Link(_) => Denied::Gone,
+            // A client's message has no id of its own.
+            Failure::Invalid(_) | Failure::Stopped | Failure::Refused(_) | Failure::Link(_) => {
+                Denied::Gone
+            }
         })?;
     node.reply(reply_to, Ok(None));
     Ok(())

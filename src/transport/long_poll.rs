@@ -164,12 +164,12 @@ async fn first_of_session(
     }
     let info = session.info().clone();
     let cursor: Position = answer.cursor.parse().expect("a cursor of our own");
-    let since = position(query).unwrap_or(cursor);
+    let since = query.since.as_deref();
     let expires = session.expires();
     let slot = Arc::new(Mailslot::new(info.key, past, since, cursor));
     lock(&shared.polls.slots).insert(info.id, slot.clone());
     tokio::task::spawn_local(keep(shared.clone(), session, slot.clone()));
-    let taken = slot.next(None, timeout).await.ok_or_else(gone)?;
+    let taken = slot.first(timeout).await.ok_or_else(gone)?;
     Ok(Answer {
         connection: Some(info.id.to_string()),
         key: Some(format!("{:016x}", info.key)),
@@ -192,7 +192,8 @@ async fn next_of_session(
     let slot = lock(&polls.slots).get(&id).cloned();
     let proves = |slot: &Arc<Mailslot>| auth::is_same(&slot.key.to_ne_bytes(), &key.to_ne_bytes());
     let slot = slot.filter(proves).ok_or_else(gone)?;
-    let taken = slot.next(position(query), timeout).await.ok_or_else(gone)?;
+    let taken = slot.next(query.since.as_deref(), timeout).await;
+    let taken = taken.ok_or_else(gone)?;
     Ok(Answer {
         messages: objects(taken.messages),
         cursor: taken.cursor.to_string(),
@@ -209,11 +210,6 @@ async fn next_of_session(
 fn gone() -> Refusal {
     let message = "this session has ended, begin anew with since=";
     Refusal::new(StatusCode::NOT_FOUND, "no_session", message)
-}
-
-/// Where a client says that it stands.
-fn position(query: &Query) -> Option<Position> {
-    query.since.as_deref()?.parse().ok()
 }
 
 /// Lives as long as the session, on its shard: brings what the hub has for it to the mailslot.

@@ -2,7 +2,7 @@
 //!
 //! The session's own shard puts in; the shard that serves a poll takes out. An answer is kept until a poll says by its `since`
 //! that the client has got it. A poll that the client has given up may arrive late, and be answered in vain: what it says of
-//! the past is no news, and what it takes is given again. Imports `ids` and `sync`.
+//! the past is no news, and what it takes is given again. Imports `ids`, `sync` and the messages of `wire`.
 
 use std::collections::VecDeque;
 use std::sync::PoisonError;
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::ids::Position;
 use crate::sync::{Mutex, MutexGuard, Notify, timeout_at};
+use crate::wire::envelope::Place;
 
 /// How long a session waits for its next poll.
 pub const BETWEEN_POLLS: Duration = Duration::from_secs(10);
@@ -54,6 +55,27 @@ struct Given {
     cursor: Position,
 }
 
+impl Given {
+    /// Takes out what a client has that stands at `since`. What has no number goes with what comes after it, or before it where
+    /// nothing does.
+    fn arrived(&mut self, since: u64) -> impl Iterator<Item = Bytes> {
+        let all = self.messages.len();
+        let count = if self.cursor.seq <= since {
+            all
+        } else {
+            let places = self.messages.iter().map(|it| Place::of(it).position());
+            let places: Vec<_> = places.collect();
+            let has_more = places.iter().flatten().any(|place| place.seq > since);
+            let had = |place: &Option<Position>| place.is_some_and(|place| place.seq <= since);
+            match has_more {
+                true => places.iter().rposition(had).map_or(0, |last| last + 1),
+                false => all,
+            }
+        };
+        self.messages.drain(..count)
+    }
+}
+
 /// What a poll gets.
 #[derive(Debug)]
 pub struct Taken {
@@ -64,8 +86,17 @@ pub struct Taken {
 }
 
 impl Mailslot {
-    /// One with what was missed. The client stands at `since`, and at `cursor` with all of it.
-    pub fn new(key: u64, past: Vec<Bytes>, since: Position, cursor: Position) -> Self {
+    /// One with what was missed since `since`, an id. With all of it the client stands at `cursor`.
+    pub fn new(key: u64, past: Vec<Bytes>, since: Option<&str>, cursor: Position) -> Self {
+        let stands = since.and_then(|since| in_epoch(since, cursor));
+        // Whatever else it may have said, it stands before the first of what it gets.
+        let first = past
+            .iter()
+            .find_map(|message| Place::of(message).position());
+        let before = first.map_or(cursor, |first| Position {
+            seq: first.seq.saturating_sub(1),
+            ..cursor
+        });
         Self {
             key,
             state: Mutex::new(Waiting {
@@ -74,7 +105,7 @@ impl Mailslot {
                 cursor,
                 given: VecDeque::new(),
                 given_bytes: 0,
-                stands: since,
+                stands: stands.unwrap_or(cursor).min(before),
                 turn: 0,
                 deadline: Some(Instant::now() + BETWEEN_POLLS),
                 ended: false,
@@ -108,9 +139,27 @@ impl Mailslot {
         self.lock().deadline
     }
 
+    /// What the poll gets with which the session begins.
+    pub async fn first(&self, timeout: Duration) -> Option<Taken> {
+        let stands = self.lock().stands;
+        self.wait(stands, timeout).await
+    }
+
+    /// What a poll gets whose client has all up to `since`, an id or a cursor.
+    pub async fn next(&self, since: Option<&str>, timeout: Duration) -> Option<Taken> {
+        let place = match since {
+            Some(since) => self.place_of(since),
+            // Who does not say stands where it was brought.
+            None => Some(self.lock().cursor),
+        };
+        // Who says what nobody knows has got nothing that was given since: it would know one of those ids.
+        let place = place.unwrap_or_else(|| self.lock().stands);
+        self.wait(place, timeout).await
+    }
+
     /// Waits for messages and takes them; `None` when the session has ended. A newer poll ends the wait of an older one,
     /// whose client is probably no longer there.
-    pub async fn next(&self, since: Option<Position>, timeout: Duration) -> Option<Taken> {
+    async fn wait(&self, since: Position, timeout: Duration) -> Option<Taken> {
         let deadline = Instant::now() + timeout;
         // Whatever becomes of this request, the session waits for another from then on.
         let polling = Polling::begin(self, since);
@@ -139,6 +188,24 @@ impl Mailslot {
         }
     }
 
+    /// The number that an id stands for, when it is one of the server's own or that of a message which was given.
+    fn place_of(&self, id: &str) -> Option<Position> {
+        // Looked through outside of the lock, since it may be much.
+        let given: Vec<VecDeque<Bytes>> = {
+            let state = self.lock();
+            if let Some(own) = in_epoch(id, state.cursor) {
+                return Some(own);
+            }
+            let given = state.given.iter();
+            given.map(|given| given.messages.clone()).collect()
+        };
+        // The last of its copies in the first answer that has one: an answer arrives whole, and the others may not have.
+        given.iter().find_map(|messages| {
+            let mut places = messages.iter().rev().map(|message| Place::of(message));
+            places.find(|place| place.goes_by(id))?.position()
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         // What this lock guards is whole between any two statements.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -146,20 +213,19 @@ impl Mailslot {
 }
 
 impl Waiting {
-    /// Notes where a poll says that its client stands: forgets what has arrived. `false` for one from the past, which says nothing.
-    fn confirm(&mut self, since: Option<Position>) -> bool {
-        let newest = self.cursor;
-        // Who does not say, or in another hub's numbers, stands where it was brought.
-        let since = since.filter(|since| since.epoch == newest.epoch);
-        let since = since.unwrap_or(newest).min(newest);
-        if self.stands.epoch == since.epoch && since.seq < self.stands.seq {
+    /// Notes where a poll's client stands: forgets what has arrived. `false` for one from the past, which says nothing.
+    fn confirm(&mut self, since: Position) -> bool {
+        let since = since.min(self.cursor);
+        if since.seq < self.stands.seq {
             return false;
         }
         self.stands = since;
-        while let Some(oldest) = self.given.front()
-            && oldest.cursor.seq <= since.seq
-        {
-            self.given_bytes -= oldest.messages.iter().map(Bytes::len).sum::<usize>();
+        while let Some(oldest) = self.given.front_mut() {
+            let arrived = oldest.arrived(since.seq);
+            self.given_bytes -= arrived.map(|message| message.len()).sum::<usize>();
+            if !oldest.messages.is_empty() {
+                break;
+            }
             self.given.pop_front();
         }
         true
@@ -186,6 +252,12 @@ impl Waiting {
     }
 }
 
+/// The number of an id that is the server's own, of the epoch of `now`.
+fn in_epoch(id: &str, now: Position) -> Option<Position> {
+    let position: Position = id.parse().ok()?;
+    (position.epoch == now.epoch).then_some(position)
+}
+
 /// Stops a session's clock while a poll waits.
 struct Polling<'a> {
     slot: &'a Mailslot,
@@ -194,7 +266,7 @@ struct Polling<'a> {
 }
 
 impl<'a> Polling<'a> {
-    fn begin(slot: &'a Mailslot, since: Option<Position>) -> Self {
+    fn begin(slot: &'a Mailslot, since: Position) -> Self {
         let turn = {
             let mut state = slot.lock();
             if !state.confirm(since) {
@@ -233,8 +305,12 @@ mod meetings {
         Position { epoch: 1, seq }
     }
 
+    fn numbered(seq: u64) -> Bytes {
+        format!(r#"{{"id":"{}"}}"#, at(seq)).into()
+    }
+
     fn slot() -> Arc<Mailslot> {
-        Arc::new(Mailslot::new(1, Vec::new(), at(0), at(0)))
+        Arc::new(Mailslot::new(1, Vec::new(), None, at(0)))
     }
 
     #[test]
@@ -243,21 +319,18 @@ mod meetings {
             let slot = slot();
             let shard = slot.clone();
             let shard = thread::spawn(move || {
-                shard.put(vec!["1".into()], 1);
-                shard.put(vec!["2".into()], 2);
+                shard.put(vec![numbered(1)], 1);
+                shard.put(vec![numbered(2)], 2);
                 shard.end();
             });
             let mut got = Vec::new();
             let mut since = at(0);
-            while let Some(taken) = block_on(slot.next(Some(since), AN_HOUR)) {
+            while let Some(taken) = block_on(slot.next(Some(&since.text()), AN_HOUR)) {
                 since = taken.cursor;
                 got.extend(taken.messages);
             }
             shard.join().unwrap();
-            assert_eq!(
-                (got, since),
-                (vec![Bytes::from("1"), Bytes::from("2")], at(2))
-            );
+            assert_eq!((got, since), (vec![numbered(1), numbered(2)], at(2)));
             assert!(slot.deadline().is_some());
         });
     }
@@ -269,11 +342,11 @@ mod meetings {
             let polls = [0, 1].map(|_| {
                 let slot = slot.clone();
                 thread::spawn(move || {
-                    let taken = block_on(slot.next(Some(at(0)), AN_HOUR)).unwrap();
+                    let taken = block_on(slot.next(Some(&at(0).text()), AN_HOUR)).unwrap();
                     taken.messages.len()
                 })
             });
-            slot.put(vec!["1".into()], 1);
+            slot.put(vec![numbered(1)], 1);
             let got = polls.map(|poll| poll.join().unwrap());
             // The older one gets nothing, or it has had the message before the newer one came, which gets it again.
             assert!(got.contains(&1), "{got:?}");
@@ -290,19 +363,26 @@ mod tests {
     }
 
     fn slot() -> Mailslot {
-        Mailslot::new(1, Vec::new(), at(0), at(0))
+        Mailslot::new(1, Vec::new(), None, at(0))
     }
 
     fn put(slot: &Mailslot, seq: u64) -> usize {
-        slot.put(vec![seq.to_string().into()], seq)
+        slot.put(vec![numbered(seq)], seq)
+    }
+
+    fn numbered(seq: u64) -> Bytes {
+        format!(r#"{{"id":"{}"}}"#, at(seq)).into()
     }
 
     /// What a poll at `since` is answered at once: the messages, and the cursor.
     async fn poll(slot: &Mailslot, since: u64) -> (String, u64) {
-        let taken = slot.next(Some(at(since)), Duration::ZERO).await.unwrap();
-        let texts: Vec<_> = taken.messages.iter().map(|it| &it[..]).collect();
-        let text = String::from_utf8(texts.join(&b' ')).unwrap();
-        (text, taken.cursor.seq)
+        let taken = slot
+            .next(Some(&at(since).text()), Duration::ZERO)
+            .await
+            .unwrap();
+        let place = |message: &Bytes| Place::of(message).position().unwrap();
+        let numbers = taken.messages.iter().map(|it| place(it).seq.to_string());
+        (numbers.collect::<Vec<_>>().join(" "), taken.cursor.seq)
     }
 
     fn is(text: &str, cursor: u64) -> (String, u64) {
@@ -350,7 +430,10 @@ mod tests {
         let slot = std::sync::Arc::new(slot());
         let older = tokio::spawn({
             let slot = slot.clone();
-            async move { slot.next(Some(at(0)), Duration::from_secs(60)).await }
+            async move {
+                slot.next(Some(&at(0).text()), Duration::from_secs(60))
+                    .await
+            }
         });
         while slot.deadline().is_some() {
             tokio::task::yield_now().await;
@@ -365,15 +448,21 @@ mod tests {
     async fn what_is_never_confirmed_counts_as_waiting() {
         let slot = slot();
         for seq in 1..=100 {
-            assert_eq!(put(&slot, seq), seq.to_string().len().max(bytes(seq - 1)));
+            assert_eq!(put(&slot, seq), numbered(seq).len().max(bytes(seq - 1)));
             poll(&slot, 0).await;
         }
-        let one = slot.next(Some(at(100)), Duration::ZERO).await.unwrap();
-        assert_eq!((one.messages.len(), put(&slot, 101)), (0, 3));
+        let one = slot
+            .next(Some(&at(100).text()), Duration::ZERO)
+            .await
+            .unwrap();
+        assert_eq!(
+            (one.messages.len(), put(&slot, 101)),
+            (0, numbered(101).len())
+        );
     }
 
-    /// How long all numbers up to `last` are.
+    /// How long all messages up to `last` are.
     fn bytes(last: u64) -> usize {
-        (1..=last).map(|seq| seq.to_string().len()).sum()
+        (1..=last).map(|seq| numbered(seq).len()).sum()
     }
 }

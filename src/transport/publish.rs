@@ -19,6 +19,7 @@ use crate::backend::ReplyTo;
 use crate::ids::ConnectionId;
 use crate::message::{ConnectionInfo, Incoming, Transport};
 use crate::node::Node;
+use crate::predecessor::Busy;
 use crate::session;
 use crate::wire::envelope;
 use crate::wire::native::{self, Claim, Mistake};
@@ -57,7 +58,7 @@ pub async fn answer(
     })?;
     match claim {
         Some(claim) => {
-            let from = known(node, &claim).await?;
+            let from = known(node, &claim, body.len()).await?;
             send(node, &from, publish).await
         }
         None => {
@@ -136,25 +137,35 @@ pub async fn read(node: &Node, body: HttpBody, limit: usize) -> Result<Bytes, Re
     }
 }
 
-/// The connection that a request proves to come from.
-async fn known(node: &Arc<Node>, claim: &Claim) -> Result<Arc<ConnectionInfo>, Refusal> {
+/// The connection that a request with a body of `bytes` proves to come from.
+///
+/// Sockets are to be had for nothing: whoever opens another one for each message has one connection's pace all the same.
+async fn known(
+    node: &Arc<Node>,
+    claim: &Claim,
+    bytes: usize,
+) -> Result<Arc<ConnectionInfo>, Refusal> {
     let forbidden = || {
         let message = "no such connection, or not its key";
         Refusal::new(StatusCode::FORBIDDEN, "forbidden", message)
     };
     let id: ConnectionId = claim.connection.parse().map_err(|_| forbidden())?;
     let key = u64::from_str_radix(&claim.key, 16).map_err(|_| forbidden())?;
-    let known = match node.connection(id) {
-        Some(registered) => registered.info.has_key(key).then_some(registered.info),
-        // A stream may still be at the hub that this one has taken over from, while its client's requests come here.
-        None => match node.predecessor().cloned() {
-            Some(old) => {
-                let patience = node.config().timeout;
-                let found = tokio::task::spawn_blocking(move || old.find(id, key, patience));
-                found.await.ok().flatten().map(Arc::new)
-            }
-            None => None,
-        },
-    };
-    known.ok_or_else(forbidden)
+    if let Some(registered) = node.connection(id) {
+        let info = registered.info;
+        if !info.has_key(key) {
+            return Err(forbidden());
+        }
+        if !info.may_spend(node.config().rate(), 1, bytes) {
+            return Err(session::Denied::Busy.into());
+        }
+        return Ok(info);
+    }
+    // A stream may still be at the hub that this one has taken over from, while its client's requests come here.
+    let old = node.predecessor().cloned().ok_or_else(forbidden)?;
+    let patience = node.config().timeout;
+    let found = tokio::task::spawn_blocking(move || old.find(id, key, bytes, patience)).await;
+    let found = found.unwrap_or(Err(Busy));
+    let found = found.map_err(|Busy| Refusal::from(session::Denied::Busy))?;
+    found.map(Arc::new).ok_or_else(forbidden)
 }

@@ -1,31 +1,30 @@
 //! A WebSocket connection after its handshake: its frames are read, commands go to `session`, until it closes.
 //!
 //! What is to be written (pongs, the close frame) goes into the connection's outbox, between the shared frames that
-//! `hub` puts there, and the hub alone writes to the socket: the shard has to write without waking this task.
+//! `hub` puts there, and the hub alone writes to the socket: the shard has to write without waking this task. What comes is read
+//! here; `commands` has what it asks for, `closing` how it ends.
+
+mod closing;
+mod commands;
 
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Sleep;
 
 use super::http::linger;
 use super::{Shared, alongside};
-use crate::backend::ReplyTo;
 use crate::config::Rate;
-use crate::ids::Channel;
-use crate::limits::Pace;
-use crate::message::{EventName, Incoming};
+use crate::message::Incoming;
 use crate::pusher::client::Client;
-use crate::session::{self, Admitted, Denied, Entry, Session};
+use crate::session::{Admitted, Entry, Session};
 use crate::socket::Socket;
 use crate::wire::deflate::Packing;
 use crate::wire::envelope::ServerFrame;
 use crate::wire::frames::{Broken, Event, Reader};
-use crate::wire::native::{self, Command, Mistake, Reference};
 use crate::wire::{Format, websocket};
 
 /// How much is read at once, in bytes. The memory is the shard's and only lent while there is something in it.
@@ -34,11 +33,6 @@ const INPUT: usize = 16 << 10;
 /// thousand clients that send as fast as they can, nobody waits longer than for a few messages of each.
 const TURN: usize = 32;
 const TURN_BYTES: usize = 512;
-/// How long a client has to answer a close frame.
-const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// How long PHP has to answer what a client sent before it broke the protocol, and how often that is looked at.
-const ANSWER_WAIT: Duration = Duration::from_secs(2);
-const ANSWER_LOOK: Duration = Duration::from_millis(2);
 
 /// What a handshake has agreed on.
 #[derive(Debug)]
@@ -83,7 +77,6 @@ pub async fn run(shared: Rc<Shared>, websocket: WebSocket, socket: Rc<Socket>, r
         input: rest.into(),
         read: 0,
         ended: false,
-        pace: Pace::default(),
         rate: shared.node.config().rate(),
         paused: None,
         turn: 0,
@@ -110,7 +103,6 @@ struct Connection {
     read: usize,
     /// The client sends no more.
     ended: bool,
-    pace: Pace,
     rate: Rate,
     /// Until when nothing more is read: it has outrun its pace.
     paused: Option<Pin<Box<Sleep>>>,
@@ -312,7 +304,7 @@ impl Connection {
 
     /// Counts what came from the client, and stops reading for a while if that was too much.
     fn spend(&mut self, messages: usize, bytes: usize) {
-        if let Some(wait) = self.pace.spend(self.rate, messages, bytes) {
+        if let Some(wait) = self.session.info().spend(self.rate, messages, bytes) {
             self.paused = Some(Box::pin(tokio::time::sleep(wait)));
         }
     }
@@ -323,219 +315,5 @@ impl Connection {
         if input.capacity() >= INPUT {
             self.session.hub().borrow_mut().return_input(input);
         }
-    }
-
-    async fn command(&self, text: &str) {
-        let (command, reference) = match native::parse(text) {
-            Ok(parsed) => parsed,
-            Err(Mistake {
-                code,
-                message,
-                reference,
-                channel,
-            }) => {
-                return self.error(code, &message, reference, channel.as_deref());
-            }
-        };
-        match command {
-            Command::Ping => self.session.tell(&ServerFrame::Pong {
-                reference: reference.as_deref(),
-            }),
-            Command::Token(token) => match self.session.refresh(&token) {
-                Ok(expires) => self.session.tell(&ServerFrame::Token {
-                    reference: reference.as_deref(),
-                    expires,
-                }),
-                Err(bad) => self.error(bad.code(), &bad.to_string(), reference, None),
-            },
-            Command::Subscribe { channel, since } => {
-                self.subscribe(channel, since, reference).await;
-            }
-            Command::Unsubscribe { channel } => {
-                let was = {
-                    let mut hub = self.session.hub().borrow_mut();
-                    let (node, slot) = (self.session.node(), self.session.slot());
-                    session::unsubscribe(node, &mut hub, slot, &channel)
-                };
-                let name = channel.as_str();
-                if was {
-                    let reference = reference.as_deref();
-                    self.session.tell(&ServerFrame::Unsubscribed {
-                        channel: name,
-                        reference,
-                    });
-                } else {
-                    self.error("not_subscribed", "not subscribed", reference, Some(name));
-                }
-            }
-            Command::Presence { channel } => {
-                let told = self.session.tell_members(&channel, reference.as_deref());
-                if !told {
-                    let name = channel.as_str();
-                    self.error("not_subscribed", "not subscribed", reference, Some(name));
-                }
-            }
-            Command::Publish(publish) => {
-                let name = publish.channel.clone();
-                let data = Incoming::Json(publish.data);
-                let sent = self.publish(publish.channel, publish.event, data, reference.as_deref());
-                if let Err(denied) = sent.await {
-                    let message = denied.to_string();
-                    self.error(denied.code(), &message, reference, Some(name.as_str()));
-                }
-            }
-        }
-    }
-
-    async fn subscribe(&self, channel: Channel, since: Option<String>, reference: Reference) {
-        let session = &self.session;
-        let asked = session::authorize(session.node(), session.info(), &channel);
-        // Boxed, so that the task of an idle connection need not have room for it.
-        let verdict = alongside(session, Box::pin(asked)).await;
-        let done = verdict.and_then(|entry| {
-            session.attach(
-                std::slice::from_ref(&entry),
-                since.as_deref(),
-                reference.as_deref(),
-            )
-        });
-        if let Err(denied) = done {
-            let message = denied.to_string();
-            self.error(denied.code(), &message, reference, Some(channel.as_str()));
-        }
-    }
-
-    async fn publish(
-        &self,
-        channel: Channel,
-        event: EventName,
-        data: Incoming,
-        reference: Option<&serde_json::value::RawValue>,
-    ) -> Result<(), Denied> {
-        let session = &self.session;
-        let reply_to = ReplyTo::Connection {
-            connection: session.info().id,
-            reference: reference.map(|reference| reference.get().into()),
-        };
-        let sent = session::publish(
-            session.node(),
-            session.info(),
-            channel,
-            event,
-            data,
-            reply_to,
-        );
-        let slot = session.slot();
-        session.hub().borrow_mut().asks(slot);
-        let sent = alongside(session, Box::pin(sent)).await;
-        if sent.is_err() {
-            session.hub().borrow_mut().answered(slot);
-        }
-        sent.map(|_| ())
-    }
-
-    async fn raw(&self, channel: &Channel, data: Incoming) {
-        let sent = Box::pin(self.publish(channel.clone(), EventName::Message, data, None));
-        if let Err(denied) = sent.await {
-            self.end_raw(denied);
-        }
-    }
-
-    /// `/raw` has no other way to say it.
-    fn end_raw(&self, denied: Denied) {
-        let code = match denied {
-            Denied::Busy
-            | Denied::TimedOut
-            | Denied::HandlerFailed
-            | Denied::TooManyMembers
-            | Denied::NotStored => 1013,
-            Denied::Gone => 1001,
-            Denied::NoHandler
-            | Denied::Forbidden
-            | Denied::TooManySubscriptions
-            | Denied::InfoTooLarge => 1008,
-            Denied::TooLarge => 1009,
-        };
-        let slot = self.session.slot();
-        self.session
-            .hub()
-            .borrow_mut()
-            .close(slot, code, &denied.to_string());
-    }
-
-    fn error(&self, code: &str, message: &str, reference: Reference, channel: Option<&str>) {
-        let reference = reference.as_deref();
-        self.session.tell(&ServerFrame::Error {
-            code,
-            message,
-            reference,
-            channel,
-        });
-    }
-
-    /// The hub's close frame is in the outbox: waits until it has left and the client has answered it.
-    async fn close(&mut self) {
-        let slot = self.session.slot();
-        let answered = std::future::poll_fn(|cx| {
-            if self
-                .session
-                .hub()
-                .borrow_mut()
-                .poll_task(slot, cx)
-                .is_ready()
-            {
-                return Poll::Ready(());
-            }
-            loop {
-                match self.next_event() {
-                    Ok(Some(Event::Close(_))) => return Poll::Ready(()),
-                    Ok(Some(_)) => continue,
-                    Ok(None) if !self.ended => {}
-                    Ok(None) | Err(_) => return Poll::Ready(()),
-                }
-                match self.poll_input(cx) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(_)) => return Poll::Ready(()),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-        });
-        // A client that does not answer is closed all the same.
-        let _ = tokio::time::timeout(CLOSE_WAIT, answered).await;
-        self.finish().await;
-    }
-
-    /// Waits a moment until PHP has answered what the client sent before: its own later mistake loses none of it.
-    async fn answers(&self) {
-        let (hub, slot) = (self.session.hub(), self.session.slot());
-        let answered = async {
-            while hub.borrow().is_unanswered(slot) && hub.borrow().closing(slot).is_none() {
-                tokio::time::sleep(ANSWER_LOOK).await;
-            }
-        };
-        let answered = tokio::time::timeout(ANSWER_WAIT, answered);
-        // Late or not, it is closed now.
-        let _ = alongside(&self.session, Box::pin(answered)).await;
-    }
-
-    /// Waits until the outbox has left. Nothing more comes into it: no data follows a close frame.
-    async fn finish(&mut self) {
-        self.return_input();
-        let (hub, slot) = (self.session.hub().clone(), self.session.slot());
-        {
-            let mut hub = hub.borrow_mut();
-            hub.seal(slot);
-            hub.flush_dirty();
-        }
-        let flushed = std::future::poll_fn(|cx| {
-            let mut hub = hub.borrow_mut();
-            if hub.poll_task(slot, cx).is_ready() || hub.is_flushed(slot) {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        });
-        // A client that reads nothing does not get its last frame.
-        let _ = tokio::time::timeout(CLOSE_WAIT, flushed).await;
     }
 }

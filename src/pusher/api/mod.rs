@@ -60,6 +60,7 @@ impl From<Failure> for Refused {
         let (status, code) = match failure {
             Failure::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Failure::Busy => (StatusCode::TOO_MANY_REQUESTS, "busy"),
+            Failure::Invalid(_) => (StatusCode::BAD_REQUEST, "bad_request"),
             Failure::Stopped | Failure::Unstored(_) | Failure::Refused(_) | Failure::Link(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "gone")
             }

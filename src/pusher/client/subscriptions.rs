@@ -17,7 +17,7 @@ impl Client {
         let name = &subscribe.channel;
         let refused = match self.admit(session, &subscribe).await {
             Ok(entry) => {
-                let since = subscribe.since.as_deref().filter(|since| !since.is_empty());
+                let since = given(&subscribe.since);
                 let denied = self.attach(session, entry, since).err();
                 denied.map(|denied| (status(denied), denied.to_string()))
             }
@@ -80,8 +80,7 @@ impl Client {
         {
             return Err((400, "already subscribed".to_owned()));
         }
-        let auth = ask.auth.as_deref().filter(|auth| !auth.is_empty());
-        match auth {
+        match given(&ask.auth) {
             Some(auth) if channel.is_guarded() => {
                 let data = ask.channel_data.as_deref();
                 auth::check_channel(&self.app, &self.socket_id, channel.as_str(), data, auth)
@@ -133,6 +132,15 @@ impl Client {
         let mut hub = session.hub().borrow_mut();
         session::unsubscribe(session.node(), &mut hub, session.slot(), &channel);
     }
+}
+
+/// A text that is there and not empty.
+///
+/// Never inlined, so that memcheck's report has its name, which tests/valgrind/php.supp knows: the compiler looks at the length
+/// first, also when there is no text and so no length, and then takes no notice of what it saw.
+#[inline(never)]
+fn given(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
 }
 
 /// Who a presence channel's `channel_data` says that a client is.

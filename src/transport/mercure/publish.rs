@@ -115,6 +115,7 @@ impl From<Failure> for Refusal {
             Failure::TooLarge { .. } => Denied::TooLarge,
             Failure::Busy => Denied::Busy,
             Failure::Unstored(_) => Denied::NotStored,
+            Failure::Invalid(_) => return Self::bad("bad_form", failure.to_string()),
             Failure::Stopped | Failure::Refused(_) | Failure::Link(_) => Denied::Gone,
         };
         Self {
