@@ -64,9 +64,8 @@ test-phpt test-readme test-library test-browser test-protocols test-autobahn tes
 test-miri test-fuzz test-valgrind:
 	@tests/run.sh $(@:test-%=%)
 
-# All PHPTs with memcheck, which takes a while; `make test` runs some. After `make test-valgrind`.
-valgrind: $(MODULE)
-	tests/valgrind/run.sh --all
+# PHPTs with memcheck.
+valgrind: test-valgrind
 
 # The code of the decoders, too, in an interpreter that sees undefined behaviour: many minutes. `make test` has what is unsafe in the
 # ring of realtime.history = disk. What calls C (TLS, signatures) is beyond it.

@@ -6,12 +6,12 @@ import WebSocket from 'ws';
 import { Realtime } from '../../php/client/realtime.js';
 import { Program, Wire, until } from './support.mjs';
 
-const test = (name, body) => run(name, { timeout: 30000 }, body);
+const test = (name, body) => run(name, { timeout: 120000 }, body);
 const open = [];
 let server;
 
 function client(kind, base = server.url) {
-  const rt = new Realtime(base, { WebSocket, minDelay: 50, maxDelay: 400, timeout: 3000, transports: [kind] });
+  const rt = new Realtime(base, { WebSocket, minDelay: 50, maxDelay: 400, transports: [kind] });
   rt.gaps = [];
   rt.on('gap', (gap) => rt.gaps.push(gap));
   open.push(rt);
@@ -24,7 +24,7 @@ async function collect(rt, channel) {
   return got;
 }
 
-const all = (got, expected) => until(() => got.length >= expected.length, `${expected}`, 8000, () => got)
+const all = (got, expected) => until(() => got.length >= expected.length, `${expected}`, 30000, () => got)
   .then(() => assert.deepEqual(got, expected));
 
 before(async () => {
@@ -76,7 +76,7 @@ for (const kind of ['ws', 'sse', 'poll']) {
           await server.broadcast(channel, last);
           wire.down = false;
           await until(() => rt.state === 'open', 'a connection');
-          await until(() => got.at(-1) === last, 'the missed one', 8000, () => got);
+          await until(() => got.at(-1) === last, 'the missed one', 30000, () => got);
         }
         wire.cut();
         await server.broadcast(`${channel}-other`, 0);

@@ -7,7 +7,7 @@ import WebSocket from 'ws';
 import { Realtime } from '../../php/client/realtime.js';
 import { Program, Wire, launch, until } from './support.mjs';
 
-const test = (name, body) => run(name, { timeout: 30000 }, body);
+const test = (name, body) => run(name, { timeout: 120000 }, body);
 const secret = 'a-secret-of-the-tests-that-is-long-enough';
 const open = [];
 let server, hasty;
@@ -24,7 +24,7 @@ function token(user) {
 
 /** A client of a user's; what it is told of who comes and goes is in `told`. */
 function client(user, { base = server.url, ...options } = {}) {
-  const rt = new Realtime(base, { WebSocket, minDelay: 50, maxDelay: 400, timeout: 3000, token: () => token(user), ...options });
+  const rt = new Realtime(base, { WebSocket, minDelay: 50, maxDelay: 400, token: () => token(user), ...options });
   rt.told = [];
   rt.log = [];
   for (const event of ['join', 'leave']) rt.on(event, (member) => rt.told.push(`${event} ${member.user} ${member.info?.name}`));
@@ -38,7 +38,7 @@ function client(user, { base = server.url, ...options } = {}) {
   return rt;
 }
 
-const told = (rt, expected) => until(() => rt.told.length >= expected.length, 'what was to be told', 8000, () => [rt.told, rt.log])
+const told = (rt, expected) => until(() => rt.told.length >= expected.length, 'what was to be told', 30000, () => [rt.told, rt.log])
   .then(() => assert.deepEqual(rt.told, expected));
 
 const there = (channel, of = server) => of.php(`echo json_encode(array_map(fn($m) => $m['connections'], rt_presence('${channel}')));`);
@@ -46,7 +46,7 @@ const there = (channel, of = server) => of.php(`echo json_encode(array_map(fn($m
 before(async () => {
   server = await new Program('tests/browser/server.php', { ...settings, 'realtime.presence_grace': 600 }).start();
   // Long enough for a stream that is opened anew for another channel, whose old connection may end first.
-  hasty = await new Program('tests/browser/server.php', { ...settings, 'realtime.presence_grace': 0.5 }).start();
+  hasty = await new Program('tests/browser/server.php', { ...settings, 'realtime.presence_grace': 2 }).start();
 });
 after(() => Promise.all([server.end(), hasty.end()]));
 afterEach(() => {
@@ -115,7 +115,7 @@ test('unsubscribing is leaving', async () => {
 });
 
 test('a server that is killed leaves no ghosts', async () => {
-  const own = await new Program('tests/browser/server.php', { ...settings, 'realtime.presence_grace': 600 }).start();
+  const own = await new Program('tests/browser/server.php', { ...settings, 'realtime.presence_grace': 600 }).startAgainLater();
   try {
     const channel = 'presence-crash';
     const ada = await client('ada', { base: own.url }).enter(channel);
@@ -153,7 +153,7 @@ test('tabs of a real browser are one member, and a reload is nothing', async () 
     await pages[0].reload();
     assert.deepEqual(await enter(pages[0]), ['ada', 'bob']);
     for (const page of pages) await page.reload();
-    await until(async () => (await there(channel)) === '{"ada":1,"bob":0}', 'nobody but ada', 8000);
+    await until(async () => (await there(channel)) === '{"ada":1,"bob":0}', 'nobody but ada', 30000);
     assert.deepEqual(await enter(pages[1]), ['ada', 'bob']);
     assert.deepEqual(ada.told, ['join bob BOB']);
   } finally {

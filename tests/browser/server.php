@@ -19,7 +19,7 @@ rt_on_message(function (Realtime\Message $m): mixed {
         'take' => rt_unsubscribe($m->from->id, $m->channel),
         'close' => rt_close($m->from->id, $m->data['code'], 'as asked'),
         'fail' => throw new DomainException('as asked'),
-        'slow' => usleep(300_000),
+        'slow' => usleep(1_000_000),
         default => null,
     };
 });

@@ -18,13 +18,29 @@ const extension = process.env.REALTIME_SO || path.join(root, 'modules/realtime.s
 
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
-/** Waits until `check` returns something true, and returns that. Fails with `what` and what `state` says. */
-export async function until(check, what, ms = 8000, state = () => '') {
+/**
+ * Waits until `check` returns something true, and returns that. Fails with `what` and what `state` says. `ms` is for when things have
+ * gone wrong, and costs nothing when they go well: a machine that is busy takes many times what an idle one does.
+ */
+export async function until(check, what, ms = 30000, state = () => '') {
   for (const end = Date.now() + ms; ;) {
     const value = await check();
     if (value) return value;
     if (Date.now() > end) throw new Error(`in ${ms} ms there was not: ${what} ${JSON.stringify(state())}`);
     await sleep(10);
+  }
+}
+
+/** Below the ports that the system gives to clients: one of those could be taken again before the server has it. */
+export async function freePort() {
+  for (;;) {
+    const port = 20000 + Math.floor(Math.random() * 10000);
+    const server = net.createServer();
+    const free = await new Promise((done) => {
+      server.once('error', () => done(false)).listen(port, '127.0.0.1', () => done(true));
+    });
+    await new Promise((done) => server.close(done));
+    if (free) return port;
   }
 }
 
@@ -59,6 +75,12 @@ export class Program {
     this.port = 0;
   }
 
+  /** For one that is to be started again: while it is away no client of another test can be given its port. */
+  async startAgainLater() {
+    this.port = await freePort();
+    return this.start();
+  }
+
   /** Starts it; the second time on the port that it had. */
   async start() {
     const args = [...options(this), this.file, `127.0.0.1:${this.port}`, ...this.args];
@@ -67,7 +89,7 @@ export class Program {
     this.ended = new Promise((done) => this.child.once('close', (code, signal) => done(signal ?? code)));
     this.ended.then(() => { this.child.over = true; });
     const listening = () => /127\.0\.0\.1:(\d+)/.exec(this.output().stdout) ?? this.child.over;
-    const found = await until(listening, 'an address in the output', 10000, this.output);
+    const found = await until(listening, 'an address in the output', 30000, this.output);
     if (found === true) throw new Error(`the program ended: ${JSON.stringify(this.output())}`);
     this.port = Number(found[1]);
     this.url = `http://127.0.0.1:${this.port}/`;
@@ -76,7 +98,7 @@ export class Program {
 
   async stop(signal = 'SIGTERM') {
     if (!this.child.over) this.child.kill(signal);
-    const late = setTimeout(() => this.child.kill('SIGKILL'), 5000);
+    const late = setTimeout(() => this.child.kill('SIGKILL'), 15000);
     const how = await this.ended;
     clearTimeout(late);
     return how;
@@ -108,7 +130,8 @@ export class Program {
 }
 
 function options({ socket, settings = {} }) {
-  const all = { extension, ...(socket && { 'realtime.socket': socket }), 'realtime.log_level': 'error', ...settings };
+  // realtime.timeout is 1 by default, in which a machine that runs other tests too may not get to an answer.
+  const all = { extension, ...(socket && { 'realtime.socket': socket }), 'realtime.log_level': 'error', 'realtime.timeout': 20, ...settings };
   return Object.entries(all).flatMap(([name, value]) => ['-d', `${name}=${value}`]);
 }
 

@@ -9,7 +9,7 @@ import { Realtime } from '../../php/client/realtime.js';
 import { Authority } from './certificates.mjs';
 import { Program, launch, root, until } from './support.mjs';
 
-const test = (name, body) => run(name, { timeout: 30000 }, body);
+const test = (name, body) => run(name, { timeout: 120000 }, body);
 const authority = new Authority();
 let server;
 let url;
@@ -64,7 +64,7 @@ describe('Chromium', () => {
       es.onmessage = ({ data }) => { window.seen.es = data; };
       await Promise.all([ws, es].map((it) => new Promise((done) => { it.onopen = done; })));
     });
-    await until(async () => await server.php('echo rt_channels("bare")["bare"] ?? 0;') === '2', 'both subscribed', 8000,
+    await until(async () => await server.php('echo rt_channels("bare")["bare"] ?? 0;') === '2', 'both subscribed', 30000,
       async () => server.php('echo json_encode(rt_channels());'));
     await server.broadcast('bare', 'hello');
     await page.waitForFunction(() => window.seen.ws === 'hello' && window.seen.es === '"hello"');

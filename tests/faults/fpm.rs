@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::Outcome;
 
 /// How long any of it may take to come about.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The running master and its directory.
 pub struct Fpm {

@@ -26,7 +26,7 @@ file_put_contents("$root/index.php", '<?php
     echo json_encode([rt_stats()["address"], rt_stats()["pid"] === $pid]);');
 // In a session of its own, so that its workers end with it.
 $command = ['setsid', PHP_BINARY, '-n', '-d', 'extension_dir=' . ini_get('extension_dir'), '-d', 'extension=realtime',
-    '-d', "realtime.listen=$live", '-d', "realtime.socket=$root/web.sock", '-S', $web, '-t', $root];
+    '-d', "realtime.listen=$live", '-d', "realtime.socket=$root/web.sock", '-d', 'realtime.timeout=20', '-S', $web, '-t', $root];
 $server = proc_open($command, [1 => ['file', '/dev/null', 'w'], 2 => ['file', '/dev/null', 'w']], $pipes, null,
     ['PHP_CLI_SERVER_WORKERS' => '3']);
 $get = fn() => @file_get_contents("http://$web/");

@@ -12,6 +12,8 @@ realtime.threads=1
 <?php
 require __DIR__ . '/client.inc';
 
+// The name by which the system knows this process, whatever runs it.
+file_put_contents('/proc/self/comm', 'the-holder');
 $taken = stream_socket_server('tcp://127.0.0.1:0');
 $live = stream_socket_get_name($taken, false);
 $probe = stream_socket_server('tcp://127.0.0.1:0');
@@ -37,8 +39,8 @@ foreach (glob("$root/*") as $file) {
 }
 ?>
 --EXPECTF--
-cannot listen on ADDRESS (realtime.listen): it is taken by process PID (php)
-realtime cannot start its server: cannot listen on ADDRESS (realtime.listen): it is taken by process PID (php)
+cannot listen on ADDRESS (realtime.listen): it is taken by process PID (the-holder)
+realtime cannot start its server: cannot listen on ADDRESS (realtime.listen): it is taken by process PID (the-holder)
 --CLEAN--
 <?php
 require __DIR__ . '/clean.inc';

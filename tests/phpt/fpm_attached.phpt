@@ -11,6 +11,7 @@ if (!fpm_binary()) echo 'skip there is no php-fpm of this PHP';
 realtime.listen=127.0.0.1:0
 realtime.socket={TMP}/realtime-phpt-fpm_attached/hub.sock
 realtime.threads=1
+realtime.timeout=20
 realtime.linger=0
 --FILE--
 <?php
@@ -51,8 +52,7 @@ $pipe = $pipes[1];
 $reach($a, $first);
 // The state that the pool's handler has left goes on.
 echo $ask($a, 'who')[1] > 2 ? "goes on\n" : "begins anew\n";
-usleep(20000);
-var_dump($ask($a, 'ticks'), $ask($a, 'listen'));
+var_dump(wait_for(fn() => $ask($a, 'ticks'), $wait), $ask($a, 'listen'));
 echo rt_history('errors')[0]['data'], "\n";
 
 // Two of them share; each connection's events stay in order.

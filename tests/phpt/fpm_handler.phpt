@@ -11,6 +11,7 @@ if (!fpm_binary()) echo 'skip there is no php-fpm of this PHP';
 realtime.listen=127.0.0.1:0
 realtime.socket={TMP}/realtime-phpt-fpm_handler/hub.sock
 realtime.threads=1
+realtime.timeout=20
 realtime.linger=0
 --FILE--
 <?php

@@ -12,6 +12,8 @@ fpm_binary() or die('skip no php-fpm of this version');
 realtime.listen=127.0.0.1:0
 realtime.socket={TMP}/realtime-phpt-fpm_secret/hub.sock
 realtime.threads=1
+realtime.timeout=20
+realtime.linger=0
 realtime.secret="first secret of realtime.secret that is long enough"
 realtime.pusher_webhook="http://webhook-user:webhook-password@127.0.0.1:1/hook"
 --FILE--

@@ -8,15 +8,17 @@ realtime.socket={TMP}/realtime-phpt-rt_after_basic/hub.sock
 realtime.threads=1
 --FILE--
 <?php
-rt_after(0.5, fn() => print("third\n"));
+require __DIR__ . '/client.inc';
+
+rt_after(slow(0.5), fn() => print("third\n"));
 rt_after(0, fn() => print("first\n"));
-rt_after(0.02, function () {
+rt_after(slow(0.02), function () {
     echo "second\n";
-    rt_after(0.01, fn() => print("added meanwhile\n"));
+    rt_after(slow(0.01), fn() => print("added meanwhile\n"));
 });
-rt_after(0.6, 'rt_stop');
-rt_run(5);
-rt_run(0.05);
+rt_after(slow(0.6), 'rt_stop');
+rt_run(slow(5));
+rt_run(slow(0.05));
 rt_after(0, fn() => print("in rt_dispatch()\n"));
 var_dump(rt_dispatch());
 ?>

@@ -17,7 +17,7 @@ require __DIR__ . '/client.inc';
 
 // One server after the other, each in a process of its own that ends without a chance to write anything.
 [$ours, $theirs] = stream_socket_pair(STREAM_PF_UNIX, STREAM_SOCK_STREAM, 0);
-stream_set_timeout($ours, 5);
+stream_set_timeout($ours, (int) slow(30));
 $killed = function (callable $work) use ($ours, $theirs): array {
     if (($pid = pcntl_fork()) === 0) {
         rt_listen();

@@ -8,6 +8,7 @@ posix
 realtime.listen=127.0.0.1:0
 realtime.socket={TMP}/realtime-phpt-rt_broadcast_process/hub.sock
 realtime.threads=1
+realtime.timeout=20
 --FILE--
 <?php
 require __DIR__ . '/client.inc';

@@ -8,6 +8,7 @@ posix
 realtime.listen=127.0.0.1:0
 realtime.socket={TMP}/realtime-phpt-rt_broadcast_reconnect/hub.sock
 realtime.threads=1
+realtime.timeout=20
 --FILE--
 <?php
 require __DIR__ . '/client.inc';
@@ -19,8 +20,9 @@ $serve = function () use ($theirs): int {
     }
     rt_listen();
     rt_on_open(fn() => true);
-    fwrite($theirs, 'r');
-    rt_run(5);
+    // In rt_run(), which SIGTERM ends: before it that would end the process.
+    rt_after(0, fn() => fwrite($theirs, 'r'));
+    rt_run(slow(30));
     exit;
 };
 for ($i = 0; $i < 2; $i++) {

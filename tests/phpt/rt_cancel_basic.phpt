@@ -8,23 +8,25 @@ realtime.socket={TMP}/realtime-phpt-rt_cancel_basic/hub.sock
 realtime.threads=1
 --FILE--
 <?php
-$timer = rt_every(0.01, function () use (&$timer) {
+require __DIR__ . '/client.inc';
+
+$timer = rt_every(slow(0.01), function () use (&$timer) {
     static $count = 0;
     echo ++$count, "\n";
     if ($count === 2) {
         var_dump(rt_cancel($timer));
     }
 });
-$never = rt_after(0.02, fn() => print("never\n"));
+$never = rt_after(slow(0.02), fn() => print("never\n"));
 var_dump(rt_cancel($never), rt_cancel($never), rt_cancel(12345));
-rt_run(0.1);
+rt_run(slow(0.1));
 // What a callback held is let go while others come and go.
 final class Witness { public function __destruct() { echo "released\n"; rt_after(0, fn() => print("by destructor\n")); } }
 $witness = new Witness;
-$held = rt_after(5, fn() => $witness);
+$held = rt_after(slow(5), fn() => $witness);
 unset($witness);
 rt_cancel($held);
-rt_run(0.02);
+rt_run(slow(0.02));
 ?>
 --EXPECTF--
 bool(true)

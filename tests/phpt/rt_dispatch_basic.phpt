@@ -18,7 +18,7 @@ var_dump(rt_dispatch(), rt_dispatch(5));
 foreach (['one', 'two', 'three', 'four'] as $data) {
     $socket->send($data);
 }
-usleep(200000);
+$socket->sync();
 var_dump(rt_dispatch(1), rt_dispatch(2), rt_dispatch(), rt_dispatch());
 try {
     rt_dispatch(-1);

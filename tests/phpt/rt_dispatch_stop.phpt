@@ -18,7 +18,7 @@ rt_on_message(function ($m) {
 $socket = new Socket($address, '/raw/chat', [], fn() => usleep(1000));
 $socket->send('one');
 $socket->send('two');
-usleep(100000);
+$socket->sync();
 var_dump(rt_dispatch());
 var_dump(rt_dispatch());
 var_dump(rt_dispatch());

@@ -14,15 +14,19 @@ $parent = pcntl_fork();
 if ($parent === 0) {
     $address = rt_listen();
     if (pcntl_fork() === 0) {
-        sleep(3);
+        fclose($ours);
+        // It has begun: only now can it have let go of anything.
+        fwrite($theirs, $address);
+        // Until the test is done, or has ended.
+        fread($theirs, 1);
         exit;
     }
-    fwrite($theirs, $address);
     exit;
 }
 pcntl_waitpid($parent, $status);
 $address = fread($ours, 100);
 var_dump(rt_listen($address) === $address);
+fwrite($ours, 'x');
 ?>
 --EXPECTF--
 bool(true)

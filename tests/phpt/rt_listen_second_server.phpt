@@ -8,8 +8,11 @@ posix
 realtime.listen=127.0.0.1:0
 realtime.socket={TMP}/realtime-phpt-rt_listen_second_server/hub.sock
 realtime.threads=1
+realtime.timeout=20
 --FILE--
 <?php
+require __DIR__ . '/client.inc';
+
 function attempt(callable $call): void
 {
     try {
@@ -23,7 +26,7 @@ function attempt(callable $call): void
 $pid = pcntl_fork();
 if ($pid === 0) {
     fwrite($theirs, rt_listen());
-    rt_run(5);
+    rt_run(slow(30));
     exit;
 }
 $address = fread($ours, 100);

@@ -7,6 +7,7 @@ pcntl
 realtime.listen=127.0.0.1:0
 realtime.socket={TMP}/realtime-phpt-rt_revoke_basic/hub.sock
 realtime.threads=1
+realtime.timeout=20
 realtime.secret=a-secret-of-the-tests-that-is-long-enough
 --FILE--
 <?php

@@ -10,21 +10,23 @@ realtime.socket={TMP}/realtime-phpt-rt_run_signal/hub.sock
 realtime.threads=1
 --FILE--
 <?php
+require __DIR__ . '/client.inc';
+
 foreach ([SIGINT, SIGTERM] as $signal) {
     rt_after(0.05, fn() => posix_kill(getmypid(), $signal));
-    rt_run(5);
+    rt_run(slow(30));
     echo "still here\n";
 }
 // Also when the script had a handler of its own before.
 pcntl_signal(SIGINT, fn() => print("never\n"));
 pcntl_signal(SIGINT, SIG_DFL);
 rt_after(0.05, fn() => posix_kill(getmypid(), SIGINT));
-rt_run(5);
+rt_run(slow(30));
 echo "still here\n";
 $pid = pcntl_fork();
 if ($pid === 0) {
     posix_kill(getmypid(), SIGTERM);
-    sleep(5);
+    sleep((int) slow(5));
     exit;
 }
 pcntl_waitpid($pid, $status);

@@ -8,15 +8,17 @@ realtime.socket={TMP}/realtime-phpt-rt_stop_basic/hub.sock
 realtime.threads=1
 --FILE--
 <?php
+require __DIR__ . '/client.inc';
+
 rt_stop();
-rt_every(0.01, function () {
+rt_every(slow(0.05), function () {
     static $count = 0;
     echo ++$count, "\n";
     rt_stop();
     echo "to its end\n";
 });
-rt_run(5);
-rt_run(5);
+rt_run(slow(5));
+rt_run(slow(5));
 rt_run(0);
 ?>
 --EXPECTF--

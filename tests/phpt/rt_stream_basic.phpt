@@ -13,7 +13,7 @@ require __DIR__ . '/client.inc';
 function ready($stream, float $seconds): bool
 {
     [$read, $write, $except] = [[$stream], null, null];
-    return stream_select($read, $write, $except, 0, (int) ($seconds * 1e6)) === 1;
+    return stream_select($read, $write, $except, (int) $seconds, (int) (fmod($seconds, 1) * 1e6)) === 1;
 }
 $address = rt_listen();
 rt_on_message(fn($m) => print("$m->data\n"));
@@ -22,15 +22,15 @@ var_dump(get_resource_type($stream), ready($stream, 0));
 $socket = new Socket($address, '/raw/chat', [], fn() => usleep(1000));
 $socket->send('one');
 $socket->send('two');
-usleep(100000);
-var_dump(ready($stream, 1), rt_dispatch(1), ready($stream, 0), rt_dispatch(1), ready($stream, 0));
-rt_after(0.05, fn() => print("timer\n"));
-var_dump(ready($stream, 0), ready($stream, 1), rt_dispatch(), ready($stream, 0));
+$socket->sync();
+var_dump(ready($stream, 10), rt_dispatch(1), ready($stream, 0), rt_dispatch(1), ready($stream, 0));
+rt_after(0.5, fn() => print("timer\n"));
+var_dump(ready($stream, 0), ready($stream, 10), rt_dispatch(), ready($stream, 0));
 $timer = rt_every(0.02, fn() => print("again\n"));
-var_dump(ready($stream, 1), rt_dispatch(), ready($stream, 1), rt_cancel($timer), ready($stream, 0.05));
+var_dump(ready($stream, 10), rt_dispatch(), ready($stream, 10), rt_cancel($timer), ready($stream, 0.05));
 $second = rt_stream();
 $socket->send('three');
-var_dump(ready($second, 1), ready($stream, 0), rt_dispatch(), ready($second, 0));
+var_dump(ready($second, 10), ready($stream, 0), rt_dispatch(), ready($second, 0));
 ?>
 --EXPECTF--
 string(6) "stream"

@@ -7,6 +7,7 @@ pcntl
 realtime.listen=127.0.0.1:0
 realtime.socket={TMP}/realtime-phpt-rt_update_process/hub.sock
 realtime.threads=1
+realtime.timeout=20
 realtime.mercure_publisher_key="a-secret-of-at-least-32-bytes-of-text"
 realtime.mercure_subscriber_key="a-secret-of-at-least-32-bytes-of-text"
 realtime.mercure_anonymous=1

@@ -114,7 +114,7 @@ test('a user\'s connections are ended with 4009, and no others', async () => {
   const [ada, bob] = ['ada', 'bob'].map((id) => join({ userAuthentication: authorizer(program, `['id' => '${id}']`) }));
   for (const pusher of [ada, bob]) {
     pusher.signin();
-    await until(() => pusher.user.user_data, 'the sign-in', 8000, () => pusher.errors);
+    await until(() => pusher.user.user_data, 'the sign-in', 30000, () => pusher.errors);
   }
   await sdk.terminateUserConnections('ada');
   await until(() => ada.connection.state === 'disconnected', 'the end');

@@ -10,7 +10,7 @@ import { after, afterEach, before, describe, test as run } from 'node:test';
 import { launch } from '../browser/support.mjs';
 import { APP, server, sign, sleep, until, Wire } from './support.mjs';
 
-const test = (name, body) => run(name, { timeout: 60000 }, body);
+const test = (name, body) => run(name, { timeout: 120000 }, body);
 const directory = path.dirname(new URL(import.meta.url).pathname);
 const MERCURE_KEY = 'a-secret-of-at-least-32-bytes-of-text';
 const libraries = {
@@ -48,7 +48,7 @@ async function visit(user, query = '') {
   const context = await browser.newContext();
   contexts.push(context);
   const page = await context.newPage();
-  page.setDefaultTimeout(15000);
+  page.setDefaultTimeout(60000);
   page.on('pageerror', (error) => errors.push(error.message));
   await page.route('**/lib/*', (route) => {
     const file = libraries[path.basename(new URL(route.request().url()).pathname)];
@@ -74,7 +74,7 @@ const got = (page) => page.evaluate(() => window.got);
 
 /** Waits until a page has got `count` things, and a little for one too many. */
 async function all(page, count) {
-  await until(async () => (await got(page)).length >= count, `${count} things`, 8000, () => errors);
+  await until(async () => (await got(page)).length >= count, `${count} things`, 30000, () => errors);
   await sleep(80);
   return got(page);
 }
@@ -147,7 +147,7 @@ async function away(page, meanwhile) {
   await page.waitForFunction(() => echo.connector.pusher.connection.state !== 'connected');
   await meanwhile();
   wire.release();
-  await page.waitForFunction(() => echo.connector.pusher.connection.state === 'connected', null, { timeout: 30000 });
+  await page.waitForFunction(() => echo.connector.pusher.connection.state === 'connected', null, { timeout: 120000 });
 }
 
 describe('/pusher-resume.js in Chromium', () => {
@@ -199,6 +199,8 @@ test('npm\'s eventsource in Chromium: updates of the Mercure URL, and what was m
     source.onopen = done;
     source.onmessage = ({ data }) => got.push(JSON.parse(data));
   }));
+  // The head, of which the page knows, comes a little before the subscription.
+  await until(async () => await program.php('echo rt_stats()["subscriptions"];') === '1', 'the subscription');
   const publish = (id) => program.broadcast(`https://shop.example/orders/${id}`, { id });
   await publish(1);
   await publish(2);

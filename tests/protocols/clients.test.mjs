@@ -8,7 +8,7 @@ import path from 'node:path';
 import { after, before, test as run } from 'node:test';
 import { launch, Program, root, run as php, until } from '../browser/support.mjs';
 
-const test = (name, body) => run(name, { timeout: 60000 }, body);
+const test = (name, body) => run(name, { timeout: 120000 }, body);
 const artifacts = process.env.ARTIFACTS || path.join(root, 'build/artifacts');
 const CLIENTS = ['pusher', 'mercure', 'native'];
 const settings = {
@@ -26,10 +26,10 @@ const errors = [];
 before(async () => {
   mkdirSync(artifacts, { recursive: true });
   // An order an hour: those of the tests alone.
-  server = await new Program('php/examples/clients.php', settings, ['3600']).start();
+  server = await new Program('php/examples/clients.php', settings, ['3600']).startAgainLater();
   browser = await launch();
   page = await browser.newPage({ viewport: { width: 1200, height: 760 } });
-  page.setDefaultTimeout(15000);
+  page.setDefaultTimeout(60000);
   page.on('pageerror', (error) => errors.push(error.message));
   page.on('console', (message) => message.type() === 'error' && errors.push(message.text()));
   // The page asks Pusher's server for pusher-js; here npm's copy of it answers.
@@ -53,7 +53,7 @@ const lists = () => page.evaluate((names) => names.map(
 /** Waits until all three show these orders, newest first, and nothing else. */
 async function shown(...orders) {
   const expected = CLIENTS.map(() => orders.map((order) => JSON.stringify(order)));
-  await until(async () => (await lists()).every((list) => list.length >= orders.length), 'the orders at all three', 8000);
+  await until(async () => (await lists()).every((list) => list.length >= orders.length), 'the orders at all three', 30000);
   await page.waitForTimeout(150); // for one too many to show
   assert.deepEqual(await lists(), expected);
 }
@@ -75,7 +75,7 @@ test('all three come back after the server was away', async () => {
   await server.stop();
   await page.waitForFunction(() => document.querySelectorAll('section[data-state=connecting]').length === 3);
   await server.start();
-  await page.waitForFunction(() => document.querySelectorAll('section[data-state=open]').length === 3, null, { timeout: 40000 });
+  await page.waitForFunction(() => document.querySelectorAll('section[data-state=open]').length === 3, null, { timeout: 60000 });
   await page.evaluate(() => { for (const list of document.querySelectorAll('ol')) list.replaceChildren(); });
   await server.broadcast('orders', { id: 43, status: 'after a restart' });
   await shown({ id: 43, status: 'after a restart' });

@@ -6,15 +6,14 @@ import { execFile, spawn } from 'node:child_process';
 import { createHmac } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { after, afterEach, before, describe, test as run } from 'node:test';
 import { promisify } from 'node:util';
-import { launch, Program, root, sleep, until, Wire } from '../browser/support.mjs';
+import { freePort, launch, Program, root, sleep, until, Wire } from '../browser/support.mjs';
 import { Echo, Pusher, PusherServer } from './support.mjs';
 
-const test = (name, body) => run(name, { timeout: 60000 }, body);
+const test = (name, body) => run(name, { timeout: 120000 }, body);
 const documents = Object.fromEntries(['pusher', 'mercure'].map(
   (name) => [name, readFileSync(path.join(root, `php/docs/${name}.md`), 'utf8')]));
 
@@ -35,14 +34,6 @@ function inline(name, begin) {
 
 /** A block of php.ini as settings. */
 const settings = (ini) => Object.fromEntries([...ini.matchAll(/^(realtime\.\w+) = ("[^"]*"|\S+)/gm)].map(([, name, value]) => [name, value]));
-
-async function freePort() {
-  const server = net.createServer().listen(0, '127.0.0.1');
-  await new Promise((done) => server.once('listening', done));
-  const { port } = server.address();
-  await new Promise((done) => server.close(done));
-  return port;
-}
 
 let browser;
 let home;
@@ -80,7 +71,7 @@ async function page(url, prepare = () => {}) {
 }
 
 const printed = async (its, expected) => {
-  await until(() => its.printed.length >= expected.length, `${expected.length} lines on the console`, 10000, () => its.printed);
+  await until(() => its.printed.length >= expected.length, `${expected.length} lines on the console`, 30000, () => its.printed);
   await sleep(100);
   assert.deepEqual(its.printed, expected);
 };
@@ -121,7 +112,7 @@ describe('coming from Pusher', () => {
 
     // Who is not logged in is not let in.
     const stranger = await page(`http://127.0.0.1:${pages}/`, local);
-    await until(() => stranger.printed.some((line) => /403/.test(line)), 'a refusal', 10000, () => stranger.printed);
+    await until(() => stranger.printed.some((line) => /403/.test(line)), 'a refusal', 30000, () => stranger.printed);
     assert.equal(await stranger.evaluate(() => pusher.channel('private-orders').subscribed), false);
   });
 });
@@ -197,7 +188,7 @@ describe('coming from Reverb or Pusher, with what an application has', () => {
     wire.release();
     await its.waitForFunction(() => pusher.connection.state === 'connected');
     await paid(3);
-    await until(() => its.printed.at(-1)?.id === 3, 'the last', 8000, () => its.printed);
+    await until(() => its.printed.at(-1)?.id === 3, 'the last', 30000, () => its.printed);
     assert.deepEqual(its.printed.filter((line) => line.id), [{ id: 1 }, { id: 2 }, { id: 3 }]);
   });
 });
@@ -226,8 +217,8 @@ describe('coming from Mercure', () => {
   { env: { ...process.env, JWT: token } }).then(({ stdout }) => stdout);
 
   async function listens(program) {
-    await until(async () => await program.php('echo count(rt_connections());') === '1', 'an EventSource');
-    await sleep(200); // the connection is there a little before its subscription
+    // Of a subscription and not of a connection, which is there a little before it.
+    await until(async () => await program.php('echo rt_stats()["subscriptions"];') === '1', 'an EventSource');
   }
 
   test('the page, rt_broadcast(), rt_update() and curl', async () => {

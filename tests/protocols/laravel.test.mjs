@@ -9,7 +9,7 @@ import { after, afterEach, before, test as run } from 'node:test';
 import { root } from '../browser/support.mjs';
 import { APP, client, connected, Program, PusherServer, sleep, until } from './support.mjs';
 
-const test = (name, body) => run(name, { timeout: 60000 }, body);
+const test = (name, body) => run(name, { timeout: 120000 }, body);
 const open = [];
 let home;
 let program;
@@ -52,7 +52,7 @@ test('signin() through Laravel, and an event for the user', async () => {
   ann.user.bind('note', (data) => got.push(data));
   ann.signin();
   await ann.user.signinDonePromise;
-  await until(() => ann.user.user_data, 'the sign-in', 8000, () => ann.errors);
+  await until(() => ann.user.user_data, 'the sign-in', 30000, () => ann.errors);
   assert.deepEqual(ann.user.user_data, { id: 'ann', user_info: { name: 'Ann' }, watchlist: ['bob'] });
   assert.equal(await program.php('echo json_encode(array_map(fn ($c) => $c->user, rt_connections()));'), '["ann"]');
   const sdk = new PusherServer({ appId: APP.id, key: APP.key, secret: APP.secret, host: '127.0.0.1', port: program.port, useTLS: false });

@@ -55,7 +55,7 @@ describe('presence channels', () => {
     native.send('{"type":"subscribe","channel":"presence-mixed"}');
     await all(ada, 1);
     assert.deepEqual(ada[0].data, { id: 'nat', info: { name: 'Nat' } });
-    const there = frames.find((frame) => frame.type === 'subscribed');
+    const there = await until(() => frames.find((frame) => frame.type === 'subscribed'), 'its own subscription', 30000, () => frames);
     assert.deepEqual(there.members.map((member) => member.user), ['ada', 'nat']);
     assert.deepEqual(JSON.parse(await program.php("echo json_encode(array_keys(rt_presence('presence-mixed')));")), ['ada', 'nat']);
     native.terminate();
@@ -80,7 +80,7 @@ describe('presence channels', () => {
       (error, data) => done(error, { auth: data?.auth }));
     await until(() => nobody.connection.state === 'connected', 'a connection');
     channel.subscribe();
-    const refused = await until(() => frames.find((event) => event.event === 'pusher:subscription_error'), 'the refusal', 8000, () => frames);
+    const refused = await until(() => frames.find((event) => event.event === 'pusher:subscription_error'), 'the refusal', 30000, () => frames);
     assert.equal(refused.data.status, 400);
   });
 
@@ -152,9 +152,9 @@ describe('Laravel Echo', () => {
     const room = b.join('room');
     await new Promise((done) => room.here(done));
     room.whisper('typing', { n: 1 });
-    await until(() => heard.length === 2, 'the whisper', 8000, () => heard);
+    await until(() => heard.length === 2, 'the whisper', 30000, () => heard);
     b.leave('room');
-    await until(() => heard.length === 3, 'the leave', 8000, () => heard);
+    await until(() => heard.length === 3, 'the leave', 30000, () => heard);
     assert.deepEqual(heard, [['joining', { name: 'The bob' }], ['typing', { n: 1 }], ['leaving', { name: 'The bob' }]]);
   });
 

@@ -42,7 +42,7 @@ async function away(pusher, meanwhile) {
   await until(() => pusher.connection.state !== 'connected', 'the loss');
   await meanwhile();
   wire.down = false;
-  await until(() => pusher.connection.state === 'connected', 'the return', 20000);
+  await until(() => pusher.connection.state === 'connected', 'the return', 30000);
 }
 
 test('what was missed comes once and in order, over two channels and several losses', async () => {
@@ -55,7 +55,7 @@ test('what was missed comes once and in order, over two channels and several los
       await program.numbers('a', 1 + 3 * round, 3);
       await program.numbers('private-b', 1 + 3 * (round - 1), 3);
     });
-    await until(() => a.length === 3 + 3 * round && b.length === 3 * round, 'what was missed', 8000, () => [a.length, b.length]);
+    await until(() => a.length === 3 + 3 * round && b.length === 3 * round, 'what was missed', 30000, () => [a.length, b.length]);
   }
   await program.numbers('a', 10, 1);
   await until(() => a.length === 10, 'what comes live');
@@ -68,7 +68,7 @@ test('a channel that history no longer reaches back to is named', async () => {
   const pusher = join();
   const got = await collect(pusher, 'gap');
   await away(pusher, () => program.numbers('gap', 1, 80));
-  await until(() => got.length === 50, 'what is left', 8000, () => got.length);
+  await until(() => got.length === 50, 'what is left', 30000, () => got.length);
   assert.deepEqual(got.map((it) => it.data), numbers(31, 80));
   assert.deepEqual(gaps, ['gap']);
 });

@@ -46,12 +46,12 @@ export function bare(program, query = '?protocol=7', key = APP.key) {
   socket.on('close', (code, reason) => got.push({ closed: code, reason: String(reason) }));
   socket.on('error', () => {});
   const say = (event) => socket.send(typeof event === 'string' ? event : JSON.stringify(event));
-  const next = (check, what) => until(() => got.find(check), what, 8000, () => got);
+  const next = (check, what) => until(() => got.find(check), what, 30000, () => got);
   const errors = () => got.filter((frame) => frame.event === 'pusher:error').map((frame) => frame.data);
   return { socket, got, say, next, errors, disconnect: () => socket.terminate() };
 }
 
-export const connected = (pusher) => until(() => pusher.connection.state === 'connected', 'a connection', 8000,
+export const connected = (pusher) => until(() => pusher.connection.state === 'connected', 'a connection', 30000,
   () => ({ state: pusher.connection.state, errors: pusher.errors }));
 
 /** Subscribes and collects what comes. */
@@ -59,12 +59,12 @@ export async function collect(pusher, name, events = ['message']) {
   const channel = pusher.subscribe(name);
   const got = [];
   for (const event of events) channel.bind(event, (data, more) => got.push({ event, data, ...more }));
-  await until(() => channel.subscribed, `a subscription to ${name}`, 8000, () => pusher.errors);
+  await until(() => channel.subscribed, `a subscription to ${name}`, 30000, () => pusher.errors);
   return Object.assign(got, { channel });
 }
 
 export const all = async (got, expected) => {
-  await until(() => got.length >= expected, `${expected} messages`, 8000, () => [...got]);
+  await until(() => got.length >= expected, `${expected} messages`, 30000, () => [...got]);
   await sleep(80); // for one too many to show
 };
 

@@ -5,7 +5,8 @@
  */
 declare(strict_types=1);
 
-const PATIENCE = 10.0;
+/** Longer than anything takes on a busy machine. */
+const PATIENCE = 60.0;
 
 /** @return array{int, string} the status and the body */
 function request(int $port, string $target, ?string $json = null): array
@@ -62,6 +63,8 @@ final class Socket
 {
     /** @var resource */
     private $stream;
+    /** @var list<array{int, string}> what came before the server had subscribed it */
+    private array $early = [];
 
     public function __construct(int $port, string $target)
     {
@@ -71,6 +74,13 @@ final class Socket
         $head = readHead($this->stream);
         if (!str_starts_with($head, 'HTTP/1.1 101 ')) {
             throw new Exception("$target is no WebSocket: $head");
+        }
+        if (str_starts_with($target, '/raw/')) {
+            // It is subscribed a little after the handshake, and when it has an answer to this.
+            $this->send('sync', 9);
+            for ($opcode = 0; $opcode !== 10 && $opcode !== 8; $this->early[] = [$opcode, $payload]) {
+                [$opcode, $payload] = $this->read();
+            }
         }
     }
 
@@ -86,14 +96,8 @@ final class Socket
     public function receive(): string
     {
         while (true) {
-            [$first, $second] = array_values(unpack('C2', readBytes($this->stream, 2)));
-            $length = match ($second) {
-                126 => unpack('n', readBytes($this->stream, 2))[1],
-                127 => unpack('J', readBytes($this->stream, 8))[1],
-                default => $second,
-            };
-            $payload = readBytes($this->stream, $length);
-            switch ($first & 0x0f) {
+            [$opcode, $payload] = array_shift($this->early) ?? $this->read();
+            switch ($opcode) {
                 case 1:
                 case 2:
                     return $payload;
@@ -103,6 +107,18 @@ final class Socket
                     $this->send($payload, 10);
             }
         }
+    }
+
+    /** @return array{int, string} the opcode and the payload of the next frame */
+    private function read(): array
+    {
+        [$first, $second] = array_values(unpack('C2', readBytes($this->stream, 2)));
+        $length = match ($second) {
+            126 => unpack('n', readBytes($this->stream, 2))[1],
+            127 => unpack('J', readBytes($this->stream, 8))[1],
+            default => $second,
+        };
+        return [$first & 0x0f, readBytes($this->stream, $length)];
     }
 
     /** The next frame of the native protocol that has this type. @return array<string, mixed> */

@@ -21,7 +21,7 @@ final class Lab
         // `php` in a block is the PHP under test.
         symlink($php, "$this->directory/bin/php");
         symlink("$root/modules", "$this->directory/modules");
-        $settings = "realtime.socket=$this->directory/hub.sock\nrealtime.log_level=info\ndisplay_errors=stderr\nhtml_errors=0\nlog_errors=0\n";
+        $settings = "realtime.socket=$this->directory/hub.sock\nrealtime.log_level=info\nrealtime.timeout=20\ndisplay_errors=stderr\nhtml_errors=0\nlog_errors=0\n";
         file_put_contents("$this->directory/without/test.ini", $settings);
         file_put_contents("$this->directory/with/test.ini", "extension=$extension\n$settings");
         $this->port = freePort();

@@ -94,7 +94,7 @@ fn bytes_have_a_rate_of_their_own() {
     let (mut client, _) = Client::native(hub.address());
     let (mut other, _) = Client::native(hub.address());
     let begun = Instant::now();
-    let long = value!({"type": "ping", "x": "x".repeat(11_500)}).to_string();
+    let long = value!({"type": "ping", "x": "x".repeat(15_000)}).to_string();
     client.say(&long);
     client.say(r#"{"type":"ping"}"#);
     assert_eq!(
@@ -102,11 +102,12 @@ fn bytes_have_a_rate_of_their_own() {
         "pong",
         "nobody else waits"
     );
-    assert!(begun.elapsed() < Duration::from_millis(1000));
+    // It has to for five seconds.
+    assert!(begun.elapsed() < Duration::from_secs(4));
     client.json();
     client.json();
     let took = begun.elapsed();
-    assert!(took >= Duration::from_millis(1000), "{took:?}");
+    assert!(took >= Duration::from_secs(4), "{took:?}");
 }
 
 #[test]
@@ -127,7 +128,8 @@ fn a_paused_client_can_be_closed() {
             break;
         }
     }
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    // It would have to wait for fifty seconds.
+    assert!(begun.elapsed() < Duration::from_secs(30));
 }
 
 #[test]
@@ -148,7 +150,7 @@ fn neither_drops_of_a_head_nor_silence_after_an_answer_keep_a_socket() {
     assert_eq!(idle.get("/healthz").status, 200);
     let begun = Instant::now();
     assert!(idle.is_ended());
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(9));
     // A byte now and then is no head: the time is that of the whole.
     let mut slow = Client::connect(hub.address());
     let begun = Instant::now();

@@ -212,8 +212,8 @@ fn a_message_that_ends_every_process_is_given_up() {
 #[test]
 fn until_a_process_is_back_nobody_gets_past_it() {
     let site = Site::bare(&[
-        ("realtime.linger", "0.7"),
-        ("realtime.handshake_timeout", "0.2"),
+        ("realtime.linger", "4"),
+        ("realtime.handshake_timeout", "1"),
     ]);
     let mut client = site.native();
     assert_eq!(client.ask(&publish(0))["code"], "no_handler");

@@ -83,7 +83,7 @@ fn a_refused_connection_is_forbidden_and_has_no_end() {
 
 #[test]
 fn a_verdict_that_does_not_come_is_a_time_out() {
-    let hub = Hub::with(&[("realtime.handshake_timeout", "0.3")]);
+    let hub = Hub::with(&[("realtime.handshake_timeout", "1.5")]);
     let (_php, answers) = undecided(&hub, OPEN);
     let late = upgrade(&hub, "/ws").response(true);
     assert_eq!((late.status, &*late.code()), (504, "timeout"));

@@ -14,32 +14,41 @@ use realtime::backend::queue::EventQueue;
 use realtime::control::election::NotElected;
 use realtime::ids::Channel;
 use realtime::message::{Payload, Publish};
-use realtime::node::HistoryPage;
+use realtime::node::{Failure, HistoryPage};
 use realtime::server::{Server, StartError};
 use realtime::store::StoreError;
 use serde_json::json as value;
 use tempfile::TempDir;
 
 use crate::client::Client;
-use crate::harness::{channel_named, config, directory, message};
+use crate::harness::{PATIENCE, channel_named, config, directory, message};
 use crate::issuer::{self, token};
 use crate::takeover::Site;
 
 /// A server that keeps its history in `directory`, with these other settings.
 fn server(directory: &TempDir, settings: &[(&str, &str)]) -> Server {
-    let patience = Instant::now() + Duration::from_secs(2);
+    start(directory, settings).unwrap()
+}
+
+/// The same, which may be refused.
+fn start(directory: &TempDir, settings: &[(&str, &str)]) -> Result<Server, StartError> {
+    let patience = Instant::now() + PATIENCE;
     loop {
-        match start(directory, settings) {
-            // A process that another test is just starting may hold the lock of the last one, up to its exec.
-            Err(StartError::Control(NotElected::Running { .. })) if Instant::now() < patience => {
+        match attempt(directory, settings) {
+            // A process that another test is just starting may hold the locks of the last one, up to its exec.
+            Err(
+                StartError::Control(NotElected::Running { .. })
+                | StartError::Store(StoreError::Taken(_)),
+            ) if Instant::now() < patience => {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            started => return started.unwrap(),
+            started => return started,
         }
     }
 }
 
-fn start(directory: &TempDir, settings: &[(&str, &str)]) -> Result<Server, StartError> {
+/// The same, whose directory may be another's.
+fn attempt(directory: &TempDir, settings: &[(&str, &str)]) -> Result<Server, StartError> {
     let data = data_dir(directory);
     let mut all = vec![("realtime.history", "disk"), ("realtime.data_dir", &*data)];
     all.extend(settings);
@@ -59,7 +68,18 @@ fn publish(server: &Server, channel: &str, number: usize) -> String {
 
 fn page(server: &Server, channel: &str, since: Option<&str>) -> HistoryPage {
     let channel = channel_named(channel);
-    server.node().history(&channel, 100_000, since).unwrap()
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        match server.node().history(&channel, 100_000, since) {
+            // Where the disk is busy the server says so, and "try again".
+            Err(Failure::Unstored(text))
+                if text.contains("still being written") && Instant::now() < patience =>
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            page => return page.unwrap(),
+        }
+    }
 }
 
 fn numbers(page: &HistoryPage) -> Vec<usize> {
@@ -245,7 +265,7 @@ fn a_directory_of_others_is_refused() {
     publish(&first, "a", 1);
     let socket = directory.path().join("second.sock");
     let settings = [("realtime.socket", socket.to_str().unwrap())];
-    let error = start(&directory, &settings).unwrap_err();
+    let error = attempt(&directory, &settings).unwrap_err();
     assert!(
         matches!(error, StartError::Store(StoreError::Taken(_))),
         "{error}"

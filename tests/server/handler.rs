@@ -1,5 +1,6 @@
 //! `realtime.handler`: clients' events as requests of a pool, their order, and what happens when requests fail.
 
+mod ahead;
 mod bounds;
 mod failures;
 mod stopping;

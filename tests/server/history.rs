@@ -6,7 +6,7 @@ use std::time::Duration;
 use realtime::broker::Walk;
 use realtime::control::client::Client as Link;
 use realtime::message::Publish;
-use realtime::node::HistoryPage;
+use realtime::node::{Failure, HistoryPage};
 use serde_json::{Value, json as value};
 
 use crate::client::{Client, handshake};
@@ -271,4 +271,27 @@ fn only_who_may_subscribe_sees_it() {
     assert!(ada.head().starts_with("HTTP/1.1 101 "));
     hub.await_subscribers("presence-a", 1);
     assert_eq!(get(&hub, &path), value!({"members": [{"user": "ada"}]}));
+}
+
+#[test]
+fn an_id_that_any_server_may_have_given_is_no_publishers() {
+    let earlier = Hub::start();
+    let given = earlier.publish("a", "1");
+    drop(earlier);
+    let hub = Hub::start();
+    let named = |id: &str| Publish {
+        id: Some(id.into()),
+        ..message("a", "1")
+    };
+    // Whoever stands at it has got something else, and is to be told that it is not known here.
+    let refused = hub.node().publish(named(&given));
+    assert!(
+        matches!(refused, Err(Failure::Invalid(_))),
+        "{given}: {refused:?}"
+    );
+    // A date and a number are something that publishers have.
+    assert_eq!(
+        hub.node().publish(named("20261123-42")).unwrap(),
+        "20261123-42"
+    );
 }

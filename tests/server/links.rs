@@ -158,7 +158,7 @@ fn who_does_not_read_its_answers_holds_up_nobody_else() {
 
 #[test]
 fn a_hub_that_is_behind_lets_publishers_wait_and_then_says_busy() {
-    let hub = Hub::with(&[("realtime.queue_bytes", "64K"), ("realtime.timeout", "0.3")]);
+    let hub = Hub::with(&[("realtime.queue_bytes", "64K"), ("realtime.timeout", "3")]);
     let (mut client, _) = Client::native(hub.address());
     client.subscribe("a", None);
     let fill = |stream: &mut UnixStream| {
@@ -179,7 +179,7 @@ fn a_hub_that_is_behind_lets_publishers_wait_and_then_says_busy() {
     hub.stall(|| {
         let begun = Instant::now();
         fill(&mut stream);
-        assert!(begun.elapsed() >= Duration::from_millis(300));
+        assert!(begun.elapsed() >= Duration::from_secs(3));
         // What takes no room goes on meanwhile.
         patient
             .write_all(&wire::frame(&Request::History {
@@ -226,9 +226,10 @@ fn finishing_ends_links_between_frames_and_answers_what_has_begun() {
     begun.write_all(&frame[..10]).unwrap();
     let mut stuck = adopt();
     stuck.write_all(&frame[..10]).unwrap();
-    std::thread::sleep(Duration::from_millis(50));
+    // Until it has read what they have begun, which it tells nobody.
+    std::thread::sleep(Duration::from_millis(500));
     let asked = Instant::now();
-    let finished = links.finish(Duration::from_millis(500));
+    let finished = links.finish(Duration::from_secs(3));
     assert!(ended(&mut idle));
     begun.write_all(&frame[10..]).unwrap();
     published(&mut begun);
@@ -236,7 +237,7 @@ fn finishing_ends_links_between_frames_and_answers_what_has_begun() {
     runtime.block_on(finished).unwrap();
     let took = asked.elapsed();
     assert!(
-        took >= Duration::from_millis(500) && took < PATIENCE,
+        took >= Duration::from_secs(3) && took < PATIENCE,
         "{took:?}"
     );
     assert!(ended(&mut stuck), "its rest never came");
@@ -257,7 +258,7 @@ fn finishing_ends_links_between_frames_and_answers_what_has_begun() {
 /// Whether the link ends, after whatever word.
 #[test]
 fn a_call_that_is_sent_to_another_hub_says_whose_it_is_and_takes_no_longer_than_any() {
-    const TIMEOUT: Duration = Duration::from_secs(1);
+    const TIMEOUT: Duration = Duration::from_secs(5);
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("hub.sock");
     let listener = UnixListener::bind(&socket).unwrap();

@@ -328,6 +328,70 @@ fn an_answer_that_was_lost_comes_again() {
 }
 
 #[test]
+fn an_answer_that_was_lost_comes_again_to_who_stands_at_a_publishers_id() {
+    let hub = Hub::start();
+    let mut client = Client::connect(hub.address());
+    let publish = |channels: &[&str], id: &str, text: &str| {
+        let named = Publish {
+            id: Some(id.into()),
+            channels: channels.iter().map(|name| channel_named(name)).collect(),
+            ..message("a", text)
+        };
+        hub.node().publish(named).unwrap();
+    };
+    publish(&["a"], "z1", "1");
+    publish(&["a"], "z2", "2");
+    hub.publish("other", "0");
+    let (first, next) = session(&mut client, "&channel=b&since=z1&timeout=0");
+    assert_eq!(data(&first), [2]);
+    let mut poll = |since: &str| {
+        let answer = client.get(&format!("{next}&timeout=0.3&since={since}"));
+        data(&answer.json())
+    };
+    assert_eq!(poll("z1"), [2], "the first answer is like any other");
+    assert_eq!(poll("z2"), [0i64; 0], "it has arrived");
+    let id = first["connection"].as_str().unwrap().parse().unwrap();
+    assert!(hub.node().send(id, json("9"), EventName::Message).unwrap());
+    let mut direct = Vec::new();
+    while direct.is_empty() {
+        direct = poll("z2");
+    }
+    assert_eq!(direct, [9]);
+    assert_eq!(poll("z2"), [0i64; 0], "what has no id comes once");
+    publish(&["a", "b"], "z3", "3");
+    publish(&["a"], "z4", "4");
+    let mut lost = Vec::new();
+    while lost.len() < 3 {
+        lost = poll("z2");
+    }
+    assert_eq!(lost, [3, 3, 4]);
+    assert_eq!(poll("z2"), [3, 3, 4]);
+    assert_eq!(poll("of-another-epoch"), [3, 3, 4], "rather than lost");
+    assert_eq!(poll("0badcafe-7"), [3, 3, 4], "rather than lost");
+    assert_eq!(poll("z3"), [4], "what comes after it");
+    assert_eq!(poll("z3"), [4]);
+    assert_eq!(poll("z4"), [0i64; 0]);
+    let last = hub.publish("a", "5");
+    assert_eq!(poll("z4"), [5]);
+    assert_eq!(poll("z4"), [5]);
+    assert_eq!(poll(&last), [0i64; 0]);
+}
+
+#[test]
+fn what_a_cache_channel_had_is_no_poll_from_the_past() {
+    let hub = Hub::start();
+    let newest = hub.publish("cache-a", "1");
+    hub.publish("other", "0");
+    let mut client = Client::connect(hub.address());
+    let (first, next) = session(&mut client, "&channel=cache-a&timeout=0");
+    assert_eq!(data(&first), [1]);
+    hub.publish("a", "2");
+    // By the id of the last that it has got, and not by the cursor.
+    let path = format!("{next}&timeout=1&since={newest}");
+    assert_eq!(data(&client.get(&path).json()), [2]);
+}
+
+#[test]
 fn a_newer_poll_takes_the_place_of_an_older_one() {
     let hub = Hub::start();
     let mut old = Client::connect(hub.address());

@@ -21,6 +21,7 @@ mod issuer;
 mod limits;
 mod links;
 mod long_poll;
+mod memory;
 mod mercure;
 mod model;
 mod native;

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use realtime::procfs::uptime_ns;
 use realtime::wire::control;
 use realtime::wire::events::{
     self, Batch, Mark, Outcomes, WireOutcome, WireResult, WireWhat, marked,
@@ -195,12 +196,24 @@ impl Taken {
     }
 
     pub fn outcomes(&mut self, outcomes: Vec<WireOutcome>) {
-        let outcomes = Outcomes {
-            interest: self.interest,
-            outcomes,
-        };
+        self.tell(self.interest, outcomes);
+    }
+
+    /// Says something in place of what the script handles.
+    pub fn say(&mut self, instead: u8) {
+        self.tell(instead, Vec::new());
+    }
+
+    fn tell(&mut self, interest: u8, outcomes: Vec<WireOutcome>) {
+        let outcomes = Outcomes { interest, outcomes };
         let bytes = marked(&self.mark(), &outcomes);
         self.print(&bytes);
+    }
+
+    /// Whether it was sent behind another one that took too long.
+    fn is_too_late(&self) -> bool {
+        let until = self.params.get(events::AHEAD_PARAM);
+        until.is_some_and(|until| uptime_ns() > until.parse().unwrap())
     }
 
     pub fn mark(&self) -> Mark {
@@ -242,6 +255,23 @@ impl Taken {
         self.ended = true;
     }
 
+    /// Whether the server sends another request behind this one, within a moment.
+    pub fn is_followed(&self) -> bool {
+        let socket = socket2::SockRef::from(&self.stream);
+        let moment = Some(Duration::from_millis(5));
+        socket.set_read_timeout(moment).unwrap();
+        let peeked = socket.peek(&mut [std::mem::MaybeUninit::uninit(); 1]);
+        socket.set_read_timeout(None).unwrap();
+        peeked.is_ok_and(|count| count > 0)
+    }
+
+    /// As [`Taken::is_given_up`], for a request with others behind it.
+    pub fn reads_to_the_end(mut self) -> bool {
+        self.ended = true;
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        std::io::copy(&mut self.stream, &mut std::io::sink()).is_ok()
+    }
+
     /// Whether the server has closed the connection.
     pub fn is_given_up(&mut self) -> bool {
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -272,6 +302,10 @@ fn good(what: &WireWhat) -> WireResult {
 fn serve(mut stream: UnixStream, requests: &Sender<Taken>, shared: &Shared) {
     while let Some((params, body)) = read(&mut stream) {
         assert_eq!(params[events::SECRET_PARAM], SECRET);
+        let body = match params.get(events::BATCH_PARAM) {
+            Some(text) => events::of_param(text.as_bytes()),
+            None => body,
+        };
         let batch: Batch = control::read(&body).unwrap();
         let (over, is_over) = channel();
         let probe = batch.events.is_empty();
@@ -283,7 +317,11 @@ fn serve(mut stream: UnixStream, requests: &Sender<Taken>, shared: &Shared) {
             over,
             ended: false,
         };
-        if probe {
+        let too_late = taken.is_too_late();
+        if too_late {
+            taken.say(events::REFUSED);
+            taken.end();
+        } else if probe {
             if shared.probes.load(Ordering::SeqCst) {
                 taken.outcomes(Vec::new());
                 taken.end();

@@ -4,7 +4,7 @@ use realtime::backend::{Event, HandlerFailed, Interest, ReplyTo};
 use realtime::message::{Incoming, Payload};
 use serde_json::json as value;
 
-use crate::client::Client;
+use crate::client::{Client, Welcome};
 use crate::harness::{Hub, MESSAGES, NONE, Php, Seen, json};
 
 /// Answers each message with who sent it and what.
@@ -79,6 +79,37 @@ fn a_connections_key_proves_who_sends() {
 }
 
 #[test]
+fn whoever_names_a_connection_is_of_its_pace_on_any_socket() {
+    let hub = Hub::with(&[("realtime.rate_messages", "5")]);
+    let _php = echo(&hub);
+    let (mut ws, welcome) = Client::native(hub.address());
+    let (_other, stranger) = Client::native(hub.address());
+    let post = |welcome: &Welcome, key: &str| {
+        let connection = welcome.connection();
+        let body = format!(r#"{{"channel":"chat","connection":"{connection}","key":"{key}"}}"#);
+        Client::connect(hub.address()).post(&body)
+    };
+    // Who has not its key takes nothing away from it.
+    for _ in 0..70 {
+        assert_eq!(post(&welcome, stranger.key()).status, 403);
+    }
+    // What comes over the connection itself counts, too.
+    for _ in 0..20 {
+        assert_eq!(ws.ask(r#"{"type":"ping"}"#)["type"], "pong");
+    }
+    let answers: Vec<_> = (0..50).map(|_| post(&welcome, welcome.key())).collect();
+    let done = answers.iter().filter(|it| it.status == 200).count();
+    // Ten seconds' worth, and what the rate allows meanwhile.
+    assert!((30..=45).contains(&done), "{done}");
+    let refused = answers.last().unwrap();
+    assert_eq!((refused.status, &*refused.code()), (429, "busy"));
+    assert!(refused.header("Retry-After").is_some());
+    assert_eq!(post(&stranger, stranger.key()).status, 200, "nobody else");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(post(&welcome, welcome.key()).status, 200, "a second later");
+}
+
+#[test]
 fn mistakes_have_their_status() {
     let hub = Hub::with(&[("realtime.max_message_size", "1K")]);
     let mut client = Client::connect(hub.address());
@@ -125,7 +156,7 @@ fn mistakes_have_their_status() {
 
 #[test]
 fn failing_and_late_handlers_are_told_apart() {
-    let hub = Hub::with(&[("realtime.handshake_timeout", "0.3")]);
+    let hub = Hub::with(&[("realtime.handshake_timeout", "1.5")]);
     let mut kept = Vec::new();
     let _php = hub.php(MESSAGES, move |node, event| {
         let Event::Message { message, reply_to } = event else {

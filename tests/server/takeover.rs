@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use realtime::backend::Event;
 use realtime::backend::queue::EventQueue;
+use realtime::broker::Walk;
 use realtime::config::Config;
 use realtime::control::client::Client as Link;
 use realtime::ids::Pattern;
@@ -18,7 +19,9 @@ use serde_json::{Value, json as value};
 use tempfile::TempDir;
 
 use crate::client::Client;
-use crate::harness::{PATIENCE, channel_named, config, directory, eventually, json, message};
+use crate::harness::{
+    PATIENCE, channel_named, config, directory, eventually, json, message, stall,
+};
 use crate::issuer::{SETTING, token};
 
 /// A place where hubs follow one another.
@@ -352,7 +355,7 @@ fn nothing_is_lost_under_load() {
 
 #[test]
 fn a_client_on_a_stream_at_the_old_hub_publishes_at_the_new_one() {
-    let site = Site::new(&[("realtime.drain", "5")]);
+    let site = Site::new(&[("realtime.drain", "60")]);
     let old = site.first();
     let mut sse = Client::stream(old.address(), "/sse?channel=a&meta=1", "");
     let welcome = sse.chunk_with("realtime.welcome");
@@ -404,6 +407,59 @@ fn a_client_on_a_stream_at_the_old_hub_publishes_at_the_new_one() {
         assert_eq!(published.join().unwrap().json()["data"], 2);
     });
     sse.chunk_with("[7]");
+}
+
+#[test]
+fn what_a_token_lets_a_client_at_the_old_hub_publish_it_publishes_at_the_new_one() {
+    let site = Site::new(&[
+        SETTING,
+        ("realtime.drain", "60"),
+        ("realtime.rate_messages", "2"),
+    ]);
+    let old = site.first();
+    let claims = value!({"sub": "ada", "channels": "private-*", "publish": "private-chat"});
+    let path = format!(
+        "/sse?channel=private-chat&meta=1&token={}",
+        token(claims.clone())
+    );
+    // Some are closed already when they are looked for.
+    let mut streams: Vec<Client> = (0..10)
+        .map(|_| Client::stream(old.address(), &path, ""))
+        .collect();
+    let mut welcomes = Vec::new();
+    for stream in &mut streams {
+        let welcome = stream.chunk_with("realtime.welcome");
+        let mut lines = welcome.lines();
+        let welcome: Value = lines
+            .find_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
+            .unwrap();
+        welcomes.push(welcome);
+    }
+    let new = site.next();
+    let post = |welcome: &Value, channel: &str| {
+        let (id, key) = (&welcome["connection"], &welcome["key"]);
+        let body = value!({"channel": channel, "data": 7, "connection": id, "key": key});
+        Client::connect(new.address()).post(&body.to_string())
+    };
+    let mut found = welcomes.iter().rev();
+    let publisher = found.find(|it| post(it, "private-chat").status == 200);
+    let publisher = publisher.expect("one that the old hub still has");
+    let other = post(publisher, "private-other");
+    assert_eq!((other.status, &*other.code()), (503, "no_handler"));
+    let history = |channel| {
+        let mut link = site.link();
+        let page = link.history(&channel_named(channel), 10, Walk::Newest);
+        page.unwrap().entries.len()
+    };
+    assert_eq!((history("private-chat"), history("private-other")), (1, 0));
+    // Its pace is kept there.
+    let refused =
+        (0..60).find_map(|_| Some(post(publisher, "private-chat")).filter(|it| it.status != 200));
+    let refused = refused.expect("too many");
+    assert_eq!((refused.status, &*refused.code()), (429, "busy"));
+    assert!(history("private-chat") >= 5);
+    site.link().disconnect("ada", 4000, "").unwrap();
+    await_end(old);
 }
 
 #[test]
@@ -494,6 +550,33 @@ fn what_was_revoked_stays_so_and_users_are_found_at_the_old_hub() {
     let closed = link.disconnect("bob", 4321, "off you go").unwrap();
     assert!(closed > 0);
     eventually("their end", || old.node().connection_count() == 0);
+    drop(new);
+    await_end(old);
+}
+
+#[test]
+fn who_sends_users_away_hears_that_the_old_hub_has_not_done_it() {
+    let site = Site::new(&[SETTING, ("realtime.drain", "60"), ("realtime.timeout", "3")]);
+    let old = site.first();
+    let address = old.address().to_owned();
+    let bob = token(value!({"sub": "bob"}));
+    let open = || Client::websocket(&address, &format!("/ws?token={bob}"));
+    let mut clients: Vec<Client> = (0..20).map(|_| open()).collect();
+    clients.iter_mut().for_each(|client| drop(client.json()));
+    let new = site.next();
+    let mut link = site.link();
+    stall(old.node(), || {
+        let failure = link.revoke_user("bob").unwrap_err();
+        assert!(
+            failure.to_string().contains("may not have done it"),
+            "{failure}"
+        );
+    });
+    // Here it is done: nobody comes back with it.
+    let refused = Client::connect(&address).get(&format!("/poll?channel=a&token={bob}"));
+    assert_eq!((refused.status, &*refused.code()), (401, "bad_token"));
+    eventually("their end", || old.node().connection_count() == 0);
+    assert_eq!(site.link().disconnect("bob", 4000, "").unwrap(), 0);
     drop(new);
     await_end(old);
 }

@@ -179,7 +179,7 @@ fn a_mistake_does_not_wait_for_a_php_that_does_not_answer() {
     seen.recv().unwrap();
     let begun = std::time::Instant::now();
     assert_eq!(client.frame().close().0, 1002);
-    assert!(begun.elapsed() < std::time::Duration::from_secs(5));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20));
 }
 
 #[test]

@@ -37,7 +37,7 @@ describe('Apache', () => {
     await lab.push('apache', 'page');
     await lab.php('rt_broadcast("apache", "cli");');
     for (const kind of Object.keys(got)) {
-      await until(() => got[kind].length >= 2, `messages by ${kind}`, 8000, () => got);
+      await until(() => got[kind].length >= 2, `messages by ${kind}`, 30000, () => got);
       assert.deepEqual(got[kind], ['page', 'cli'], kind);
     }
     for (const { rt } of clients) rt.close();
@@ -64,18 +64,18 @@ describe('Apache', () => {
     for (const { fd, is } of descriptors(hub.pid)) assert.doesNotMatch(is, fd === 2 ? /^pipe:/ : /apache\.log|^pipe:/, `descriptor ${fd}`);
     await lab.noZombies();
     await lab.apache.stop('SIGTERM');
-    assert.ok(await ends(hub.pid, 15000));
+    assert.ok(await ends(hub.pid, 30000));
     assert.equal((await client.closed).code, 1001);
   });
 
   test('SIGSEGV of a process, and a stop and start: no address in use', async () => {
     const hub = await begin();
     await lab.get('/do.php?what=crash').catch(() => {});
-    await until(() => /Segmentation fault/.test(lab.log('apache.log')), 'a crash', 5000, () => lab.log('apache.log'));
+    await until(() => /Segmentation fault/.test(lab.log('apache.log')), 'a crash', 30000, () => lab.log('apache.log'));
     await lab.push('apache', 1);
     assert.deepEqual(lab.hubs().map(({ pid }) => pid), [hub.pid]);
     await lab.apache.stop('SIGTERM');
-    await ends(hub.pid, 15000);
+    await ends(hub.pid, 30000);
     await lab.apache.start();
     await lab.push('apache', 2);
     assert.notEqual((await lab.hub()).pid, hub.pid);

@@ -26,7 +26,7 @@ const open = (options) => Client.open(`http://127.0.0.1:${lab.port}`, options);
 
 async function worker(name) {
   const child = lab.program('worker.php', name);
-  await until(() => child.output().includes('ready') || child.over, `worker ${name}`, 8000, () => child.output());
+  await until(() => child.output().includes('ready') || child.over, `worker ${name}`, 30000, () => child.output());
   assert.ok(!child.over, child.output());
   return child;
 }
@@ -50,7 +50,7 @@ test('one worker: replies, subscriptions, state, broadcasts; SIGTERM ends it, an
   assert.deepEqual(await other.messages('room', 1), ['hello']);
   assert.deepEqual([await before.publish('x', 0, 'count'), await before.publish('x', 0, 'count'), await other.publish('x', 0, 'count')], [1, 2, 1]);
   await assert.rejects(before.publish('x', 0, 'throw'), { code: 'handler_failed' });
-  assert.match(one.output(), /thrown by a worker/);
+  await until(() => /thrown by a worker/.test(one.output()), 'what it says of that', 30000, one.output);
   other.close();
   await until(() => notes().some((line) => /closed/.test(line)), 'the close handler');
   signal(one.pid, 'SIGTERM');
@@ -68,7 +68,7 @@ test('several workers share the messages, one connection\'s stay in order', asyn
   await Promise.all(['one', 'two', 'three'].map(worker));
   const clients = await Promise.all(range(12).map(() => open()));
   for (const n of range(50)) for (const client of clients) client.send({ type: 'publish', channel: 'x', data: n, ref: n });
-  for (const client of clients) await client.answer(49, 20000);
+  for (const client of clients) await client.answer(49, 30000);
   const by = new Set();
   for (const client of clients) {
     const replies = client.frames.filter(({ type }) => type === 'reply');
@@ -85,11 +85,10 @@ test('one that is busy does not hold up the others', async () => {
   await begin();
   await Promise.all(['one', 'two'].map(worker));
   const [slow, quick] = [await open(), await open()];
-  slow.send({ type: 'publish', channel: 'x', event: 'slow', data: 2, ref: 1 });
+  slow.send({ type: 'publish', channel: 'x', event: 'slow', data: 4, ref: 1 });
   await sleep(100);
-  const started = Date.now();
   for (const n of range(10)) await quick.publish('x', n);
-  assert.ok(Date.now() - started < 1500, `${Date.now() - started} ms`);
+  assert.ok(!slow.frames.some(({ ref }) => ref === 1), 'they did not wait for it');
   assert.equal((await slow.answer(1)).type, 'reply');
   for (const client of [slow, quick]) client.close();
 });
@@ -112,7 +111,7 @@ test('a worker killed with an unacknowledged message: another one handles it, in
 });
 
 test('the only worker killed: what waits is handled by the next one', async () => {
-  await begin({ lab: { settings: { handshake_timeout: 20 } } });
+  await begin({ lab: { settings: { handshake_timeout: 60 } } });
   const one = await worker('one');
   const client = await open();
   await client.publish('x', 'warm');
@@ -122,7 +121,7 @@ test('the only worker killed: what waits is handled by the next one', async () =
   signal(one.pid, 'SIGKILL');
   await ends(one.pid);
   await worker('two');
-  assert.deepEqual((await client.answer(4, 20000)).data, { by: 'two', data: 4, sapi: 'cli' });
+  assert.deepEqual((await client.answer(4, 30000)).data, { by: 'two', data: 4, sapi: 'cli' });
   assert.deepEqual(client.frames.filter(({ ref }) => ref !== undefined && ref !== 'warm').map(({ ref }) => ref).slice(-6), ['slow', ...range(5)]);
   client.close();
 });
@@ -136,9 +135,9 @@ test('the server killed: the worker attaches to the next one and never serves it
   await sleep(500);
   assert.deepEqual(lab.hubs(), []);
   assert.ok(!one.over, one.output());
-  await until(async () => (await lab.get('/push.php?channel=start&data=2')).status === 200, 'a server', 10000);
+  await until(async () => (await lab.get('/push.php?channel=start&data=2')).status === 200, 'a server', 30000);
   const client = await open();
-  const reply = await until(() => client.publish('x', 'again').catch(() => undefined), 'an answer by the worker', 10000);
+  const reply = await until(() => client.publish('x', 'again').catch(() => undefined), 'an answer by the worker', 30000);
   assert.equal(reply.by, 'one');
   client.close();
 });

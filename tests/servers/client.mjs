@@ -57,7 +57,7 @@ export class Client {
     return (await this.answer(ref, ms)).data;
   }
 
-  async answer(ref, ms = 15000) {
+  async answer(ref, ms = 30000) {
     const frame = await until(() => this.frames.find((one) => one.ref === ref) ?? (this.over && { type: 'error', code: `closed with ${this.over.code}` }),
       `an answer to ${ref}`, ms, () => this.frames.slice(-5));
     if (frame.type === 'error') throw Object.assign(new Error(`${frame.code}: ${frame.message}`), { code: frame.code, frame });
@@ -65,7 +65,7 @@ export class Client {
   }
 
   /** Waits for a frame of this type that `test` accepts. */
-  frame(type, test = () => true, ms = 8000) {
+  frame(type, test = () => true, ms = 30000) {
     return until(() => this.frames.find((frame) => frame.type === type && test(frame)), `a frame ${type}`, ms, () => this.frames.slice(-5));
   }
 
@@ -75,7 +75,7 @@ export class Client {
   }
 
   /** Waits until there are `count` messages on a channel, and a little for one too many. */
-  async messages(channel, count, ms = 8000) {
+  async messages(channel, count, ms = 30000) {
     await until(() => this.data(channel).length >= count, `${count} messages on ${channel}`, ms, () => [this.data(channel), this.over]);
     await sleep(30);
     return this.data(channel);
@@ -89,7 +89,7 @@ export class Client {
 
 /** Our library on a WebSocket, noting what happens to it. */
 export function library(url, options = {}) {
-  const rt = new Realtime(`${url}/`, { WebSocket, minDelay: 50, maxDelay: 500, timeout: 3000, transports: ['ws'], ...options });
+  const rt = new Realtime(`${url}/`, { WebSocket, minDelay: 50, maxDelay: 500, transports: ['ws'], ...options });
   clients.add(rt);
   rt.log = [];
   for (const event of ['open', 'close', 'error', 'gap']) rt.on(event, (info) => rt.log.push({ event, at: Date.now(), ...info, code: info?.code }));

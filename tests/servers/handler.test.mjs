@@ -166,7 +166,7 @@ describe('messages', () => {
   test('of one connection are handled in order, of several at the same time', async () => {
     const clients = await Promise.all(range(5).map(() => open()));
     for (const n of range(40)) for (const client of clients) client.send({ type: 'publish', channel: 'x', event: 'append', data: n, ref: n });
-    for (const client of clients) await client.answer(39, 20000);
+    for (const client of clients) await client.answer(39, 30000);
     const lines = readFileSync(path.join(lab.site, 'order.txt'), 'utf8').trim().split('\n').map((line) => JSON.parse(line));
     for (const client of clients) {
       const id = client.frames[0].connection;
@@ -180,7 +180,7 @@ describe('messages', () => {
     const client = await open();
     client.send({ type: 'publish', channel: 'x', event: 'slow', data: 0.5 });
     for (const n of range(20)) client.send({ type: 'publish', channel: 'x', event: 'who', ref: n });
-    await client.answer(19, 10000);
+    await client.answer(19, 30000);
     const pids = client.frames.filter(({ type, data }) => type === 'reply' && data?.pid).map(({ data }) => data.pid);
     assert.equal(pids.length, 20);
     assert.equal(new Set(pids).size, 1, 'one request for all of them');
@@ -209,27 +209,26 @@ describe('messages', () => {
 
   test('what is pushed by pages does not pass through the handler', async () => {
     const [client, busy] = [await open({ channels: ['direct'] }), await open()];
-    busy.send({ type: 'publish', channel: 'x', event: 'slow', data: 2 });
+    busy.send({ type: 'publish', channel: 'x', event: 'slow', data: 4, ref: 1 });
     await sleep(100);
-    const started = Date.now();
     await lab.push('direct', 'now');
     await client.messages('direct', 1);
-    assert.ok(Date.now() - started < 1000);
+    assert.ok(!busy.frames.some(({ ref }) => ref === 1), 'it did not wait for the handler');
     for (const each of [client, busy]) each.close();
   });
 
   test('handlers leave workers for pages: handler_concurrency', async () => {
     const slow = await Promise.all(range(8).map(() => open()));
-    for (const client of slow) client.send({ type: 'publish', channel: 'x', event: 'slow', data: 1, ref: 1 });
-    await sleep(100);
+    for (const client of slow) client.send({ type: 'publish', channel: 'x', event: 'slow', data: 3, ref: 1 });
     const started = Date.now();
+    await sleep(100);
     await lab.get('/do.php?what=pid');
-    assert.ok(Date.now() - started < 700, `a page waited ${Date.now() - started} ms`);
+    assert.ok(!slow.some(({ frames }) => frames.some(({ ref }) => ref === 1)), `a page waited ${Date.now() - started} ms`);
     for (const client of slow) {
       assert.equal((await client.answer(1)).data, 'slept');
       client.close();
     }
-    assert.ok(Date.now() - started > 1500, 'eight handlers took two turns of four');
+    assert.ok(Date.now() - started > 4500, 'eight handlers took two turns of four');
   });
 });
 

@@ -7,11 +7,10 @@ import { spawn } from 'node:child_process';
 import {
   chmodSync, chownSync, copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readlinkSync, rmSync, writeFileSync,
 } from 'node:fs';
-import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { test as run } from 'node:test';
-import { root, until } from '../browser/support.mjs';
+import { freePort, root, until } from '../browser/support.mjs';
 import { closeAll } from './client.mjs';
 import { ends, processes, signal, zombies } from './proc.mjs';
 
@@ -27,7 +26,7 @@ export const user = account(isRoot ? 'www-data' : os.userInfo().username);
 export const range = (n) => Array.from({ length: n }, (_, i) => i);
 
 /** `test()` for a file: with a time limit, and the logs of the lab that `current()` returns beside what failed. */
-export const testsOf = (current, timeout = 60000) => (name, body) => run(name, { timeout }, async (t) => {
+export const testsOf = (current, timeout = 180000) => (name, body) => run(name, { timeout }, async (t) => {
   try {
     await body(t);
   } catch (error) {
@@ -62,7 +61,8 @@ export class Lab {
     this.extension = path.join(this.home, 'realtime.so');
     copyFileSync(extension, this.extension);
     chmodSync(this.extension, 0o644);
-    this.settings = { ...(!handler && { handler: '' }), log: path.join(this.logs, 'realtime.log'), log_level: 'info', ...settings };
+    // realtime.timeout is 1 by default, in which a machine that runs other tests too may not get to an answer.
+    this.settings = { ...(!handler && { handler: '' }), timeout: 20, log: path.join(this.logs, 'realtime.log'), log_level: 'info', ...settings };
     this.unix = unix;
     this.more = ini;
     labs.add(this);
@@ -179,7 +179,7 @@ export class Lab {
 
   /** Asks a page of the site. */
   async get(target, options = {}) {
-    const response = await fetch(`${this.url}${target}`, { signal: AbortSignal.timeout(15000), ...options });
+    const response = await fetch(`${this.url}${target}`, { signal: AbortSignal.timeout(60000), ...options });
     const text = await response.text();
     let json;
     try { json = JSON.parse(text); } catch { /* not every page is */ }
@@ -202,7 +202,7 @@ export class Lab {
 
   /** The only hub; waits for it. */
   async hub() {
-    return (await until(() => this.hubs().length === 1 && this.hubs(), 'one hub', 8000, () => this.hubs()))[0];
+    return (await until(() => this.hubs().length === 1 && this.hubs(), 'one hub', 30000, () => this.hubs()))[0];
   }
 
   /**
@@ -216,7 +216,7 @@ export class Lab {
       for (const { pid, parent } of processes()) if (this.pids.has(parent)) ours.add(pid);
       return zombies().filter(({ parent, name }) => ours.has(parent) || (/realtime/.test(name) && parent !== 1));
     };
-    for (const { pid } of found()) await until(() => !found().some((one) => one.pid === pid), 'no zombie', 8000, found);
+    for (const { pid } of found()) await until(() => !found().some((one) => one.pid === pid), 'no zombie', 30000, found);
   }
 
   /** Ends everything and removes the directory. Says what did not end by itself when asked to. */
@@ -274,17 +274,4 @@ export function account(name) {
   // A user's own group may have another name.
   const group = readFileSync('/etc/group', 'utf8').split('\n').find((entry) => entry.split(':')[2] === gid).split(':')[0];
   return { name, group, uid: Number(uid), gid: Number(gid) };
-}
-
-/** Below the ports that the system gives to clients: one of those could be taken again before the server has it. */
-async function freePort() {
-  for (;;) {
-    const port = 20000 + Math.floor(Math.random() * 10000);
-    const server = net.createServer();
-    const free = await new Promise((done) => {
-      server.once('error', () => done(false)).listen(port, '127.0.0.1', () => done(true));
-    });
-    await new Promise((done) => server.close(done));
-    if (free) return port;
-  }
 }

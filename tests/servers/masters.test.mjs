@@ -62,7 +62,7 @@ describe('two masters of PHP-FPM', () => {
     assert.equal(client.over, undefined);
     assert.deepEqual(lab.hubs().map(({ pid }) => pid), [hub.pid]);
     await lab.fpm.stop();
-    assert.ok(await ends(hub.pid, 10000), 'it ends with the last');
+    assert.ok(await ends(hub.pid, 30000), 'it ends with the last');
     assert.equal((await client.closed).code, 1001);
   });
 
@@ -72,7 +72,7 @@ describe('two masters of PHP-FPM', () => {
     await lab.push('both', 1);
     const hub = await lab.hub();
     await lab.fpm.stop();
-    assert.ok(await ends(hub.pid, 10000), 'no worker of the second has ever come');
+    assert.ok(await ends(hub.pid, 30000), 'no worker of the second has ever come');
     // And the second starts one of its own when it is needed.
     await lab.push('both', 2, '/shop.php');
     assert.notEqual((await lab.hub()).pid, hub.pid);
@@ -84,7 +84,7 @@ describe('two masters of PHP-FPM', () => {
     const hub = await lab.hub();
     await second.start();
     await lab.get('/shop.php?channel=both&data=1');
-    assert.ok(await ends(hub.pid, 10000), 'the second brings its own server');
+    assert.ok(await ends(hub.pid, 30000), 'the second brings its own server');
     const next = await lab.hub();
     for (let i = 0; i < 10; i++) await lab.push('both', i, i % 2 ? '/shop.php' : '/push.php');
     await sleep(500);
@@ -96,7 +96,7 @@ describe('two masters of PHP-FPM', () => {
     await sleep(1500);
     assert.ok(alive(next.pid));
     await lab.fpm.stop();
-    assert.ok(await ends(next.pid, 10000));
+    assert.ok(await ends(next.pid, 30000));
   });
 });
 
@@ -118,7 +118,7 @@ describe('php-cgi', () => {
     assert.deepEqual(lab.hubs().map(({ pid }) => pid), [hub.pid]);
     await lab.noZombies();
     await lab.cgi.stop();
-    assert.ok(await ends(hub.pid, 10000), 'it ends with the master');
+    assert.ok(await ends(hub.pid, 30000), 'it ends with the master');
     assert.equal((await client.closed).code, 1001);
   });
 
@@ -171,7 +171,7 @@ describe('php-cgi', () => {
     };
     const started = Date.now();
     await request(-1);
-    assert.ok(Date.now() - started < 3000, 'its output ends with it');
+    assert.ok(Date.now() - started < 20000, 'its output ends with it');
     const hub = await lab.hub();
     const client = await Client.open(hubAddress(), { channels: ['cgi'] });
     for (const number of range(5)) await request(number);
@@ -179,7 +179,7 @@ describe('php-cgi', () => {
     assert.deepEqual(lab.hubs().map(({ pid }) => pid), [hub.pid]);
     assert.ok(!descriptors(hub.pid).some(({ is }) => is.startsWith('pipe:')), 'it holds no pipe of the web server');
     signal(parent.pid, 'SIGKILL');
-    assert.ok(await ends(hub.pid, 10000), 'it ends with the web server');
+    assert.ok(await ends(hub.pid, 30000), 'it ends with the web server');
     assert.equal((await client.closed).code, 1001);
   });
 });

@@ -30,7 +30,7 @@ async function refused(times = 10) {
     const started = Date.now();
     const { status, json } = await lab.get(push);
     assert.equal(status, 500);
-    assert.ok(Date.now() - started < 2500, `a page took ${Date.now() - started} ms`);
+    assert.ok(Date.now() - started < 10000, `a page took ${Date.now() - started} ms`);
     errors.add(json.error);
   }
   assert.deepEqual(lab.hubs(), []);
@@ -79,7 +79,7 @@ describe('the log', () => {
   test('without realtime.log: PHP\'s error_log, in its format', async () => {
     lab = await site({ fpm: { pool: STATIC }, lab: { settings: { log: '' } } });
     await lab.push('op', 1);
-    await until(() => /realtime/.test(lab.log('php.log')), 'a line in error_log', 5000, () => lab.allLogs());
+    await until(() => /realtime/.test(lab.log('php.log')), 'a line in error_log', 30000, () => lab.allLogs());
     for (const line of lab.log('php.log').trim().split('\n')) assert.match(line, /^\[\d\d-\w{3}-\d{4} \d\d:\d\d:\d\d [\w/+:-]+\] .*/);
   });
 
@@ -139,7 +139,7 @@ describe('addresses', () => {
     assert.ok(lines >= 1 && lines <= 3, `${lines} lines in the log`);
     // As soon as the address is free a later request starts the server.
     await new Promise((done) => other.close(done));
-    await until(async () => (await lab.get(push)).status === 200, 'a server', 20000, () => lab.allLogs());
+    await until(async () => (await lab.get(push)).status === 200, 'a server', 30000, () => lab.allLogs());
   });
 
   test('an address that this machine does not have', async () => {
@@ -215,7 +215,7 @@ describe('the control socket\'s place', () => {
     await until(() => lab.hubs().length === 0, 'its end');
     writeFileSync(`${lab.socket}.lock`, 'rubbish\0'.repeat(100));
     lab.give(`${lab.socket}.lock`);
-    await until(async () => (await lab.get(push)).status === 200, 'a server', 10000, () => lab.allLogs());
+    await until(async () => (await lab.get(push)).status === 200, 'a server', 30000, () => lab.allLogs());
   });
 
   test('a socket that is stale because a program took its path: a clear error, never a wrong peer', async () => {

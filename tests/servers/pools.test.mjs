@@ -18,7 +18,7 @@ const POOLS = {
 
 for (const [kind, pool] of Object.entries(POOLS)) {
   for (const unix of [false, true]) {
-    test(`pm = ${kind}, nginx over ${unix ? 'a Unix socket' : 'TCP'}: a page's broadcast reaches a client, the command line's too`, { timeout: 30000 }, async () => {
+    test(`pm = ${kind}, nginx over ${unix ? 'a Unix socket' : 'TCP'}: a page's broadcast reaches a client, the command line's too`, { timeout: 120000 }, async () => {
       const lab = await site({ lab: { unix }, fpm: { pool } });
       try {
         assert.deepEqual(lab.hubs(), [], 'no server before the first request');
@@ -47,7 +47,7 @@ describe('one pool', () => {
   before(async () => { lab = await site({ fpm: { pool: POOLS.static } }); });
   after(() => lab?.end());
 
-  test('requests at the same time start one server, and all of them are served', { timeout: 30000 }, async () => {
+  test('requests at the same time start one server, and all of them are served', { timeout: 120000 }, async () => {
     const pushes = await Promise.all(Array.from({ length: 12 }, (_, i) => lab.push('start', i)));
     assert.equal(lab.hubs().length, 1);
     assert.ok(new Set(pushes.map(({ pid }) => pid)).size > 1, 'several workers took part');
@@ -55,7 +55,7 @@ describe('one pool', () => {
     assert.equal(lab.log().match(/ERROR|WARN/g), null, lab.log());
   });
 
-  test('every transport through nginx', { timeout: 30000 }, async () => {
+  test('every transport through nginx', { timeout: 120000 }, async () => {
     const got = {};
     const clients = ['ws', 'sse', 'poll'].map((kind) => {
       const rt = library(lab.hubUrl, { transports: [kind] });
@@ -65,7 +65,7 @@ describe('one pool', () => {
     await Promise.all(clients.map(({ ready }) => ready));
     for (let i = 0; i < 5; i++) await lab.push('all', i);
     for (const kind of Object.keys(got)) {
-      await until(() => got[kind].length >= 5, `five messages by ${kind}`, 8000, () => got);
+      await until(() => got[kind].length >= 5, `five messages by ${kind}`, 30000, () => got);
       assert.deepEqual(got[kind], [0, 1, 2, 3, 4], kind);
     }
     for (const { rt } of clients) rt.close();
@@ -82,7 +82,7 @@ describe('one pool', () => {
     await reader.cancel();
   });
 
-  test('PHP sees the client\'s own address behind nginx', { timeout: 30000 }, async () => {
+  test('PHP sees the client\'s own address behind nginx', { timeout: 120000 }, async () => {
     const client = await Client.open(lab.hubUrl, { channels: ['where'], headers: { 'X-Forwarded-For': '203.0.113.9, 198.51.100.7' } });
     const shown = JSON.parse(await lab.php('echo json_encode(array_map(fn ($c) => $c->ip, rt_connections("where")));'));
     // nginx adds its peer, which is this machine, a trusted proxy too: so the next one counts.
@@ -90,7 +90,7 @@ describe('one pool', () => {
     client.close();
   });
 
-  test('functions that need a loop of their own say so in a page', { timeout: 30000 }, async () => {
+  test('functions that need a loop of their own say so in a page', { timeout: 120000 }, async () => {
     for (const what of ['listen', 'run']) {
       const { status } = await lab.get(`/do.php?what=${what}`);
       assert.equal(status, 500, what);
@@ -99,7 +99,7 @@ describe('one pool', () => {
     assert.equal(lab.hubs().length, 1);
   });
 
-  test('rt_stats() and the rest of the API from a page and from the command line', { timeout: 30000 }, async () => {
+  test('rt_stats() and the rest of the API from a page and from the command line', { timeout: 120000 }, async () => {
     const client = await Client.open(lab.hubUrl, { channels: ['api'] });
     const { json } = await lab.get('/do.php?what=stats');
     const hub = await lab.hub();
@@ -115,7 +115,7 @@ describe('one pool', () => {
     assert.match(await lab.php('ob_start(); phpinfo(INFO_MODULES); echo ob_get_clean();'), new RegExp(`${hub.pid}`));
   });
 
-  test('another user\'s command line is refused with a clear word', { timeout: 30000, skip: !isRoot && 'needs root' }, async () => {
+  test('another user\'s command line is refused with a clear word', { timeout: 120000, skip: !isRoot && 'needs root' }, async () => {
     const { code, stderr } = await lab.run(['-r', 'rt_broadcast("news", 1);'], { as: account('nobody') });
     assert.notEqual(code, 0);
     assert.match(stderr, /Realtime\\Exception: .*(belongs to another user|realtime\.socket_mode)/);
@@ -125,8 +125,8 @@ describe('one pool', () => {
 });
 
 describe('two pools', () => {
-  async function two(shopLines) {
-    const lab = await Lab.make({ ini: shared });
+  async function two(shopLines, options) {
+    const lab = await Lab.make({ ini: shared, ...options });
     lab.fpm = await new Fpm(lab, { pools: ['www.conf', 'shop.conf'], pool: { www: POOLS.static, shop: shopLines } }).start();
     lab.nginx = await new Nginx(lab, {
       extra: `location = /shop.php { include fastcgi.conf; fastcgi_param SCRIPT_FILENAME $document_root/push.php; fastcgi_pass unix:${lab.fpm.sockets[1]}; }`,
@@ -134,7 +134,7 @@ describe('two pools', () => {
     return lab;
   }
 
-  test('that name the same realtime.socket share a server', { timeout: 30000 }, async () => {
+  test('that name the same realtime.socket share a server', { timeout: 120000 }, async () => {
     const lab = await two({});
     // The documented file keeps them apart: without its two lines they share what php.ini says.
     await lab.fpm.stop();
@@ -154,12 +154,39 @@ describe('two pools', () => {
     }
   });
 
-  test('with settings of their own have a server each, and do not meet', { timeout: 30000 }, async () => {
+  for (const [what, handler, shop] of [['with a log each', false, { 'php_admin_value[error_log]': '/dev/null' }], ['and with realtime.handler', true, {}]]) {
+    test(`that share a server, ${what}: a reload that changes nothing leaves it alone, whoever comes first`, { timeout: 120000 }, async () => {
+      const lab = await two(shop, { handler, settings: { drain: 0 } });
+      await lab.fpm.stop();
+      const file = lab.file('pool.d/shop.conf');
+      writeFileSync(file, readFileSync(file, 'utf8').replace(/^php_admin_value.realtime.*\n/gm, ''));
+      await lab.fpm.start();
+      try {
+        await lab.push('shared', 0);
+        await lab.push('shared', 0, '/shop.php');
+        const hub = await lab.hub();
+        const client = await Client.open(lab.hubUrl, { channels: ['shared'] });
+        for (const [number, page] of ['/shop.php', '/push.php', '/shop.php'].entries()) {
+          await lab.fpm.reload();
+          await lab.push('shared', number, page);
+          await sleep(300);
+        }
+        assert.deepEqual(await client.messages('shared', 3), [0, 1, 2]);
+        assert.equal(client.over, undefined, lab.allLogs());
+        assert.deepEqual(lab.hubs().map(({ pid }) => pid), [hub.pid]);
+        client.close();
+      } finally {
+        await lab.end();
+      }
+    });
+  }
+
+  test('with settings of their own have a server each, and do not meet', { timeout: 120000 }, async () => {
     const lab = await two({});
     try {
       await lab.push('apart', 1);
       await lab.push('apart', 1, '/shop.php');
-      await until(() => lab.hubs().length === 2, 'two servers', 8000, () => lab.allLogs());
+      await until(() => lab.hubs().length === 2, 'two servers', 30000, () => lab.allLogs());
       const www = await Client.open(`http://127.0.0.1:${lab.port}`, { channels: ['apart'] });
       const shop = await Client.open(`http://127.0.0.1:${lab.shopPort}`, { channels: ['apart'] });
       await lab.push('apart', 'www');

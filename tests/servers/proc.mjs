@@ -80,7 +80,7 @@ export function signal(pid, name) {
 }
 
 /** Waits for the end of a process; false when it still runs after `ms`. */
-export async function ends(pid, ms = 5000) {
+export async function ends(pid, ms = 30000) {
   for (const late = Date.now() + ms; alive(pid); await sleep(10)) {
     if (Date.now() > late) return false;
   }

@@ -71,14 +71,14 @@ test('a takeover: pusher-js clients come back by themselves, and with pusher-res
     lab.writeIni({ ping_interval: 20 + round });
     await lab.fpm.reload();
     await lab.get('/do.php?what=pid');
-    assert.ok(await ends(hub.pid, 15000), 'the old one ends when its clients have gone');
+    assert.ok(await ends(hub.pid, 30000), 'the old one ends when its clients have gone');
     hub = await lab.hub();
-    await until(() => clients.every(({ pusher }) => pusher.connection.state === 'connected'), 'all back', 10000, () => clients.map(({ states }) => states));
+    await until(() => clients.every(({ pusher }) => pusher.connection.state === 'connected'), 'all back', 30000, () => clients.map(({ states }) => states));
   }
   stop = true;
   await pushing;
   for (const { pusher, got, states } of clients) {
-    await until(() => got.length >= n, `${n} messages`, 8000, () => [got.length, states, pusher.errors]);
+    await until(() => got.length >= n, `${n} messages`, 30000, () => [got.length, states, pusher.errors]);
     await sleep(20);
     assert.deepEqual(got.map(({ data }) => data), range(n), 'nothing lost, nothing double, in order');
   }
@@ -118,7 +118,7 @@ test('a webhook goes to an https:// address whose certificate is of an authority
   const app = await application();
   try {
     await told(app, { 'env[SSL_CERT_FILE]': authority.file });
-    const call = await until(() => app.calls[0], 'a call', 8000, () => lab.allLogs());
+    const call = await until(() => app.calls[0], 'a call', 30000, () => lab.allLogs());
     const sdk = new PusherServer({ appId: APP.id, key: APP.key, secret: APP.secret });
     const hook = sdk.webhook(call);
     assert.ok(hook.isValid());
@@ -133,7 +133,7 @@ test('nothing is told to whoever cannot prove who they are, and the log says so 
   const app = await application();
   try {
     await told(app, {});
-    await until(() => /pusher_webhook/.test(lab.log()), 'a word in the log', 8000, () => lab.allLogs());
+    await until(() => /pusher_webhook/.test(lab.log()), 'a word in the log', 30000, () => lab.allLogs());
     await sleep(2500); // two tries more
     assert.deepEqual(app.calls, []);
     const lines = lab.log().split('\n').filter((line) => /WARN/.test(line));

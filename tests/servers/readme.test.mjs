@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test as run } from 'node:test';
-import { launch, root } from '../browser/support.mjs';
+import { launch, root, until } from '../browser/support.mjs';
 import { Lab } from './lab.mjs';
 import { Fpm, Nginx } from './servers.mjs';
 
@@ -12,7 +12,7 @@ const readme = readFileSync(path.join(root, 'README.md'), 'utf8');
 const section = readme.split('\n## ').find((part) => part.startsWith('With nginx and PHP-FPM'));
 const block = (language, text = section) => new RegExp(`\`\`\`${language}\n([^]*?)\`\`\``).exec(text)[1];
 const quoted = (pattern) => pattern.exec(section)[0].slice(1, -1);
-const test = (name, body) => run(name, { timeout: 60000 }, body);
+const test = (name, body) => run(name, { timeout: 120000 }, body);
 
 let lab;
 let browser;
@@ -54,6 +54,8 @@ test('a page pushes, and a browser listens', async () => {
     window.source.onmessage = ({ data }) => window.got.push(data);
     window.source.onopen = open;
   })`);
+  // A little after the head, of which the page knows.
+  await until(async () => (await lab.stats()).subscriptions === 1, 'the subscription', 30000, () => lab.allLogs());
   assert.equal((await lab.get('/orders.php')).status, 200);
   await page.waitForFunction(() => window.got.length > 0);
   assert.deepEqual(await page.evaluate(() => window.got), ['"paid"']);
@@ -70,6 +72,8 @@ test('what browsers send runs the script, which is the chat above', async () => 
       window.ws.onopen = open;
     }));
   }
+  // A little after the handshake.
+  await until(async () => await lab.php("echo rt_channels('chat')['chat'] ?? 0;") === '2', 'two subscriptions', 30000, () => lab.allLogs());
   await author.evaluate(() => window.ws.send('hello'));
   await reader.waitForFunction(() => window.got.length > 0);
   assert.deepEqual(await reader.evaluate(() => window.got), ['hello']);

@@ -44,7 +44,7 @@ export class Fpm {
     const [command, ...rest] = [...this.wrap, fpm, '-c', this.lab.file('php.ini'), '-y', this.lab.file(`${this.own}.conf`), this.daemon ? '-D' : '-F', ...this.args];
     this.child = this.lab.start(command, rest, { name: 'fpm' });
     const up = () => this.#times('ready to handle connections') > ready && this.sockets.every((path) => existsSync(path));
-    await until(() => up() || (this.child.over && !this.daemon), 'PHP-FPM', 10000, () => this.child.output());
+    await until(() => up() || (this.child.over && !this.daemon), 'PHP-FPM', 30000, () => this.child.output());
     if (!up()) throw new Error(`PHP-FPM ended: ${this.child.output()}${this.lab.log(`${this.own}.log`)}`);
     this.#remember();
     return this;
@@ -65,16 +65,16 @@ export class Fpm {
   async reload() {
     const [ready, before] = [this.#times('ready to handle connections'), this.master];
     signal(before, 'SIGUSR2');
-    await until(() => this.#times('ready to handle connections') > ready, 'the end of a reload', 15000, () => this.lab.allLogs());
+    await until(() => this.#times('ready to handle connections') > ready, 'the end of a reload', 30000, () => this.lab.allLogs());
     // Daemonized again: the master that says so is another process.
-    if (this.daemon) await until(() => this.master !== before && alive(this.master), 'a new master', 5000);
+    if (this.daemon) await until(() => this.master !== before && alive(this.master), 'a new master', 30000);
     this.#remember();
   }
 
   async stop(how = 'SIGTERM') {
     const { master } = this;
     signal(master, how);
-    if (!await ends(master, 15000)) throw new Error(`PHP-FPM's master did not end of ${how}`);
+    if (!await ends(master, 30000)) throw new Error(`PHP-FPM's master did not end of ${how}`);
     this.lab.pids.delete(master);
   }
 
@@ -162,7 +162,7 @@ export class Apache {
 
   async stop(how = 'SIGTERM') {
     signal(this.master, how);
-    if (!await ends(this.master, 10000)) throw new Error(`Apache did not end of ${how}`);
+    if (!await ends(this.master, 30000)) throw new Error(`Apache did not end of ${how}`);
   }
 }
 
@@ -177,7 +177,7 @@ export class Cgi {
 
   async start() {
     this.child = this.lab.start(Cgi.binary, ['-c', this.lab.file('php.ini'), '-b', this.socket], { as: user, env: this.env });
-    await until(() => this.child.over || existsSync(this.socket), 'php-cgi', 10000, () => this.child.output());
+    await until(() => this.child.over || existsSync(this.socket), 'php-cgi', 30000, () => this.child.output());
     if (this.child.over) throw new Error(`php-cgi ended: ${this.child.output()}`);
     return this;
   }
@@ -186,7 +186,7 @@ export class Cgi {
 
   async stop() {
     signal(this.master, 'SIGTERM');
-    if (!await ends(this.master, 10000)) throw new Error('php-cgi did not end of SIGTERM');
+    if (!await ends(this.master, 30000)) throw new Error('php-cgi did not end of SIGTERM');
   }
 }
 
@@ -225,6 +225,6 @@ async function listening(port, child) {
     const socket = net.connect(port, '127.0.0.1', () => { socket.destroy(); done(true); });
     socket.once('error', () => done(false));
   });
-  await until(async () => child.over || await open(), `a server on port ${port}`, 10000, () => child.output());
+  await until(async () => child.over || await open(), `a server on port ${port}`, 30000, () => child.output());
   if (child.over) throw new Error(`${child.label} ended: ${child.output()}`);
 }

@@ -21,7 +21,7 @@ afterEach(async () => {
 const push = (number) => lab.get(`/push.php?channel=stop&data=${number}`);
 
 async function begin(pool) {
-  lab = await site({ lab: { settings: { timeout: '0.7' } }, fpm: { pool } });
+  lab = await site({ lab: { settings: { timeout: '3' } }, fpm: { pool } });
   await lab.push('stop', -1);
   const hub = await lab.hub();
   return { hub, client: await Client.open(`http://127.0.0.1:${lab.port}`, { channels: ['stop'] }) };
@@ -33,13 +33,13 @@ function inTime(answers) {
     assert.equal(status, 500);
     assert.match(json.error, /did not answer within realtime\.timeout/);
     assert.ok(json.pid > 0, 'the request goes on behind the exception');
-    assert.ok(json.ms > 500 && json.ms < 1400, `rt_broadcast() took ${json.ms} ms of 700`);
+    assert.ok(json.ms > 2500 && json.ms < 5500, `rt_broadcast() took ${json.ms} ms of 3000`);
   }
 }
 
 /** All that a page is told was published has come, and nothing has twice. */
 async function well({ hub, client }, accepted) {
-  for (const number of accepted) await until(() => client.data('stop').includes(number), `${number}`, 8000, () => client.data('stop'));
+  for (const number of accepted) await until(() => client.data('stop').includes(number), `${number}`, 30000, () => client.data('stop'));
   await sleep(100);
   const got = client.data('stop');
   assert.equal(new Set(got).size, got.length, `each once: ${got}`);
@@ -57,10 +57,10 @@ test('workers that are linked to it', async () => {
   for (let i = 0; i < 6; i++) {
     const started = Date.now();
     assert.equal((await lab.get('/do.php?what=pid')).status, 200);
-    assert.ok(Date.now() - started < 600, `a page took ${Date.now() - started} ms`);
+    assert.ok(Date.now() - started < 2500, `a page took ${Date.now() - started} ms`);
   }
   signal(all.hub.pid, 'SIGCONT');
-  await until(async () => (await push(200)).status === 200, 'an answer again', 5000, () => lab.allLogs());
+  await until(async () => (await push(200)).status === 200, 'an answer again', 30000, () => lab.allLogs());
   for (const number of range(12)) await lab.push('stop', 300 + number);
   await well(all, [...range(12), 200, ...range(12).map((number) => 300 + number)]);
 });
@@ -70,7 +70,7 @@ test('workers that have just begun, and more of them than its queue takes', asyn
   signal(all.hub.pid, 'SIGSTOP');
   for (let round = 0; round < 3; round++) inTime(await Promise.all(range(8).map((number) => push(100 * round + number))));
   signal(all.hub.pid, 'SIGCONT');
-  await until(async () => (await push(1000)).status === 200, 'an answer again', 5000, () => lab.allLogs());
+  await until(async () => (await push(1000)).status === 200, 'an answer again', 30000, () => lab.allLogs());
   for (const number of range(12)) await lab.push('stop', 2000 + number);
   await well(all, [1000, ...range(12).map((number) => 2000 + number)]);
 });
@@ -81,7 +81,7 @@ test('a script on the command line', async () => {
   const started = Date.now();
   const said = await lab.php('try { rt_broadcast("stop", 1); } catch (Realtime\\Exception $e) { echo $e->getMessage(); } echo "\nand on";');
   assert.match(said, /did not answer within realtime\.timeout\nand on$/);
-  assert.ok(Date.now() - started < 3000);
+  assert.ok(Date.now() - started < 10000);
   signal(all.hub.pid, 'SIGCONT');
   await lab.php('rt_broadcast("stop", 2);');
   await well(all, [2]);

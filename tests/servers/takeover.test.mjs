@@ -30,7 +30,7 @@ const hubAddress = () => `http://127.0.0.1:${lab.port}`;
 async function reload(old) {
   await lab.fpm.reload();
   await lab.get('/do.php?what=pid');
-  return until(() => lab.hubs().find(({ pid }) => pid !== old.pid && alive(pid)), 'a new server', 10000, () => lab.hubs());
+  return until(() => lab.hubs().find(({ pid }) => pid !== old.pid && alive(pid)), 'a new server', 30000, () => lab.hubs());
 }
 
 /** Connects all the time; counts those that were refused. */
@@ -51,7 +51,7 @@ function knock() {
 }
 
 test('changed settings: nobody is refused, everybody is asked to reconnect over some seconds, and resumes', async () => {
-  const old = await begin();
+  const old = await begin({ drain: 4 });
   const clients = range(30).map(() => {
     const rt = library(hubAddress());
     const got = [];
@@ -68,7 +68,7 @@ test('changed settings: nobody is refused, everybody is asked to reconnect over 
   await sleep(300);
   lab.writeIni({ ping_interval: 20 });
   await reload(old);
-  assert.ok(await ends(old.pid, 15000), 'the old one ends when its clients have gone');
+  assert.ok(await ends(old.pid, 30000), 'the old one ends when its clients have gone');
   await sleep(500);
   stop = true;
   await pushing;
@@ -80,9 +80,9 @@ test('changed settings: nobody is refused, everybody is asked to reconnect over 
   const closes = clients.flatMap(({ rt }) => rt.log.filter(({ event }) => event === 'close'));
   assert.equal(closes.length, clients.length, 'once each');
   const times = [...codes, ...closes].map(({ at }) => at).sort((a, b) => a - b);
-  assert.ok(times.at(-1) - times[0] > 1500, `all were closed within ${times.at(-1) - times[0]} ms of 2 seconds`);
+  assert.ok(times.at(-1) - times[0] > 2000, `all were closed within ${times.at(-1) - times[0]} ms of 4 seconds`);
   for (const { rt, got } of clients) {
-    await until(() => got.length >= n, `${n} messages`, 5000, () => [got.length, rt.log]);
+    await until(() => got.length >= n, `${n} messages`, 30000, () => [got.length, rt.log]);
     assert.deepEqual(got, range(n), 'nothing lost, nothing double, in order');
     assert.equal(rt.times('gap'), 0);
     rt.close();
@@ -101,8 +101,8 @@ test('a new build of the extension', async () => {
   renameSync(`${lab.extension}.new`, lab.extension);
   await reload(old);
   await lab.push('take', 'by the new');
-  await ends(old.pid, 10000);
-  await until(() => got.length === 2, 'both messages', 5000, () => got);
+  await ends(old.pid, 30000);
+  await until(() => got.length === 2, 'both messages', 30000, () => got);
   assert.deepEqual(got, ['by the old', 'by the new']);
   assert.equal(rt.times('gap'), 0);
   await lab.hub();
@@ -128,16 +128,16 @@ test('several takeovers in a row, and the last one ends with PHP-FPM', async () 
     await lab.push('take', i);
     lab.writeIni({ ping_interval: 10 + i });
     await reload(hub);
-    assert.ok(await ends(hub.pid, 10000));
+    assert.ok(await ends(hub.pid, 30000));
     hub = await lab.hub();
   }
   await lab.push('take', 4);
-  await until(() => got.length === 5, 'five messages', 8000, () => [got, rt.log]);
+  await until(() => got.length === 5, 'five messages', 30000, () => [got, rt.log]);
   assert.deepEqual(got, range(5));
   assert.equal(rt.times('gap'), 0);
   rt.close();
   await lab.fpm.stop();
-  assert.ok(await ends(hub.pid, 15000));
+  assert.ok(await ends(hub.pid, 30000));
 });
 
 test('a changed realtime.listen: the new server listens there, clients of the old place are told', async () => {
@@ -149,11 +149,25 @@ test('a changed realtime.listen: the new server listens there, clients of the ol
   const moved = await Client.open(`http://127.0.0.1:${lab.shopPort}`, { channels: ['take'] });
   await lab.push('take', 'here');
   assert.deepEqual(await moved.messages('take', 1), ['here']);
-  assert.ok(await ends(old.pid, 10000));
+  assert.ok(await ends(old.pid, 30000));
   // Who still comes to the old place is let in for a while.
-  await until(() => Client.open(hubAddress()).then(() => false, () => true), 'nobody at the old place', 10000);
+  await until(() => Client.open(hubAddress()).then(() => false, () => true), 'nobody at the old place', 30000);
   await lab.hub();
   moved.close();
+});
+
+test('changed settings while the server does not answer for a moment: a worker that found it only in its script brings the new one', async () => {
+  const old = await begin({ drain: 0 }, { fpm: { pool: { pm: 'static', 'pm.max_children': 1 } } });
+  lab.writeIni({ ping_interval: 22 });
+  await lab.fpm.reload();
+  signal(old.pid, 'SIGSTOP');
+  const pushing = lab.push('take', 1);
+  await sleep(500);
+  signal(old.pid, 'SIGCONT');
+  await pushing;
+  await lab.get('/do.php?what=pid');
+  assert.ok(await ends(old.pid, 30000), 'the next page looks at which server it has');
+  assert.equal((await Client.open(hubAddress())).frames[0].ping, 22);
 });
 
 test('a new server that cannot start leaves the old one as it was', async () => {
@@ -178,10 +192,10 @@ test('a new server that is killed while it takes over: the old one or a third on
   lab.writeIni({ ping_interval: 21 });
   await lab.fpm.reload();
   const asked = lab.get('/do.php?what=pid');
-  const next = await until(() => lab.hubs().find(({ pid }) => pid !== old.pid), 'a new server', 10000);
+  const next = await until(() => lab.hubs().find(({ pid }) => pid !== old.pid), 'a new server', 30000);
   signal(next.pid, 'SIGKILL');
   await asked;
-  await until(async () => (await lab.get('/push.php?channel=take&data=1')).status === 200, 'a server that takes a push', 15000, () => lab.allLogs());
-  const client = await until(() => Client.open(hubAddress()).catch(() => undefined), 'a server', 10000);
+  await until(async () => (await lab.get('/push.php?channel=take&data=1')).status === 200, 'a server that takes a push', 30000, () => lab.allLogs());
+  const client = await until(() => Client.open(hubAddress()).catch(() => undefined), 'a server', 30000);
   client.close();
 });

@@ -39,14 +39,14 @@ async function begin(settings) {
   };
   lab.put('alone.php', "<?php echo rt_listen(), \"\\n\"; rt_run();");
   const server = enter('server', process.env.PHP || 'php', '-c', lab.file('php.ini'), '-d', 'realtime.allow_root=1', `${lab.site}/alone.php`);
-  await until(() => server.output().includes(SERVER) || server.over, 'a server', 8000, () => server.output());
+  await until(() => server.output().includes(SERVER) || server.over, 'a server', 30000, () => server.output());
   const visitors = {};
   for (const [user, what] of [['ada', 'ws'], ['bob', 'sse']]) {
     visitors[user] = enter('client', process.execPath, `${lab.site}/visitor.mjs`, what, `${SERVER}:8080`, token(user), ws);
   }
   // One beside the server, who sees them go.
   const witness = enter('server', process.execPath, `${lab.site}/visitor.mjs`, 'ws', `${SERVER}:8080`, token('eve'), ws);
-  await until(async () => (await present()).length === 3, 'all three', 8000, () => [visitors.ada.output(), visitors.bob.output(), witness.output()]);
+  await until(async () => (await present()).length === 3, 'all three', 30000, () => [visitors.ada.output(), visitors.bob.output(), witness.output()]);
   const left = (user) => witness.output().split('\n').filter((line) => line.includes('"leave"') && line.includes(`"${user}"`)).length;
   return { network, server, visitors, left };
 }
@@ -65,14 +65,14 @@ test('leave presence channels when their lease runs out, by WebSocket and by a s
   const before = descriptors(server.pid).length;
   network.cut();
   const cut = Date.now();
-  await until(() => left('ada') && left('bob'), 'both have left', 15000, async () => lab.allLogs());
+  await until(() => left('ada') && left('bob'), 'both have left', 30000, async () => lab.allLogs());
   const took = Date.now() - cut;
   // Two to three pings without an answer, then the grace time.
-  assert.ok(took > 2000 && took < 10000, `after ${took} ms`);
+  assert.ok(took > 2000 && took < 25000, `after ${took} ms`);
   assert.deepEqual(await present(), ['eve']);
   assert.deepEqual([left('ada'), left('bob')], [1, 1], 'once each');
-  await until(async () => (await php('rt_stats()')).connections === 1, 'no connection of theirs', 8000);
-  await until(() => descriptors(server.pid).length <= before - 2, 'no descriptor of theirs', 8000, () => descriptors(server.pid));
+  await until(async () => (await php('rt_stats()')).connections === 1, 'no connection of theirs', 30000);
+  await until(() => descriptors(server.pid).length <= before - 2, 'no descriptor of theirs', 30000, () => descriptors(server.pid));
   assert.doesNotMatch(visitors.ada.output() + visitors.bob.output(), /closed|end$|error/m, 'they know nothing of it');
 });
 
@@ -81,14 +81,14 @@ test('and come back within the grace time: they have never been away', async (t)
   if (why) return t.skip(why);
   const { network, left } = await begin({ presence_grace: 20 });
   network.cut();
-  await until(async () => (await php('rt_stats()')).connections === 1, 'no connection of theirs', 15000);
+  await until(async () => (await php('rt_stats()')).connections === 1, 'no connection of theirs', 30000);
   assert.deepEqual((await present()).sort(), ['ada', 'bob', 'eve'], 'still there for the others');
   network.restore();
   for (const [user, what] of [['ada', 'ws'], ['bob', 'sse']]) {
     const [program, ...rest] = [...network.in('client'), process.execPath, `${lab.site}/visitor.mjs`, what, `${SERVER}:8080`, token(user), ws];
     lab.start(program, rest, { name: user });
   }
-  await until(async () => (await php('rt_stats()')).connections === 3, 'all three again', 8000);
+  await until(async () => (await php('rt_stats()')).connections === 3, 'all three again', 30000);
   await sleep(500);
   assert.deepEqual((await present()).sort(), ['ada', 'bob', 'eve']);
   assert.deepEqual([left('ada'), left('bob')], [0, 0]);
@@ -103,7 +103,7 @@ test('a shorter loss than that is none: messages wait in the kernel, and all arr
   await sleep(1000);
   network.restore();
   for (const { output } of Object.values(visitors)) {
-    await until(() => output().includes('number 19'), 'the last message', 15000, output);
+    await until(() => output().includes('number 19'), 'the last message', 30000, output);
     assert.deepEqual([...output().matchAll(/"number (\d+)"/g)].map(([, number]) => Number(number)), Array.from({ length: 20 }, (_, i) => i));
   }
   assert.deepEqual([left('ada'), left('bob')], [0, 0]);

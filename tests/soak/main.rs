@@ -47,9 +47,6 @@ const USAGE: &str =
 const GROWTH: (f64, f64) = (0.05, (2 << 20) as f64);
 /// What the hub may have more than at the start when all have gone, in bytes: its history has 8 MiB.
 const KEPT: u64 = 24 << 20;
-/// And for each client that there was, in bytes: messages of the history that came while they were there lie between what
-/// was theirs, one in most pages, and hold these until they are pushed out. After 5,000 clients 16 MiB are in use, in 45.
-const SCATTERED: u64 = 4 << 10;
 /// Messages that one page publishes.
 const PAGE: usize = 10;
 

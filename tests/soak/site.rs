@@ -13,7 +13,7 @@ use crate::fpm::Fpm;
 use crate::manner::{GUARDED, ROOMS, SECRETS};
 use crate::slope::Slope;
 use crate::vitals::{Vitals, settle};
-use crate::{GROWTH, KEPT, Outcome, SCATTERED, fastcgi, mebibytes};
+use crate::{GROWTH, KEPT, Outcome, fastcgi, mebibytes};
 
 /// Messages that fill the histories of all rooms: 100 are kept for each.
 const FILL: usize = 150 * (ROOMS + 2 * GUARDED);
@@ -117,7 +117,7 @@ impl Site {
             hub,
             clients,
             trust: None,
-            kept: KEPT + clients as u64 * SCATTERED,
+            kept: KEPT,
             before,
             tasks,
             crowd: None,

@@ -62,6 +62,24 @@ fn check(server: &Server, ids: &[String], damage: &str) {
 }
 
 #[test]
+fn a_ring_without_its_database_is_put_aside() {
+    let (directory, ids) = crashed(true);
+    let data = directory.path().join("data");
+    let ring = std::fs::read(data.join("recent")).unwrap();
+    // As a power cut may leave it where nothing is synced.
+    for file in files(&directory) {
+        if file.file_name().unwrap() != "recent" {
+            std::fs::write(file, "").unwrap();
+        }
+    }
+    let next = server(&directory, &[]);
+    check(&next, &ids, "an empty database");
+    assert!(page(&next, "a", None).entries.len() <= 1);
+    let aside = std::fs::read(data.join("recent.broken"));
+    assert!(aside.unwrap() == ring, "what was put aside has changed");
+}
+
+#[test]
 fn a_crash_alone_loses_nothing() {
     for in_ring in [false, true] {
         let (directory, ids) = crashed(in_ring);

@@ -38,7 +38,7 @@ fn place(fsync: &str) -> Place {
     let mut hub = Hub::of(&directory);
     hub.link.publish(&message("a", "0")).unwrap();
     // The last of it, with `interval`.
-    std::thread::sleep(Duration::from_millis(1500));
+    std::thread::sleep(Duration::from_millis(3000));
     Place {
         directory,
         _worker: worker,
@@ -183,7 +183,7 @@ fn interval_is_about_a_second_and_never_never() {
             std::thread::sleep(Duration::from_millis(20));
         }
         // And the last of them.
-        std::thread::sleep(Duration::from_millis(1800));
+        std::thread::sleep(Duration::from_millis(4000));
         let when = trace.end();
         if !syncs {
             assert!(when.is_empty(), "{fsync}: {when:?}");
@@ -192,7 +192,8 @@ fn interval_is_about_a_second_and_never_never() {
         for at in &published {
             let next = when.iter().find(|sync| *sync >= at);
             let after = next.map(|sync| sync - at);
-            assert!(after.is_some_and(|after| after < 1.8), "{after:?} s");
+            // A second, and as much again and more where the disk is somebody else's just then.
+            assert!(after.is_some_and(|after| after < 4.0), "{after:?} s");
         }
         // What 3.5 seconds have of them, and a few for the log that is full: not one a message.
         assert!(when.len() < 20, "{} for {}", when.len(), published.len());

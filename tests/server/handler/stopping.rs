@@ -47,7 +47,7 @@ fn a_server_that_stops_does_not_wait_for_a_pool_that_is_gone() {
     let begun = Instant::now();
     drop(site);
     assert!(
-        begun.elapsed() < Duration::from_secs(2),
+        begun.elapsed() < Duration::from_secs(15),
         "{:?}",
         begun.elapsed()
     );

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use realtime::message::Publish;
+
 use super::{HUB, open_hub, publish, subscribe};
 use crate::client::{Client, header};
-use crate::harness::{Hub, message};
+use crate::harness::{Hub, channel_named, message};
 
 /// What a client that says where it stands is told, and the data that it gets until `end`.
 fn resumed(hub: &Hub, query: &str, more: &str) -> (String, Vec<String>) {
@@ -140,5 +142,37 @@ fn nothing_is_lost_between_past_and_present() {
                 next += 1;
             }
         }
+    }
+}
+
+#[test]
+fn a_publishers_id_stands_for_the_first_of_its_copies_that_the_client_follows() {
+    let hub = open_hub(&[]);
+    let copies = Publish {
+        channels: ["b", "a", "c"].map(channel_named).to_vec(),
+        id: Some("own".into()),
+        ..message("b", "1")
+    };
+    hub.node().publish(copies).unwrap();
+    hub.publish("a", "2");
+    let told = |query: &str| resumed(&hub, &format!("{query}&lastEventID=own"), "").1;
+    // Cut off after the first copy, it has not got the second.
+    for query in [
+        "topic=a&topic=b",
+        "topic=a&topic=b%7Bx%7D",
+        "topic=a%7Bx%7D&topic=b",
+        "topic=*",
+    ] {
+        let copies = if query == "topic=*" { 2 } else { 1 };
+        let all = told(query);
+        assert_eq!(
+            all.iter().filter(|data| *data == "1").count(),
+            copies,
+            "{query}: {all:?}"
+        );
+    }
+    // And what it has got does not come again.
+    for query in ["topic=a", "topic=a%7Bx%7D", "topic=a&topic=d%7Bx%7D"] {
+        assert!(!told(query).contains(&"1".to_owned()), "{query}");
     }
 }

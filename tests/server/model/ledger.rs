@@ -9,14 +9,14 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use realtime::control::client::Client as Link;
-use realtime::message::Publish;
+use realtime::message::{Publish, Terms};
 
 use crate::harness::{channel_named, message};
 
 pub const CHANNELS: [&str; 4] = ["a", "b", "c", "d"];
 
-/// More than a kept message and its publisher's id cost beside their bytes.
-const ENTRY_COST: usize = 192 + 192 + 64;
+/// More than a kept message, its publisher's id and its terms cost beside their bytes.
+const ENTRY_COST: usize = 192 + 192 + 96 + 64;
 /// More than the four channels cost.
 const CHANNELS_COST: usize = 4 * 400;
 /// Of each channel at least so many publishers' ids are known.
@@ -53,6 +53,10 @@ pub struct Bounds {
 /// A message in a channel.
 pub struct Entry {
     pub seq: u64,
+    /// The number of the first of its copies.
+    pub first: u64,
+    /// Whether those are one update, of which some clients get one copy.
+    pub is_update: bool,
     /// What it says.
     pub number: u64,
     /// As clients see it.
@@ -88,6 +92,8 @@ struct Draft {
     stored: bool,
     /// With an id of its publisher's.
     own: bool,
+    /// The channels are topics of one update.
+    update: bool,
 }
 
 impl Ledger {
@@ -133,10 +139,12 @@ impl Ledger {
         let size = if dice.one_in(12) { 3000 } else { 10 };
         let stored = !dice.one_in(8);
         let own = dice.one_in(4);
-        if dice.one_in(8) {
+        let mut update = false;
+        if dice.one_in(3) {
             let second = dice.channel();
             if second != channels[0] {
                 channels.push(second);
+                update = dice.one_in(2);
             }
         }
         self.put(&Draft {
@@ -144,6 +152,7 @@ impl Ledger {
             size,
             stored,
             own,
+            update: update && stored,
         });
     }
 
@@ -154,6 +163,7 @@ impl Ledger {
             size: 8000,
             stored: true,
             own: false,
+            update: false,
         };
         (0..80).for_each(|_| self.put(&draft));
     }
@@ -165,6 +175,7 @@ impl Ledger {
             size: 10,
             stored: true,
             own: false,
+            update: false,
         });
     }
 
@@ -173,8 +184,14 @@ impl Ledger {
         let (number, last) = self.book().note(draft);
         let link = &mut links[number as usize % 3];
         let own = draft.own.then(|| own_id(number));
+        let channels: Vec<_> = draft.channels.iter().map(|c| channel_named(c)).collect();
+        let terms = draft.update.then(|| Terms {
+            topics: channels.clone().into(),
+            ..Terms::default()
+        });
         let publish = Publish {
-            channels: draft.channels.iter().map(|c| channel_named(c)).collect(),
+            channels,
+            terms: terms.map(Box::new),
             id: own.as_deref().map(Into::into),
             store: draft.stored,
             ..message(draft.channels[0], &payload(number, draft.size))
@@ -192,7 +209,13 @@ impl Ledger {
                 book.name_first();
             }
             assert_eq!(epoch, book.epoch, "the history goes on");
-            assert_eq!(given, last.to_string());
+            let copies = draft.channels.len() as u64;
+            let told = if draft.update {
+                last + 1 - copies
+            } else {
+                last
+            };
+            assert_eq!(given, told.to_string());
         }
     }
 }
@@ -221,10 +244,29 @@ impl Book {
         seq.parse().ok().filter(|_| epoch == self.epoch)
     }
 
+    /// The number in an id of the Mercure protocol.
+    pub fn number_of_urn(&self, id: &str) -> Option<u64> {
+        self.number(&realtime::wire::mercure::since(id))
+            .filter(|_| id.starts_with("urn:"))
+    }
+
+    /// What came to `channel` after `after`.
+    pub fn after(&self, channel: &str, after: u64) -> &[Entry] {
+        let list = self.of(channel);
+        &list[list.partition_point(|entry| entry.seq <= after)..]
+    }
+
+    /// The message of `channel` that says `number`.
+    pub fn saying(&self, channel: &str, number: u64) -> Option<&Entry> {
+        let list = self.of(channel);
+        let at = list.binary_search_by_key(&number, |entry| entry.number);
+        Some(&list[at.ok()?])
+    }
+
     /// Notes what is about to be published. Returns what it says, and the last number that it gets.
     fn note(&mut self, draft: &Draft) -> (u64, u64) {
         self.numbers += 1;
-        let number = self.numbers;
+        let (number, first) = (self.numbers, self.seq + 1);
         for channel in &draft.channels {
             self.seq += 1;
             let id = if draft.own {
@@ -234,6 +276,8 @@ impl Book {
             };
             let entry = Entry {
                 seq: self.seq,
+                first,
+                is_update: draft.update,
                 number,
                 weight: payload(number, draft.size).len() + 3 * id.len() + ENTRY_COST,
                 id,
@@ -273,8 +317,8 @@ impl Book {
     pub fn may_not_know(&self, channel: &str, seq: u64) -> bool {
         let newer = self.of(channel).iter().rev();
         let newer = newer.take_while(|entry| entry.seq > seq);
-        newer.filter(|entry| entry.own).count() >= self.bounds.count.unwrap_or(0).max(IDS)
-            || self.may_have_dropped(seq - 1)
+        let ids = self.bounds.count.map_or(usize::MAX, |count| count.max(IDS));
+        newer.filter(|entry| entry.own).count() >= ids || self.may_have_dropped(seq - 1)
     }
 
     /// Whether age or bytes may have pushed out anything after `after`, in any channel.

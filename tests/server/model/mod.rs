@@ -1,24 +1,30 @@
 //! Subscribing, dropping, reading slowly, taking over and forgetting in any order while others publish, over every
-//! transport that resumes, against a model: what a client sees of a channel is whole, in order and without doubles, or it
-//! was told that it is not, with the oldest id that is left. Half of the runs have their history on disk, and end and begin
+//! transport and protocol that resumes, against a model: what a client sees of a channel is whole, in order and without
+//! doubles, or it was told that it is not; in the native protocol with the oldest id that is left, in Mercure's with the update
+//! after which it is whole. Half of the runs have their history on disk, and end and begin
 //! the server with what is there.
 //!
 //! `MODEL_SEED=7 cargo test --test server -- model` repeats one run, with publishers that are as fast as they happen to be;
 //! `MODEL_SEEDS=500` makes more of them.
 
+mod client;
 mod ledger;
 mod reader;
+mod updates;
 mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use realtime::history::Repack;
 use realtime::server::Server;
 use tempfile::TempDir;
 
-use self::ledger::{Bounds, CHANNELS, Dice, Ledger};
-use self::reader::{Kind, Notes, Reader};
+use self::client::{Client, Notes};
+use self::ledger::{Bounds, Dice, Ledger};
+use self::reader::{Kind, Reader};
+use self::updates::Subscriber;
 use crate::harness::{Stop, directory, eventually};
 use crate::takeover::Site;
 
@@ -57,10 +63,13 @@ const BOUNDS: [(&str, Bounds); 4] = [
         },
     ),
 ];
-const STEPS: usize = 400;
+const STEPS: usize = 500;
 /// With a disk, which each publisher waits for.
-const STEPS_ON_DISK: usize = 200;
-const READERS: usize = 9;
+const STEPS_ON_DISK: usize = 250;
+const READERS: usize = 11;
+/// Of the Mercure protocol, by name and by template.
+const SUBSCRIBERS: usize = 4;
+const MERCURE_KEY: &str = "a-key-of-subscribers-that-is-long-enough";
 /// Each of them takes its time: the old hub lets its clients go one after the other.
 const TAKEOVERS: usize = 4;
 const RESTARTS: usize = 4;
@@ -81,6 +90,9 @@ fn site(bounds: Bounds, disk: Option<&TempDir>, dice: &mut Dice) -> Site {
         ("realtime.drain", ["0", "0.05", "0.2"][dice.below(3)]),
         ("realtime.max_backlog", ["16K", "128K"][dice.below(2)]),
         ("realtime.rate_messages", "0"),
+        ("realtime.mercure_anonymous", "1"),
+        ("realtime.mercure_subscriber_key", MERCURE_KEY),
+        ("realtime.pusher_app", "4711:a-key:a-secret-of-the-tests"),
     ];
     let text = |text: String| -> &'static str { text.leak() };
     let seconds = |ttl: Duration| ttl.as_secs_f64().to_string();
@@ -116,19 +128,32 @@ struct Hubs {
     old: Vec<Server>,
     takeovers: usize,
     restarts: usize,
+    /// That of the newest.
+    repack: Repack,
 }
 
 impl Hubs {
+    /// Has a step of its messages put into other memory, again and again.
+    fn repack(&mut self) {
+        if let Some(hub) = &self.now
+            && !hub.node().repack(&mut self.repack)
+        {
+            self.repack = Repack::default();
+        }
+    }
+
     fn take_over(&mut self) {
+        self.repack = Repack::default();
         let new = self.site.next();
         self.old.extend(self.now.replace(new));
         self.takeovers += 1;
     }
 
     /// Ends the server and begins another with what is on disk.
-    fn restart(&mut self, readers: &mut [Reader], ledger: &Ledger) {
+    fn restart(&mut self, readers: &mut [Box<dyn Client>], ledger: &Ledger) {
         let mut links = ledger.pause();
         self.await_old();
+        self.repack = Repack::default();
         self.now = None;
         let hub = self.site.first();
         for link in &mut *links {
@@ -164,15 +189,27 @@ fn wander(seed: u64) -> usize {
         old: Vec::new(),
         takeovers: 0,
         restarts: 0,
+        repack: Repack::default(),
     };
     // Positions need an epoch.
     ledger.push_all();
-    let mut readers: Vec<Reader> = (0..READERS)
-        .map(|index| {
-            let kind = Kind::ALL[index % Kind::ALL.len()];
-            Reader::new(&address, kind, dice.one_in(2), &ledger)
-        })
-        .collect();
+    let mut readers: Vec<Box<dyn Client>> = Vec::new();
+    for index in 0..READERS {
+        let kind = Kind::ALL[index % Kind::ALL.len()];
+        readers.push(Box::new(Reader::new(
+            &address,
+            kind,
+            dice.one_in(2),
+            &ledger,
+        )));
+    }
+    for index in 0..SUBSCRIBERS {
+        readers.push(Box::new(Subscriber::new(
+            &address,
+            index % 2 == 0,
+            dice.one_in(2),
+        )));
+    }
     let others = Dice(dice.0.rotate_left(32));
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -180,6 +217,7 @@ fn wander(seed: u64) -> usize {
         let _stop = Stop(&stop);
         let steps = disk.as_ref().map_or(STEPS, |_| STEPS_ON_DISK);
         for _ in 0..steps {
+            hubs.repack();
             match dice.below(100) {
                 0..2 if hubs.takeovers < TAKEOVERS => hubs.take_over(),
                 2..4 if disk.is_some() && hubs.restarts < RESTARTS => {
@@ -193,7 +231,7 @@ fn wander(seed: u64) -> usize {
                 38.. => ledger.publish(&mut dice),
                 what => {
                     let reader = dice.below(readers.len());
-                    step(what, &mut readers[reader], &mut dice, &ledger);
+                    step(what, &mut *readers[reader], &mut dice, &ledger);
                 }
             }
         }
@@ -202,21 +240,18 @@ fn wander(seed: u64) -> usize {
     let mut ends: BTreeMap<u16, usize> = BTreeMap::new();
     let mut all = Notes::default();
     for reader in &mut readers {
-        for channel in CHANNELS {
-            if reader.has_joined(channel) && !reader.subscribed.contains(&channel) {
-                reader.subscribe(channel, &ledger);
-            }
-        }
+        reader.return_to_all(&ledger);
         while reader.lacks(u64::MAX, &ledger.book()) {
             reader.read(usize::MAX / 2, &mut dice, &ledger);
         }
-        for (code, count) in &reader.notes.ends {
+        let notes = reader.notes();
+        for (code, count) in &notes.ends {
             *ends.entry(*code).or_default() += count;
         }
-        all.read += reader.notes.read;
-        all.gaps += reader.notes.gaps;
-        all.lost += reader.notes.lost;
-        all.overlaps += reader.notes.overlaps;
+        all.read += notes.read;
+        all.gaps += notes.gaps;
+        all.lost += notes.lost;
+        all.overlaps += notes.overlaps;
     }
     println!(
         "seed {seed}, history {} that forgets by {name}: {} published, {} read, {} takeovers, {} restarts, {} resumes met \
@@ -243,17 +278,18 @@ fn wander(seed: u64) -> usize {
 }
 
 /// Something that a client does.
-fn step(what: usize, reader: &mut Reader, dice: &mut Dice, ledger: &Ledger) {
+fn step(what: usize, reader: &mut dyn Client, dice: &mut Dice, ledger: &Ledger) {
     match what {
         0..6 => reader.reconnect(ledger),
         6..14 => {
             let channel = dice.channel();
-            if !reader.subscribed.contains(&channel) {
+            if !reader.subscribed().contains(&channel) {
                 reader.subscribe(channel, ledger);
             }
         }
-        14..17 if !reader.subscribed.is_empty() => {
-            let channel = reader.subscribed[dice.below(reader.subscribed.len())];
+        14..17 if !reader.subscribed().is_empty() => {
+            let subscribed = reader.subscribed();
+            let channel = subscribed[dice.below(subscribed.len())];
             reader.unsubscribe(channel, ledger);
         }
         17..30 => {

@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::client::{Client, handshake, masked};
+
+const PUSHER_PATH: &str = "/app/a-key?protocol=7&client=test";
 
 /// What came.
 #[derive(Debug)]
@@ -13,6 +15,10 @@ pub enum Item {
     Frame(Value),
     /// The id of a server-sent event.
     Id(String),
+    /// The head of a stream of updates: after which of them it begins.
+    Head(Option<String>),
+    /// One of them: its id and its data, each if it has one.
+    Update(Option<String>, Option<Value>),
     /// An answer of HTTP with its status.
     Answer(u16, Value),
     /// The end; with WebSocket's close code.
@@ -22,7 +28,11 @@ pub enum Item {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     Frames,
+    /// The Pusher protocol's, which are told as the native one's.
+    Pusher,
     Events,
+    /// Of the Mercure protocol.
+    Updates,
     Lines,
     Answers,
 }
@@ -57,8 +67,10 @@ impl Wire {
             began: false,
             ended: false,
         };
-        if form == Form::Frames {
-            wire.client.send(handshake("/ws", "").as_bytes());
+        match form {
+            Form::Frames => wire.client.send(handshake("/ws", "").as_bytes()),
+            Form::Pusher => wire.client.send(handshake(PUSHER_PATH, "").as_bytes()),
+            _ => {}
         }
         wire
     }
@@ -94,18 +106,22 @@ impl Wire {
                 return;
             };
             let head = String::from_utf8(self.bytes.drain(..end + 4).collect()).unwrap();
-            let status = if self.form == Form::Frames {
-                "101"
-            } else {
-                "200"
+            let status = match self.form {
+                Form::Frames | Form::Pusher => "101",
+                _ => "200",
             };
             assert_eq!(&head[9..12], status, "{head}");
             self.began = true;
+            if self.form == Form::Updates {
+                let preceding = crate::client::header(&head, "last-event-id");
+                let preceding = preceding.map(ToOwned::to_owned);
+                self.ready.push_back(Item::Head(preceding));
+            }
         }
         match self.form {
-            Form::Frames => while self.frame().is_some() {},
+            Form::Frames | Form::Pusher => while self.frame().is_some() {},
             Form::Answers => while self.answer().is_some() {},
-            Form::Events | Form::Lines => {
+            Form::Events | Form::Updates | Form::Lines => {
                 while self.chunk().is_some() {}
                 let end: &[u8] = if self.form == Form::Lines {
                     b"\n"
@@ -132,9 +148,14 @@ impl Wire {
         };
         let body = self.bytes.get(start..start + length)?;
         match self.bytes[0] {
-            0x81 => self
-                .ready
-                .push_back(Item::Frame(serde_json::from_slice(body).unwrap())),
+            0x81 => {
+                let frame: Value = serde_json::from_slice(body).unwrap();
+                let frame = match self.form {
+                    Form::Pusher => native(&frame),
+                    _ => frame,
+                };
+                self.ready.push_back(Item::Frame(frame));
+            }
             0x88 => {
                 let code = u16::from_be_bytes([body[0], body[1]]);
                 self.ready.push_back(Item::End(Some(code)));
@@ -192,11 +213,32 @@ impl Wire {
                 id = Some(given.to_owned());
             }
         }
+        if self.form == Form::Updates {
+            let data = serde_json::from_str(&data).ok();
+            return self.ready.push_back(Item::Update(id, data));
+        }
         if !data.is_empty() {
             let frame = serde_json::from_str(&data).unwrap();
             self.ready.push_back(Item::Frame(frame));
         }
         self.ready.extend(id.map(Item::Id));
+    }
+}
+
+/// What an event of the Pusher protocol is called in the native one.
+fn native(frame: &Value) -> Value {
+    let data = || serde_json::from_str::<Value>(frame["data"].as_str().unwrap()).unwrap();
+    let (channel, id) = (&frame["channel"], &frame["id"]);
+    match frame["event"].as_str().unwrap() {
+        "pusher:connection_established" => json!({"type": "welcome"}),
+        "pusher:pong" => json!({"type": "pong"}),
+        "pusher_internal:subscription_succeeded" => {
+            json!({"type": "subscribed", "channel": channel, "id": id, "recovered": frame["recovered"]})
+        }
+        // It says that the connection ends; the close frame behind it says why.
+        "pusher:error" if data()["code"].as_u64() >= Some(4200) => json!({"type": "farewell"}),
+        "message" => json!({"type": "message", "channel": channel, "id": id, "data": data()}),
+        _ => json!({"type": "error", "said": frame}),
     }
 }
 

@@ -70,6 +70,40 @@ fn a_client_may_subscribe_to_what_php_has_subscribed_it_to() {
     assert_eq!(next(&mut other)["event"], "pusher_internal:member_removed");
 }
 
+/// What `/pusher-resume.js` has noted when all that arrives is the answer.
+#[test]
+fn who_is_cut_off_after_the_answer_asks_for_what_was_to_come_again() {
+    let hub = hub(&[("realtime.history_size", "2")]);
+    let answer = |data: &serde_json::Value| {
+        let (mut client, _) = connect(&hub);
+        subscribe(&mut client, data);
+        (next(&mut client), client)
+    };
+    let ids: Vec<String> = (1..=3)
+        .map(|n| hub.publish("news", &n.to_string()))
+        .collect();
+    hub.publish("other", "4");
+    for (since, recovered) in [(&ids[0], true), (&"00000000-1".to_owned(), false)] {
+        let (first, _) = answer(&value!({ "channel": "news", "since": since }));
+        assert_eq!(first["recovered"], recovered, "{first}");
+        let again = value!({ "channel": "news", "since": first["id"] });
+        let (second, mut client) = answer(&again);
+        assert_eq!(second["recovered"], true, "{second}");
+        assert_eq!(
+            [next(&mut client), next(&mut client)].map(|m| m["data"].clone()),
+            [2, 3]
+        );
+    }
+    // Who has all is told where it stands.
+    let (whole, _) = answer(&value!({ "channel": "news", "since": ids[2] }));
+    assert!(whole["id"].as_str().unwrap().ends_with("-4"), "{whole}");
+    hub.publish("cache-a", "5");
+    hub.publish("other", "6");
+    let (first, _) = answer(&value!({ "channel": "cache-a" }));
+    let (_, mut client) = answer(&value!({ "channel": "cache-a", "since": first["id"] }));
+    assert_eq!(next(&mut client)["data"], 5);
+}
+
 #[test]
 fn on_a_cache_channel_it_gets_the_newest_message_then() {
     let hub = hub(&[]);
