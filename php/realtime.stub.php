@@ -18,12 +18,14 @@ namespace {
      * @param string|array<string> $channel a channel's name, or 1 to 1000 of them
      * @param string $event what browsers listen for: 1 to 200 bytes without control characters
      * @param string|null $except the id of a connection that does not get it, mostly its author
-     * @param string|null $id an id of your own, which makes a retry harmless: the same id is accepted once in a channel
+     * @param string|null $id an id of your own, which makes a retry harmless: the same id is accepted once in a channel. What
+     *        rt_broadcast() has returned without $id, from this server or one before, is none
      * @param bool $store whether it is kept in history
      * @return string the id of the message (with several channels, of the last one's), once the server has accepted it
      * @throws ValueError if a channel, the event, $except or $id is not valid, or $data cannot be encoded as JSON
-     * @throws Realtime\Exception if there is no server, the message is over realtime.max_message_size, or more waits for the
-     *         server than realtime.queue_bytes and that did not change within realtime.timeout
+     * @throws Realtime\Exception if there is no server, the message is over realtime.max_message_size, $id is one as the server
+     *         gives them itself, or more waits for the server than realtime.queue_bytes and that did not change within
+     *         realtime.timeout
      * @throws Throwable what a jsonSerialize() in $data throws
      */
     function rt_broadcast(string|array $channel, mixed $data, string $event = 'message', ?string $except = null, ?string $id = null, bool $store = true): string {}
@@ -123,7 +125,8 @@ namespace {
      * @param string $reason for the client, at most 123 bytes of UTF-8
      * @return int the number of connections
      * @throws ValueError if $user, $code or $reason is not valid
-     * @throws Realtime\Exception if there is no server, or it does not answer within realtime.timeout
+     * @throws Realtime\Exception if there is no server, it does not answer within realtime.timeout, or it has taken over from another one
+     *         of which it cannot say that it has closed its part
      */
     function rt_disconnect(string $user, int $code = 1000, string $reason = ''): int {}
 
@@ -136,8 +139,9 @@ namespace {
      * @param string|null $token the token itself, also one of another issuer
      * @return int the number of connections
      * @throws ValueError if not exactly one of the two is given, or $user is not valid
-     * @throws Realtime\Exception if $token is none that the server accepts, realtime.max_revocations are remembered already,
-     *         there is no server, or it does not answer within realtime.timeout
+     * @throws Realtime\Exception if $token is none that the server accepts, realtime.max_revocations are remembered already (the
+     *         connections are closed all the same), there is no server, it does not answer within realtime.timeout, or it has
+     *         taken over from another one of which it cannot say that it has closed its part
      */
     function rt_revoke(?string $user = null, ?string $token = null): int {}
 
@@ -354,7 +358,7 @@ namespace Realtime {
         /** 32 hexadecimal digits; what rt_send() and `except:` take. */
         public readonly string $id;
 
-        /** websocket, raw, sse, stream, poll or http. */
+        /** websocket, raw, sse, stream, poll, http or pusher. */
         public readonly string $transport;
 
         /** The client's address, without the port; empty for a Unix socket. */
@@ -372,7 +376,7 @@ namespace Realtime {
         /** The cookies, as in $_COOKIE. */
         public readonly array $cookies;
 
-        /** Who it is: the `sub` of its token (rt_token()); null without one. */
+        /** Who it is: the `sub` of its token (rt_token()), or as whom a Pusher client has signed in; null without either. */
         public readonly ?string $user;
 
         /**

@@ -12,26 +12,28 @@
 export function resume(Pusher, { onGap = () => {} } = {}) {
   const runtime = Pusher.Runtime;
   const create = runtime.createWebSocket;
-  // By address and channel: the newest ids of connections that have ended, oldest first.
-  const left = new Map();
+  // By Pusher object and channel: the newest id when its connection ended.
+  const left = new WeakMap();
   runtime.createWebSocket = function (url) {
     const socket = create.call(this, url);
     const send = socket.send;
     const newest = new Map();
+    let name;
+    let owner;
     socket.send = function (text) {
-      return send.call(this, outgoing(url, newest, text));
+      // pusher-js knows its name before it subscribes to anything.
+      owner ??= Pusher.instances.find(({ connection }) => name && connection.socket_id === name);
+      return send.call(this, outgoing(owner, newest, text));
     };
-    socket.addEventListener('message', ({ data }) => {
-      const { event, channel, id, recovered } = parse(data);
+    socket.addEventListener('message', ({ data: text }) => {
+      const { event, channel, id, recovered, data } = parse(text);
+      if (event === 'pusher:connection_established') name = parse(data).socket_id;
       if (!channel || !id) return;
       newest.set(channel, id);
       if (event === 'pusher_internal:subscription_succeeded' && recovered === false) onGap(channel);
     });
     socket.addEventListener('close', () => {
-      for (const [channel, id] of newest) {
-        const key = `${url} ${channel}`;
-        left.set(key, [...(left.get(key) ?? []).slice(-9), id]);
-      }
+      if (owner) for (const [channel, id] of newest) of(owner).set(channel, id);
       newest.clear();
     });
     return socket;
@@ -39,18 +41,23 @@ export function resume(Pusher, { onGap = () => {} } = {}) {
   const unsubscribe = Pusher.prototype.unsubscribe;
   Pusher.prototype.unsubscribe = function (channel) {
     // Without a connection pusher-js says nothing of it to the server.
-    if (this.connection.state !== 'connected') for (const key of left.keys()) if (key.endsWith(` ${channel}`)) left.delete(key);
+    if (this.connection.state !== 'connected') of(this).delete(channel);
     return unsubscribe.call(this, channel);
   };
   return Pusher;
 
-  function outgoing(url, newest, text) {
+  function of(owner) {
+    if (!left.has(owner)) left.set(owner, new Map());
+    return left.get(owner);
+  }
+
+  function outgoing(owner, newest, text) {
     const { event, data, ...rest } = parse(text);
     if (event === 'pusher:unsubscribe') newest.delete(data.channel);
-    if (event !== 'pusher:subscribe' || !data?.channel) return text;
-    const ids = left.get(`${url} ${data.channel}`);
-    const since = ids?.shift();
+    if (event !== 'pusher:subscribe' || !owner || !data?.channel) return text;
+    const since = of(owner).get(data.channel);
     if (!since) return text;
+    of(owner).delete(data.channel);
     // Until the answer comes: if the connection ends before that, nothing was got.
     newest.set(data.channel, since);
     return JSON.stringify({ event, data: { ...data, since }, ...rest });
