@@ -7,7 +7,7 @@ import { afterEach } from 'node:test';
 import { sleep, until } from '../browser/support.mjs';
 import { Client } from './client.mjs';
 import { range, testsOf } from './lab.mjs';
-import { ends, signal } from './proc.mjs';
+import { kill, signal } from './proc.mjs';
 import { site } from './servers.mjs';
 
 let lab;
@@ -118,8 +118,7 @@ test('the only worker killed: what waits is handled by the next one', async () =
   client.send({ type: 'publish', channel: 'x', event: 'slow', data: 5, ref: 'slow' });
   for (const n of range(5)) client.send({ type: 'publish', channel: 'x', data: n, ref: n });
   await sleep(200);
-  signal(one.pid, 'SIGKILL');
-  await ends(one.pid);
+  await kill(one.pid);
   await worker('two');
   assert.deepEqual((await client.answer(4, 30000)).data, { by: 'two', data: 4, sapi: 'cli' });
   assert.deepEqual(client.frames.filter(({ ref }) => ref !== undefined && ref !== 'warm').map(({ ref }) => ref).slice(-6), ['slow', ...range(5)]);
@@ -130,8 +129,7 @@ test('the server killed: the worker attaches to the next one and never serves it
   await begin();
   const one = await worker('one');
   const hub = await lab.hub();
-  signal(hub.pid, 'SIGKILL');
-  await ends(hub.pid);
+  await kill(hub.pid);
   await sleep(500);
   assert.deepEqual(lab.hubs(), []);
   assert.ok(!one.over, one.output());

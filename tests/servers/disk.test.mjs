@@ -9,7 +9,7 @@ import { afterEach } from 'node:test';
 import { sleep, until } from '../browser/support.mjs';
 import { Client, library } from './client.mjs';
 import { isRoot, range, testsOf, user } from './lab.mjs';
-import { ends, signal } from './proc.mjs';
+import { ends, kill } from './proc.mjs';
 import { site } from './servers.mjs';
 
 let lab;
@@ -93,8 +93,7 @@ for (const fsync of ['interval', 'always']) {
     for (let round = 1; round <= 3; round++) {
       const before = pushing.acknowledged.length;
       await until(() => pushing.acknowledged.length >= before + 60, 'messages', 30000, () => lab.allLogs());
-      signal(hub.pid, 'SIGKILL');
-      await ends(hub.pid);
+      await kill(hub.pid);
       const old = hub;
       await until(() => lab.hubs().some(({ pid }) => pid !== old.pid), 'a new server', 30000, () => lab.allLogs());
       hub = await lab.hub();
@@ -147,8 +146,7 @@ test('reloads with changed settings while pages push: the directory goes from se
   const acknowledged = await pushing.end();
   assert.deepEqual(pushing.refused, [], 'no push fails because of a takeover');
   // The last one has all of it on disk.
-  signal(hub.pid, 'SIGKILL');
-  await ends(hub.pid);
+  await kill(hub.pid);
   await until(async () => (await lab.get('/push.php?channel=disk&data="last"')).status === 200, 'a new server', 30000, () => lab.allLogs());
   for (const one of listeners) {
     await until(() => one.got.at(-1) === 'last', 'the last message', 30000, () => [one.got.slice(-5), one.rt.log]);
@@ -224,8 +222,7 @@ for (const fsync of ['interval', 'always']) {
       assert.equal(client.over, undefined);
       if (round === 1) {
         // A crash in this state: the next server starts on the full disk with what was acknowledged.
-        signal(hub.pid, 'SIGKILL');
-        await ends(hub.pid);
+        await kill(hub.pid);
         await until(async () => (await lab.get('/push.php?channel=disk&data="passing"&store=0')).status === 200, 'a server on a full disk', 30000, () => lab.allLogs());
         hub = await lab.hub();
       }
@@ -272,8 +269,7 @@ test('a reload on a full disk: the next server has what was acknowledged, refuse
     if (round === 1) break;
     // What the first of them had to tell the second is nowhere but on the disk by now.
     const { pid } = await lab.hub();
-    signal(pid, 'SIGKILL');
-    await ends(pid);
+    await kill(pid);
     await until(async () => (await lab.get('/push.php?channel=disk&data="passing"&store=0')).status === 200, 'a server on a full disk', 30000, () => lab.allLogs());
   }
   rmSync(ballast);

@@ -8,7 +8,7 @@ import { after, afterEach, before, describe } from 'node:test';
 import { sleep, until } from '../browser/support.mjs';
 import { Client } from './client.mjs';
 import { range, testsOf } from './lab.mjs';
-import { signal } from './proc.mjs';
+import { kill } from './proc.mjs';
 import { site } from './servers.mjs';
 
 const test = testsOf(() => lab);
@@ -102,7 +102,7 @@ describe('a script that goes wrong', () => {
     await assert.rejects(client.answer('loop', 60000), (error) => ['handler_failed', 'timeout'].includes(error.code));
     assert.equal(await client.publish('x', 'after', undefined, 30000), 'after');
     // What loops in the pool is PHP's to end.
-    for (const { pid } of lab.fpm.workers()) signal(pid, 'SIGKILL');
+    await kill(...lab.fpm.workers().map(({ pid }) => pid));
     await until(() => lab.fpm.workers().length === 5, 'new workers');
     client.close();
   });

@@ -7,7 +7,7 @@ import { afterEach, describe } from 'node:test';
 import { EventSource, sleep, until } from '../browser/support.mjs';
 import { Client, library } from './client.mjs';
 import { directoryOf, isRoot, Lab, testsOf, user } from './lab.mjs';
-import { alive, descriptors, ends, look, processes, signal, socketsAt } from './proc.mjs';
+import { alive, descriptors, ends, kill, look, processes, signal, socketsAt } from './proc.mjs';
 import { Fpm, Nginx, shared, site } from './servers.mjs';
 
 const STATIC = { pm: 'static', 'pm.max_children': 2 };
@@ -67,7 +67,7 @@ describe('workers come and go', () => {
     for (let i = 0; i < 3; i++) {
       assert.ok((await lab.get('/do.php?what=crash')).status >= 500);
       await until(() => lab.log('fpm.log').split('signal 11 (SIGSEGV').length === i + 2, 'a crash', 30000, () => lab.log('fpm.log'));
-      for (const { pid } of lab.fpm.workers()) signal(pid, 'SIGKILL');
+      await kill(...lab.fpm.workers().map(({ pid }) => pid));
       await until(() => lab.fpm.workers().length === 2, 'new workers');
       // nginx may have had a connection to one of them.
       await until(async () => (await lab.get('/do.php?what=pid')).status === 200, 'an answer');
@@ -216,8 +216,7 @@ describe('its end', () => {
     await begin({ fpm: { pool: STATIC } });
     for (let i = 0; i < 3; i++) {
       const { pid } = await lab.hub();
-      signal(pid, 'SIGKILL');
-      await ends(pid);
+      await kill(pid);
       // It waits longer each time, and says so; never is there a loop.
       await until(async () => (await lab.get('/push.php?channel=life&data=1')).status === 200, 'a server again', 30000, () => lab.allLogs());
       assert.notEqual((await lab.hub()).pid, pid);

@@ -25,10 +25,27 @@ export function processes() {
   return readdirSync('/proc').filter((name) => /^\d+$/.test(name)).map(look).filter(Boolean);
 }
 
-/** Whether it runs: a zombie does not. */
+/** Whether it runs: a zombie does not, unless another thread than its first has yet to end. */
 export function alive(pid) {
   const found = look(pid);
-  return found !== undefined && found.state !== 'Z' && found.state !== 'X';
+  return found !== undefined && (!'ZX'.includes(found.state) || threads(pid).some((state) => !'ZX'.includes(state)));
+}
+
+/** The states of its threads; one that ends meanwhile counts as ended. */
+function threads(pid) {
+  let ids;
+  try {
+    ids = readdirSync(`/proc/${pid}/task`);
+  } catch {
+    return [];
+  }
+  return ids.map((id) => {
+    try {
+      return /^\d+ \(.*\) (.)/s.exec(readFileSync(`/proc/${pid}/task/${id}/stat`, 'utf8'))[1];
+    } catch {
+      return 'X';
+    }
+  });
 }
 
 export const children = (pid) => processes().filter((process) => process.parent === pid);
@@ -77,6 +94,23 @@ export function signal(pid, name) {
   } catch {
     return false;
   }
+}
+
+/**
+ * Stops a process, and returns when it stands still: the signal is for one of its threads, and until that one has run
+ * (which takes its time where there is more to do than cores) the others work on.
+ */
+export async function stop(pid) {
+  signal(pid, 'SIGSTOP');
+  for (const late = Date.now() + 30000; !threads(pid).every((state) => state === 'T'); await sleep(1)) {
+    if (Date.now() > late) throw new Error(`${pid} does not stop: ${threads(pid)}`);
+  }
+}
+
+/** Kills processes, and returns when they are gone: until then, they may answer. */
+export async function kill(...pids) {
+  for (const pid of pids) signal(pid, 'SIGKILL');
+  for (const pid of pids) if (!await ends(pid)) throw new Error(`${pid} does not end`);
 }
 
 /** Waits for the end of a process; false when it still runs after `ms`. */

@@ -5,7 +5,7 @@ import { afterEach } from 'node:test';
 import { sleep, until } from '../browser/support.mjs';
 import { Client } from './client.mjs';
 import { range, testsOf } from './lab.mjs';
-import { signal } from './proc.mjs';
+import { signal, stop } from './proc.mjs';
 import { site } from './servers.mjs';
 
 let lab;
@@ -51,7 +51,7 @@ async function well({ hub, client }, accepted) {
 test('workers that are linked to it', async () => {
   const all = await begin({ pm: 'static', 'pm.max_children': 3 });
   await Promise.all(range(12).map((number) => lab.push('stop', number)));
-  signal(all.hub.pid, 'SIGSTOP');
+  await stop(all.hub.pid);
   inTime(await Promise.all(range(6).map((number) => push(100 + number))));
   // A page that has nothing to say to it, in a worker whose link has gone, waits for less.
   for (let i = 0; i < 6; i++) {
@@ -67,7 +67,7 @@ test('workers that are linked to it', async () => {
 
 test('workers that have just begun, and more of them than its queue takes', async () => {
   const all = await begin({ pm: 'static', 'pm.max_children': 8, 'pm.max_requests': 1 });
-  signal(all.hub.pid, 'SIGSTOP');
+  await stop(all.hub.pid);
   for (let round = 0; round < 3; round++) inTime(await Promise.all(range(8).map((number) => push(100 * round + number))));
   signal(all.hub.pid, 'SIGCONT');
   await until(async () => (await push(1000)).status === 200, 'an answer again', 30000, () => lab.allLogs());
@@ -77,7 +77,7 @@ test('workers that have just begun, and more of them than its queue takes', asyn
 
 test('a script on the command line', async () => {
   const all = await begin({ pm: 'static', 'pm.max_children': 1 });
-  signal(all.hub.pid, 'SIGSTOP');
+  await stop(all.hub.pid);
   const started = Date.now();
   const said = await lab.php('try { rt_broadcast("stop", 1); } catch (Realtime\\Exception $e) { echo $e->getMessage(); } echo "\nand on";');
   assert.match(said, /did not answer within realtime\.timeout\nand on$/);

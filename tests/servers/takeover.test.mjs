@@ -8,7 +8,7 @@ import { afterEach } from 'node:test';
 import { sleep, until } from '../browser/support.mjs';
 import { Client, library } from './client.mjs';
 import { range, testsOf } from './lab.mjs';
-import { alive, ends, signal } from './proc.mjs';
+import { alive, ends, signal, stop } from './proc.mjs';
 import { site } from './servers.mjs';
 
 let lab;
@@ -160,7 +160,7 @@ test('changed settings while the server does not answer for a moment: a worker t
   const old = await begin({ drain: 0 }, { fpm: { pool: { pm: 'static', 'pm.max_children': 1 } } });
   lab.writeIni({ ping_interval: 22 });
   await lab.fpm.reload();
-  signal(old.pid, 'SIGSTOP');
+  await stop(old.pid);
   const pushing = lab.push('take', 1);
   await sleep(500);
   signal(old.pid, 'SIGCONT');
