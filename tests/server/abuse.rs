@@ -94,7 +94,7 @@ fn bytes_have_a_rate_of_their_own() {
     let (mut client, _) = Client::native(hub.address());
     let (mut other, _) = Client::native(hub.address());
     let begun = Instant::now();
-    let long = value!({"type": "ping", "x": "x".repeat(15_000)}).to_string();
+    let long = value!({"type": "ping", "x": "x".repeat(18_000)}).to_string();
     client.say(&long);
     client.say(r#"{"type":"ping"}"#);
     assert_eq!(
@@ -102,12 +102,12 @@ fn bytes_have_a_rate_of_their_own() {
         "pong",
         "nobody else waits"
     );
-    // It has to for five seconds.
-    assert!(begun.elapsed() < Duration::from_secs(4));
+    // It has to for almost eight seconds.
+    assert!(begun.elapsed() < Duration::from_secs(7));
     client.json();
     client.json();
     let took = begun.elapsed();
-    assert!(took >= Duration::from_secs(4), "{took:?}");
+    assert!(took >= Duration::from_secs(7), "{took:?}");
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn requests_on_one_socket_have_the_same_rate() {
 
 #[test]
 fn neither_drops_of_a_head_nor_silence_after_an_answer_keep_a_socket() {
-    let hub = Hub::with(&[("realtime.handshake_timeout", "0.5")]);
+    let hub = Hub::with(&[("realtime.handshake_timeout", "1.5")]);
     let mut idle = Client::connect(hub.address());
     assert_eq!(idle.get("/healthz").status, 200);
     let begun = Instant::now();
@@ -155,7 +155,7 @@ fn neither_drops_of_a_head_nor_silence_after_an_answer_keep_a_socket() {
     let mut slow = Client::connect(hub.address());
     let begun = Instant::now();
     let mut drops = handshake("/ws", "").into_bytes().into_iter().cycle();
-    while begun.elapsed() < Duration::from_secs(1) {
+    while begun.elapsed() < Duration::from_secs(3) {
         let drop = drops.next().unwrap();
         if slow.try_send(&[drop]).is_err() {
             break;
@@ -169,7 +169,7 @@ fn neither_drops_of_a_head_nor_silence_after_an_answer_keep_a_socket() {
         b"POST /publish HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n",
     );
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(1) && slow.try_send(b"{").is_ok() {
+    while begun.elapsed() < Duration::from_secs(3) && slow.try_send(b"{").is_ok() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(slow.is_ended());

@@ -112,15 +112,18 @@ fn several_processes_share_and_each_connection_stays_in_order() {
         let seen = seen.lock().unwrap();
         seen.values().map(Vec::len).sum::<usize>() == CLIENTS * EACH
     };
+    // Whoever is there takes what there is: all of them are before anything comes.
+    let there = std::sync::Barrier::new(processes.len() + 1);
     std::thread::scope(|scope| {
         for (attached, share) in processes.into_iter().zip(&shares) {
-            let (seen, done) = (&seen, &done);
+            let (seen, done, there) = (&seen, &done, &there);
             scope.spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()
                     .unwrap();
                 let process = Process { runtime, attached };
+                there.wait();
                 while !done() {
                     let Some(batch) = process.next_within(Duration::from_millis(50)) else {
                         continue;
@@ -139,6 +142,7 @@ fn several_processes_share_and_each_connection_stays_in_order() {
                 }
             });
         }
+        there.wait();
         for _ in 0..CLIENTS {
             let site = &site;
             scope.spawn(move || {
@@ -212,8 +216,8 @@ fn a_message_that_ends_every_process_is_given_up() {
 #[test]
 fn until_a_process_is_back_nobody_gets_past_it() {
     let site = Site::bare(&[
-        ("realtime.linger", "4"),
-        ("realtime.handshake_timeout", "1"),
+        ("realtime.linger", "8"),
+        ("realtime.handshake_timeout", "2"),
     ]);
     let mut client = site.native();
     assert_eq!(client.ask(&publish(0))["code"], "no_handler");

@@ -20,7 +20,9 @@ use realtime::wire::control::{
 };
 
 use crate::client::Client;
-use crate::harness::{Hub, PATIENCE, channel_named, config, directory, eventually, json, message};
+use crate::harness::{
+    Hub, PATIENCE, channel_named, config, directory, eventually, json, message, start_after,
+};
 
 fn link(hub: &Hub) -> Link {
     Link::connect(&hub.socket(), PATIENCE).unwrap()
@@ -171,7 +173,7 @@ fn a_second_server_says_who_has_the_socket() {
     assert_eq!(Client::connect(first.address()).get("/healthz").status, 200);
     drop(first);
     assert!(!fs::exists(&socket).unwrap(), "removed with its server");
-    start(config(&directory, &[])).expect("the socket is free");
+    start_after(|| start(config(&directory, &[]))).expect("the socket is free");
 }
 
 #[test]
@@ -209,8 +211,10 @@ fn what_a_cleaner_of_temporary_files_took_away_is_put_back() {
     ];
     for remove in removals {
         remove();
+        // The socket's file is there a little before somebody listens.
         eventually("both files", || {
-            fs::exists(&socket).unwrap() && fs::exists(place.join("hub.sock.lock")).unwrap()
+            fs::exists(place.join("hub.sock.lock")).unwrap()
+                && Link::connect(&socket, PATIENCE).is_ok()
         });
         let mut link = Link::connect(&socket, PATIENCE).unwrap();
         assert_eq!(link.address(), server.address());
@@ -223,7 +227,7 @@ fn what_a_cleaner_of_temporary_files_took_away_is_put_back() {
     }
     drop(server);
     assert!(!fs::exists(&socket).unwrap(), "removed with its server");
-    start(config()).expect("the lock is free");
+    start_after(|| start(config())).expect("the lock is free");
 }
 
 #[test]
@@ -296,7 +300,8 @@ fn a_taken_port_is_told_with_its_holder_and_nothing_is_kept() {
     let process = format!("process {}", std::process::id());
     assert!(text.contains(&address) && text.contains(&process), "{text}");
     drop(holder);
-    start(config(&directory, &taken)).expect("neither the lock nor the port is held");
+    start_after(|| start(config(&directory, &taken)))
+        .expect("neither the lock nor the port is held");
 }
 
 #[test]

@@ -54,6 +54,8 @@ impl Worker {
             ("realtime.threads", "1"),
             ("realtime.linger", "1"),
             ("realtime.drain", "1"),
+            // Of the 1 s that is the default a busy machine may need all for something else.
+            ("realtime.timeout", "20"),
             ("realtime.allow_root", "1"),
         ];
         for (name, value) in basic.iter().chain(settings) {
@@ -217,7 +219,8 @@ fn start_one() {
         return play_worker(&order);
     }
     let directory = directory();
-    let mut worker = Worker::start(&directory, &[]);
+    // Long enough for what the hub has to do after the end of its worker.
+    let mut worker = Worker::start(&directory, &[("realtime.linger", "6")]);
     assert_eq!(worker.answer, "ok");
     let mut hub = Hub::of(&directory);
     assert_ne!(hub.pid, worker.process.id());
@@ -439,7 +442,8 @@ fn does_not_serve_as_root() {
 #[test]
 fn a_newer_build_takes_over() {
     let directory = directory();
-    let _old = Worker::start(&directory, &[]);
+    // The listener is closed when two thirds of it are over.
+    let _old = Worker::start(&directory, &[("realtime.drain", "6")]);
     let mut hub = Hub::of(&directory);
     let first = hub.publish("1");
     let mut listener = Client::stream(&hub.address, "/sse?channel=a", "");

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use realtime::backend::queue::EventQueue;
-use realtime::control::election::NotElected;
 use realtime::ids::Channel;
 use realtime::message::{Payload, Publish};
 use realtime::node::{Failure, HistoryPage};
@@ -21,7 +20,7 @@ use serde_json::json as value;
 use tempfile::TempDir;
 
 use crate::client::Client;
-use crate::harness::{PATIENCE, channel_named, config, directory, message};
+use crate::harness::{PATIENCE, channel_named, config, directory, message, start_after};
 use crate::issuer::{self, token};
 use crate::takeover::Site;
 
@@ -32,19 +31,7 @@ fn server(directory: &TempDir, settings: &[(&str, &str)]) -> Server {
 
 /// The same, which may be refused.
 fn start(directory: &TempDir, settings: &[(&str, &str)]) -> Result<Server, StartError> {
-    let patience = Instant::now() + PATIENCE;
-    loop {
-        match attempt(directory, settings) {
-            // A process that another test is just starting may hold the locks of the last one, up to its exec.
-            Err(
-                StartError::Control(NotElected::Running { .. })
-                | StartError::Store(StoreError::Taken(_)),
-            ) if Instant::now() < patience => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            started => return started,
-        }
-    }
+    start_after(|| attempt(directory, settings))
 }
 
 /// The same, whose directory may be another's.
@@ -96,9 +83,12 @@ fn copy(directory: &TempDir) -> TempDir {
     let to = copy.path().join("data");
     std::fs::create_dir(&to).unwrap();
     set_mode(&to, 0o700);
-    for file in std::fs::read_dir(directory.path().join("data")).unwrap() {
-        let file = file.unwrap();
-        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    let files = std::fs::read_dir(directory.path().join("data")).unwrap();
+    let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+    // The ring first: what leaves it while the others are copied is in them by then.
+    names.sort_by_key(|name| name != "recent");
+    for name in names {
+        std::fs::copy(directory.path().join("data").join(&name), to.join(&name)).unwrap();
     }
     copy
 }

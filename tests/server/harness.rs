@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use realtime::backend::queue::EventQueue;
 use realtime::backend::{Event, Interest};
 use realtime::config::Config;
+use realtime::control::election::NotElected;
 use realtime::ids::{Channel, Pattern};
 use realtime::message::{EventName, Payload, Publish};
 use realtime::node::{Node, Stats};
-use realtime::server::Server;
+use realtime::server::{Server, StartError};
+use realtime::store::StoreError;
 use tempfile::TempDir;
 
 use crate::authority::files_of_all;
@@ -233,12 +235,11 @@ pub fn config(directory: &TempDir, settings: &[(&str, &str)]) -> Config {
     .unwrap()
 }
 
-/// A publication with every default.
 /// Does `work` while no shard of `node` takes anything up.
 pub fn stall(node: &Node, work: impl FnOnce()) {
     let (end, ended) = crossbeam_channel::bounded::<()>(0);
     let (begun, begin) = crossbeam_channel::bounded::<()>(64);
-    for index in 0..node.stats().unwrap().shards {
+    for index in 0..node.config().threads {
         let (begun, ended) = (begun.clone(), ended.clone());
         let wait = move |_: &mut realtime::hub::Hub| {
             begun.send(()).unwrap();
@@ -252,6 +253,7 @@ pub fn stall(node: &Node, work: impl FnOnce()) {
     drop(end);
 }
 
+/// A publication with every default.
 pub fn message(channel: &str, json: &str) -> Publish {
     Publish {
         channels: vec![Channel::parse(channel).unwrap()],
@@ -270,6 +272,22 @@ pub fn channel_named(name: &str) -> Channel {
 
 pub fn json(text: &str) -> Payload {
     Payload::Json(text.as_bytes().to_vec().into())
+}
+
+/// Starts a server where another has just ended. A process that another test is just starting has that one's lock and sockets as
+/// well, up to its exec: until then they are not free.
+pub fn start_after<T>(mut start: impl FnMut() -> Result<T, StartError>) -> Result<T, StartError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match start() {
+            Err(
+                StartError::Control(NotElected::Running { .. })
+                | StartError::Store(StoreError::Taken(_))
+                | StartError::Taken { .. },
+            ) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            started => return started,
+        }
+    }
 }
 
 /// Waits until `condition` holds.

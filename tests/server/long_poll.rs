@@ -96,7 +96,7 @@ fn a_waiting_poll_is_answered_by_the_next_message() {
 fn a_poll_that_gets_nothing_moves_its_cursor_on() {
     let hub = Hub::start();
     let mut client = Client::connect(hub.address());
-    client.send(b"GET /poll?channel=a&timeout=0.2 HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send(b"GET /poll?channel=a&timeout=3 HTTP/1.1\r\nHost: a\r\n\r\n");
     let other = hub.publish("other", "0");
     hub.await_subscribers("a", 0);
     let answer = client.response(true).json();

@@ -374,5 +374,5 @@ fn a_client_that_goes_without_a_word_is_gone() {
     client.frame();
     drop(client);
     assert_eq!(seen.recv().unwrap(), Seen::Close(1006, String::new()));
-    assert_eq!(hub.node().connection_count(), 0);
+    eventually("its end", || hub.node().connection_count() == 0);
 }

@@ -183,7 +183,7 @@ fn interval_is_about_a_second_and_never_never() {
             std::thread::sleep(Duration::from_millis(20));
         }
         // And the last of them.
-        std::thread::sleep(Duration::from_millis(4000));
+        std::thread::sleep(Duration::from_millis(6500));
         let when = trace.end();
         if !syncs {
             assert!(when.is_empty(), "{fsync}: {when:?}");
@@ -193,7 +193,7 @@ fn interval_is_about_a_second_and_never_never() {
             let next = when.iter().find(|sync| *sync >= at);
             let after = next.map(|sync| sync - at);
             // A second, and as much again and more where the disk is somebody else's just then.
-            assert!(after.is_some_and(|after| after < 4.0), "{after:?} s");
+            assert!(after.is_some_and(|after| after < 6.0), "{after:?} s");
         }
         // What 3.5 seconds have of them, and a few for the log that is full: not one a message.
         assert!(when.len() < 20, "{} for {}", when.len(), published.len());

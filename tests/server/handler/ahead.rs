@@ -1,12 +1,12 @@
 //! Requests that are sent behind one that a process still has.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use realtime::wire::events::{AHEAD_PARAM, LEAVING, REFUSED, UNTIL_PARAM};
 
 use super::{MESSAGE, Site, publish, succeed_all};
 use crate::client::Client;
-use crate::harness::eventually;
+use crate::harness::{PATIENCE, eventually};
 use crate::pool::{Pool, Taken};
 
 const CLIENTS: usize = 8;
@@ -21,7 +21,9 @@ fn busy(at_once: &str) -> (Site, Pool, Vec<Client>) {
 
 /// A request with others behind it on its connection, and how many messages are to be answered beside it.
 fn followed(pool: &Pool, clients: &mut [Client]) -> (Taken, usize) {
-    for round in 1..=250 {
+    let deadline = Instant::now() + PATIENCE;
+    for round in 1.. {
+        assert!(Instant::now() < deadline, "no request was sent ahead");
         for (number, client) in clients.iter_mut().enumerate() {
             client.say(&publish(number));
         }
@@ -37,7 +39,7 @@ fn followed(pool: &Pool, clients: &mut [Client]) -> (Taken, usize) {
             assert_eq!(client.json()["data"], number);
         }
     }
-    panic!("no request was sent ahead");
+    unreachable!()
 }
 
 fn each_is_answered_once(site: &Site, clients: &mut [Client]) {

@@ -302,7 +302,7 @@ fn php_decides_about_topics_with_a_name() {
 #[test]
 fn a_stream_ends_when_its_token_does() {
     let hub = hub(&[]);
-    let claims = json!({"exp": at(1.5), "mercure": {"subscribe": ["a"]}});
+    let claims = json!({"exp": at(4.0), "mercure": {"subscribe": ["a"]}});
     let token = jwt(SUBSCRIBERS, claims);
     let mut client = subscribe(&hub, "topic=a", Some(&token));
     while client.chunk().is_some() {}

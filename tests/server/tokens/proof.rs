@@ -192,7 +192,7 @@ fn nothing_secret_is_logged() {
         ("realtime.log", &file),
         ("realtime.log_level", "trace"),
     ]);
-    let good = token(value!({"sub": "ada", "exp": at(1.0)}));
+    let good = token(value!({"sub": "ada", "exp": at(5.0)}));
     let mut client = native(&hub, &good);
     let welcome = client.json();
     let bad = format!("{}x", token(value!({})));
