@@ -16,9 +16,7 @@ require __DIR__ . '/client.inc';
 file_put_contents('/proc/self/comm', 'the-holder');
 $taken = stream_socket_server('tcp://127.0.0.1:0');
 $live = stream_socket_get_name($taken, false);
-$probe = stream_socket_server('tcp://127.0.0.1:0');
-$web = stream_socket_get_name($probe, false);
-fclose($probe);
+$web = free_address();
 $root = sys_get_temp_dir() . '/realtime-phpt-cli_server_port_in_use';
 @mkdir($root, 0700);
 file_put_contents("$root/index.php", '<?php

@@ -94,7 +94,9 @@ var_dump($ordered);
 // One is killed while it handles a message: another handles it.
 $ask($a, 'slow', false);
 $victim = json_decode($a->receive(), true)['data'];
+$go = dirname(ini_get('realtime.socket')) . '/go';
 proc_terminate($victim === $pid($first) ? $first : $second, 9);
+touch($go);
 $left = $victim === $pid($first) ? $second : $first;
 do {
     $frame = json_decode($a->receive(), true);
@@ -105,9 +107,11 @@ var_dump($frame['data'] === $pid($left));
 proc_terminate($left, 9);
 $third = $worker('run');
 $reach($a, $third);
+unlink($go);
 $ask($a, 'slow', false);
 $a->receive();
 proc_terminate($third);
+touch($go);
 do {
     $frame = json_decode($a->receive(), true);
 } while (($frame['ref'] ?? null) !== $ref);

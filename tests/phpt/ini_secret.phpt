@@ -31,7 +31,7 @@ function ask(string $request, string $head = '', string $body = ''): string
 {
     global $address;
     $context = stream_context_create(['ssl' => ['cafile' => ini_get('realtime.tls_cert'), 'peer_name' => 'test.example']]);
-    $stream = stream_socket_client("tls://$address", $code, $error, 5, STREAM_CLIENT_CONNECT, $context);
+    $stream = stream_socket_client("tls://$address", $code, $error, 60, STREAM_CLIENT_CONNECT, $context);
     fwrite($stream, "$request HTTP/1.1\r\nHost: test.example\r\nConnection: close\r\nContent-Length: " . strlen($body) . "\r\n$head\r\n$body");
     return (string) stream_get_contents($stream);
 }

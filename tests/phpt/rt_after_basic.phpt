@@ -10,14 +10,15 @@ realtime.threads=1
 <?php
 require __DIR__ . '/client.inc';
 
-rt_after(slow(0.5), fn() => print("third\n"));
+// Long after the others, also on a machine that stands still for a while.
+rt_after(slow(0.5) + 2.5, fn() => print("third\n"));
 rt_after(0, fn() => print("first\n"));
 rt_after(slow(0.02), function () {
     echo "second\n";
     rt_after(slow(0.01), fn() => print("added meanwhile\n"));
 });
-rt_after(slow(0.6), 'rt_stop');
-rt_run(slow(5));
+rt_after(slow(0.6) + 2.5, 'rt_stop');
+rt_run(slow(30));
 rt_run(slow(0.05));
 rt_after(0, fn() => print("in rt_dispatch()\n"));
 var_dump(rt_dispatch());

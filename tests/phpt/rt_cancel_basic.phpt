@@ -15,18 +15,20 @@ $timer = rt_every(slow(0.01), function () use (&$timer) {
     echo ++$count, "\n";
     if ($count === 2) {
         var_dump(rt_cancel($timer));
+        // In which it would come again some times.
+        rt_after(slow(0.1), 'rt_stop');
     }
 });
 $never = rt_after(slow(0.02), fn() => print("never\n"));
 var_dump(rt_cancel($never), rt_cancel($never), rt_cancel(12345));
-rt_run(slow(0.1));
+rt_run(slow(30));
 // What a callback held is let go while others come and go.
-final class Witness { public function __destruct() { echo "released\n"; rt_after(0, fn() => print("by destructor\n")); } }
+final class Witness { public function __destruct() { echo "released\n"; rt_after(0, function () { echo "by destructor\n"; rt_stop(); }); } }
 $witness = new Witness;
 $held = rt_after(slow(5), fn() => $witness);
 unset($witness);
 rt_cancel($held);
-rt_run(slow(0.02));
+rt_run(slow(30));
 ?>
 --EXPECTF--
 bool(true)

@@ -20,7 +20,7 @@ function ask(string $transport, array $ssl = []): string
 {
     global $address;
     $context = stream_context_create(['ssl' => $ssl + ['cafile' => ini_get('realtime.tls_cert'), 'peer_name' => 'test.example']]);
-    $stream = stream_socket_client("$transport://$address", $code, $error, 5, STREAM_CLIENT_CONNECT, $context);
+    $stream = stream_socket_client("$transport://$address", $code, $error, 60, STREAM_CLIENT_CONNECT, $context);
     fwrite($stream, "GET /healthz HTTP/1.1\r\nHost: test.example\r\nConnection: close\r\n\r\n");
     return preg_replace('~^HTTP/1.1 (\d+).*\r\n\r\n~s', '$1 ', stream_get_contents($stream));
 }

@@ -11,9 +11,13 @@ realtime.threads=1
 require __DIR__ . '/client.inc';
 
 rt_stop();
-rt_every(slow(0.05), function () {
+$timer = rt_every(slow(0.05), function () use (&$timer) {
     static $count = 0;
     echo ++$count, "\n";
+    if ($count === 2) {
+        // Or it may be its turn again at once.
+        rt_cancel($timer);
+    }
     rt_stop();
     echo "to its end\n";
 });
