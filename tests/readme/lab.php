@@ -156,10 +156,16 @@ final class Program
     /** Waits until it has printed $text. */
     public function prints(string $text, float $patience = PATIENCE): void
     {
+        $this->matches('~' . preg_quote($text, '~') . '~', $patience);
+    }
+
+    /** Waits until it has printed something that fits $pattern. */
+    public function matches(string $pattern, float $patience = PATIENCE): void
+    {
         $until = microtime(true) + $patience;
-        while (!str_contains($this->output(), $text)) {
-            if (microtime(true) > $until || !$this->running() && !str_contains($this->output(), $text)) {
-                throw new Exception("\"$text\" was not printed, but this: " . ($this->output() ?: '(nothing)'));
+        while (!preg_match($pattern, $this->output())) {
+            if (microtime(true) > $until || !$this->running() && !preg_match($pattern, $this->output())) {
+                throw new Exception("\"$pattern\" was not printed, but this: " . ($this->output() ?: '(nothing)'));
             }
             usleep(10_000);
         }
@@ -182,6 +188,11 @@ final class Program
     /** Stops it as an operator would; it must end well. */
     public function stop(): string
     {
+        // It serves a little before it waits in rt_run(), which SIGTERM ends: before that it would end the process.
+        $until = microtime(true) + PATIENCE;
+        while ($this->running() && !$this->sleeps() && microtime(true) < $until) {
+            usleep(1_000);
+        }
         if (!$this->running()) {
             throw new Exception("it ended too early, with $this->status: " . $this->output());
         }
@@ -195,6 +206,12 @@ final class Program
             posixKill(-$this->pid(), 9);
         }
         proc_close($this->process);
+    }
+
+    private function sleeps(): bool
+    {
+        // The name stands in brackets and may hold anything.
+        return str_starts_with((string) strrchr((string) @file_get_contents("/proc/{$this->pid()}/stat"), ')'), ') S ');
     }
 
     private function pid(): int
