@@ -25,7 +25,8 @@ pub fn request(
 ) -> Outcome<()> {
     let mut stream = UnixStream::connect(socket).map_err(|e| format!("connect: {e}"))?;
     stream
-        .set_read_timeout(Some(Duration::from_secs(20)))
+        // Longer than any call in a page may wait for the server.
+        .set_read_timeout(Some(Duration::from_secs(60)))
         .map_err(|e| e.to_string())?;
     let script = script.to_string_lossy();
     let mut params = Vec::new();

@@ -53,7 +53,9 @@ const KEPT: u64 = 32 << 20;
 /// The hub gives memory back within seconds, or a minute after the last time.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 6] = [
+    // What takes longer is told by the client that behaves, and no call throws meanwhile.
+    ("timeout", "20"),
     ("handler", "{home}/handler.php"),
     // Else the loopback addresses of all who attack were a proxy's, whose connections are not counted.
     ("trusted_proxies", ""),

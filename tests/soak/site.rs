@@ -20,7 +20,9 @@ const FILL: usize = 150 * (ROOMS + 2 * GUARDED);
 /// How long what clients have left behind may be there.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 6] = [
+    // Of the 1 s that is the default a busy machine may need all for something else, and no page may fail.
+    ("timeout", "20"),
     ("handler", "{home}/handler.php"),
     ("max_connections", "20000"),
     ("handshake_timeout", "5"),
