@@ -52,8 +52,18 @@ impl Site {
     /// The next hub, which serves when this returns.
     pub fn next(&self) -> Server {
         let config = self.config();
-        let hub = start(take(&config).unwrap(), config);
         let before = Instant::now();
+        let taken = loop {
+            match take(&config) {
+                // The one before lets go of its claim a little after it serves; and a process that another test is just starting has
+                // it as well, up to its exec.
+                Err(TakeoverError::Underway(_)) if before.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                taken => break taken.unwrap(),
+            }
+        };
+        let hub = start(taken, config);
         // The old one answers until it lets go, and then the new one.
         while self.link().identity().generation != hub.node().identity().generation {
             assert!(before.elapsed() < PATIENCE, "the new hub does not serve");

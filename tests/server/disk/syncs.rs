@@ -38,7 +38,7 @@ fn place(fsync: &str) -> Place {
     let mut hub = Hub::of(&directory);
     hub.link.publish(&message("a", "0")).unwrap();
     // The last of it, with `interval`.
-    std::thread::sleep(Duration::from_millis(3000));
+    std::thread::sleep(Duration::from_millis(4500));
     Place {
         directory,
         _worker: worker,
