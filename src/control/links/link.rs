@@ -26,7 +26,7 @@ pub struct Link {
     watched_for_writing: bool,
     /// What it waits for.
     pub doing: Doing,
-    /// Whether it ends as soon as nobody needs its slot.
+    /// Whether it ends as soon as it has its answer.
     pub ending: bool,
     /// Whether the other process sends no more: then its end waits behind what it has sent, and no event will tell of it
     /// again.
@@ -73,7 +73,7 @@ impl Link {
 
     /// Whether its next request may be done.
     pub fn is_free(&self) -> bool {
-        matches!(self.doing, Doing::Nothing) && self.output.is_empty()
+        matches!(self.doing, Doing::Nothing) && self.output.is_empty() && !self.ending
     }
 
     /// Whether nothing has begun that would have to be ended.

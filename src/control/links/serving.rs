@@ -120,13 +120,9 @@ impl Serving {
             match note {
                 Note::Adopt(stream, place) => self.adopt(stream, place),
                 Note::Answer(slot, frame) => {
-                    let link = &mut self.links[slot];
-                    link.doing = Doing::Nothing;
-                    let ending = link.ending;
+                    self.links[slot].doing = Doing::Nothing;
                     self.attend_with(slot, |serving| serving.write(slot, &frame));
-                    if ending && self.links.contains(slot) {
-                        self.remove(slot);
-                    }
+                    self.end_if_ending(slot);
                 }
                 // They are all looked at when this batch of events is done.
                 Note::Stored => {}
@@ -311,6 +307,7 @@ impl Serving {
             Err(failure) => requests::finish(Err(failure)),
         };
         self.attend_with(slot, |serving| serving.answer(slot, &response));
+        self.end_if_ending(slot);
     }
 
     fn answer(&mut self, slot: usize, response: &Response) -> io::Result<()> {
@@ -322,14 +319,25 @@ impl Serving {
         self.links[slot].answer(frame, self.poll.registry())
     }
 
-    /// Says to the other process that what it may be sending is not read any more.
-    fn send_away(&mut self, slot: usize) {
-        if matches!(self.links[slot].doing, Doing::Asked) {
+    /// Ends a link of which no further request is read, and says so to the other process. What it waits for that is done or
+    /// being done comes first: told to go elsewhere, it would have that done once more.
+    fn end(&mut self, slot: usize) {
+        let link = &mut self.links[slot];
+        if matches!(link.doing, Doing::Asked | Doing::Stored(..)) {
+            link.ending = true;
             return;
         }
         let moved = control::frame(&Response::Failed(WireFailure::Moved));
         // If that fails, it sees the end of the link all the same.
         let _ = self.write(slot, &moved);
+        self.remove(slot);
+    }
+
+    /// Ends a link that was to end, now that it has its answer.
+    fn end_if_ending(&mut self, slot: usize) {
+        if self.links.get(slot).is_some_and(|link| link.ending) {
+            self.end(slot);
+        }
     }
 
     fn end_those_between_frames(&mut self) {
@@ -344,8 +352,7 @@ impl Serving {
             .map(|(slot, _)| slot)
             .collect();
         for slot in ended {
-            self.send_away(slot);
-            self.remove(slot);
+            self.end(slot);
         }
         if (late || self.links.is_empty())
             && let Some((_, sender)) = self.finishing.take()
