@@ -47,7 +47,7 @@ const all = (got, expected) => until(() => got.length >= expected.length, `${exp
   .then(() => assert.deepEqual([...got], expected));
 
 before(async () => {
-  server = await new Program('tests/browser/server.php', { 'realtime.ping_interval': 1, 'realtime.history_size': 200 }).start();
+  server = await new Program('tests/browser/server.php', { 'realtime.ping_interval': 3, 'realtime.history_size': 200 }).start();
 });
 after(() => server.end());
 afterEach(async () => {
@@ -89,7 +89,7 @@ for (const kind of KINDS) {
       await rt.publish(`${kind}.b`, 'to the others', { event: 'say' });
       await rt.publish(`${kind}.b`, null, { event: 'binary' });
       await all(other, ['to the others', Uint8Array.of(0, 255, 128)]);
-      assert.deepEqual([...got], [Uint8Array.of(0, 255, 128)]);
+      await all(got, [Uint8Array.of(0, 255, 128)]);
     });
 
     test('resumes after a cut: nothing lost, nothing double', async () => {
@@ -101,8 +101,7 @@ for (const kind of KINDS) {
       for (const round of [0, 1]) {
         wire.down = true;
         wire.cut();
-        await until(() => rt.times('close') === round + 1, 'a close');
-        assert.equal(rt.state, 'connecting');
+        await until(() => rt.state === 'connecting', 'a close', 30000, () => rt.log);
         await server.numbers(`${kind}.c`, 4 + round * 10, 10);
         await server.numbers(`${kind}.d`, round, 1);
         wire.down = false;
@@ -140,7 +139,7 @@ for (const kind of KINDS) {
       // For as long as it takes, and not faster than a client that is busy can follow.
       const stop = path.join(server.home, `${kind}.stop`);
       const publishing = server.php(`for ($i = 0; !file_exists('${stop}'); $i++, clearstatcache()) {
-        rt_broadcast(['${kind}.steady', '${kind}.extra'], $i); usleep(10000); } echo $i;`);
+        rt_broadcast(['${kind}.steady', '${kind}.extra'], $i); usleep(25000); } echo $i;`);
       const extras = [];
       await until(() => got.length > 6, 'the first messages'); // PHP may take its time to start
       for (let i = 0; i < 5; i++) {
@@ -173,7 +172,7 @@ for (const kind of KINDS) {
       assert.equal(gap?.channel, `${kind}.gap`, JSON.stringify(rt.log));
       // And not again when nothing more was missed.
       await cut(rt);
-      await until(() => rt.times('open') === 3, 'a third connection', 30000, () => rt.log);
+      await until(() => rt.state === 'open', 'a third connection', 30000, () => rt.log);
       await server.numbers(`${kind}.gap`, 211, 1);
       await until(() => got.at(-1) === 211, 'the next message');
       assert.equal(rt.times('gap'), 1, JSON.stringify(rt.log));
@@ -388,7 +387,7 @@ test('another server has taken over: reconnects at once, but not again and again
   await wired();
   // The close frame of code 4321 arrives as one of 1012.
   wire.alter = (bytes) => Buffer.from(bytes.toString('latin1').replace('\x10\xe1as asked', '\x03\xf4as asked'), 'latin1');
-  const rt = client({ transports: ['ws'], minDelay: 3000, maxDelay: 30000 });
+  const rt = client({ transports: ['ws'], minDelay: 8000, maxDelay: 12000 });
   const got = await collect(rt, 'moved');
   // From the end of a connection to the next one's beginning, as the client sees it.
   const at = {};
@@ -402,7 +401,8 @@ test('another server has taken over: reconnects at once, but not again and again
   };
   const times = [await moved(1), await moved(2)];
   assert.deepEqual(rt.log.filter(({ event }) => event === 'close').map(({ code }) => code), [1012, 1012]);
-  assert.ok(times[0] < 1400 && times[1] >= 2950, `${times}`);
+  // An eighth of minDelay, of which a half at random; else it would be 4 seconds at least, and the next time 6.
+  assert.ok(times[0] < 3900 && times[1] >= 5900, `${times}`);
   await all(got, [1, 2]);
   assert.equal(rt.times('gap'), 0);
 });

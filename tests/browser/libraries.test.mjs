@@ -10,7 +10,9 @@ const programs = {};
 before(async () => {
   for (const name of ['chat', 'feed', 'longpoll', 'monitor']) {
     const args = name === 'feed' ? ['0.05'] : [];
-    programs[name] = await new Program(`php/examples/${name}.php`, {}, args).start();
+    // A reader that waits for `retry` first, and for its turn, is away for more prices than are kept by default.
+    const settings = name === 'feed' ? { 'realtime.history_size': 1000 } : {};
+    programs[name] = await new Program(`php/examples/${name}.php`, settings, args).start();
   }
 });
 after(() => Promise.all(Object.values(programs).map((program) => program.end())));

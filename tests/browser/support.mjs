@@ -35,13 +35,21 @@ export async function until(check, what, ms = 30000, state = () => '') {
 export async function freePort() {
   for (;;) {
     const port = 20000 + Math.floor(Math.random() * 10000);
-    const server = net.createServer();
-    const free = await new Promise((done) => {
-      server.once('error', () => done(false)).listen(port, '127.0.0.1', () => done(true));
-    });
+    // Held at another address for as long as this process lives: nobody is given it twice, in whatever test that runs by then.
+    if (!await listen(port, '127.77.77.77')) continue;
+    const server = await listen(port, '127.0.0.1');
+    if (!server) continue;
     await new Promise((done) => server.close(done));
-    if (free) return port;
+    return port;
   }
+}
+
+/** Undefined when it is taken. */
+function listen(port, host) {
+  const server = net.createServer().unref();
+  return new Promise((done) => {
+    server.once('error', () => done(undefined)).listen({ port, host, exclusive: true }, () => done(server));
+  });
 }
 
 /** Chromium without a window; `env` is more for its environment. */

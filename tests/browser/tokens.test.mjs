@@ -39,34 +39,38 @@ async function collect(rt, channel) {
 }
 
 before(async () => {
-  server = await new Program('tests/browser/server.php', { 'realtime.secret': secret, 'realtime.ping_interval': 1 }).start();
+  server = await new Program('tests/browser/server.php', { 'realtime.secret': secret, 'realtime.ping_interval': 5 }).start();
 });
 after(() => server.end());
 afterEach(() => {
   for (const rt of open.splice(0)) rt.close();
 });
 
+// At the same time, since it takes long: a fresh token is asked for when a fifth of the time is left, and that is to be enough.
+test('comes with a token, and with a fresh one before that expires', async () => {
+  const comes = async (kind) => {
+    let asked = 0;
+    const claims = { sub: `${kind}-ada`, channels: [`private-${kind}`], publish: [`private-${kind}`] };
+    const rt = client({ transports: [kind], token: async () => token({ ...claims, n: asked++ }, 12) });
+    const got = await collect(rt, `private-${kind}`);
+    assert.equal(await server.php(`echo rt_connections('private-${kind}')[0]->user;`), `${kind}-ada`);
+    const other = client({ transports: [kind], token: () => token(claims) });
+    await collect(other, `private-${kind}`);
+    // Two tokens' time, and none of it lost.
+    for (let i = 0; i < 22; i++) {
+      await sleep(1000);
+      await other.publish(`private-${kind}`, i);
+    }
+    await until(() => got.length === 22, 'all of them', 30000, () => [got, rt.log]);
+    assert.deepEqual(got, Array.from({ length: 22 }, (_, i) => i));
+    assert.ok(asked > 2, `${kind} asked ${asked} times`);
+    assert.deepEqual([rt.times('open'), rt.times('close'), rt.times('error')], [1, 0, 0], JSON.stringify(rt.log));
+  };
+  await Promise.all(['ws', 'sse', 'poll'].map(comes));
+});
+
 for (const kind of ['ws', 'sse', 'poll']) {
   describe(kind, () => {
-    test('comes with a token, and with a fresh one before that expires', async () => {
-      let asked = 0;
-      const claims = { sub: `${kind}-ada`, channels: [`private-${kind}`], publish: [`private-${kind}`] };
-      const rt = client({ transports: [kind], token: async () => token({ ...claims, n: asked++ }, 6) });
-      const got = await collect(rt, `private-${kind}`);
-      assert.equal(await server.php(`echo rt_connections('private-${kind}')[0]->user;`), `${kind}-ada`);
-      const other = client({ transports: [kind], token: () => token(claims) });
-      await collect(other, `private-${kind}`);
-      // Two tokens' time, and none of it lost.
-      for (let i = 0; i < 12; i++) {
-        await sleep(1000);
-        await other.publish(`private-${kind}`, i);
-      }
-      await until(() => got.length === 12, 'all of them', 30000, () => [got, rt.log]);
-      assert.deepEqual(got, Array.from({ length: 12 }, (_, i) => i));
-      assert.ok(asked > 2, `asked ${asked} times`);
-      assert.deepEqual([rt.times('open'), rt.times('close'), rt.times('error')], [1, 0, 0], JSON.stringify(rt.log));
-    });
-
     test('without the right token a closed channel stays closed', async () => {
       const rt = client({ transports: [kind], token: () => token({ channels: 'private-mine' }) });
       await assert.rejects(rt.subscribe('private-yours', () => {}).ready, { code: 'forbidden' });
@@ -79,7 +83,7 @@ for (const kind of ['ws', 'sse', 'poll']) {
       const got = await collect(rt, `private-${kind}-r`);
       // A session of polls that the client has left for another waits for some seconds yet.
       assert.ok(await server.php(`echo rt_revoke('${kind}-bob');`) >= 1);
-      await until(() => rt.times('open') === 2, 'a second connection', 30000, () => rt.log);
+      await until(() => rt.times('open') >= 2, 'a second connection', 30000, () => rt.log);
       await server.broadcast(`private-${kind}-r`, 'back');
       await until(() => got.length, 'a message', 30000, () => rt.log);
     });

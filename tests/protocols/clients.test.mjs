@@ -41,6 +41,8 @@ before(async () => {
   }));
   await page.goto(server.url);
   await page.waitForFunction(() => document.querySelectorAll('section[data-state=open]').length === 3);
+  // The head of a stream, of which the page knows, comes a little before the subscription.
+  await until(async () => await server.php('echo rt_stats()["subscriptions"];') === '3', 'three subscriptions');
 });
 after(async () => {
   await browser?.close();

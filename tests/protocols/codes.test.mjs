@@ -8,7 +8,7 @@ const test = (name, body) => run(name, { timeout: 120000 }, body);
 const open = [];
 let program;
 
-before(async () => { program = await server({ 'realtime.ping_interval': 1 }); });
+before(async () => { program = await server({ 'realtime.ping_interval': 2 }); });
 after(() => program?.end());
 afterEach(() => { for (const it of open.splice(0)) it.disconnect(); });
 
@@ -69,7 +69,7 @@ describe('pings', () => {
   test('the server says after how much silence pusher-js is to ask', async () => {
     const { next } = await socket();
     const { data } = await next((frame) => frame.event === 'pusher:connection_established', 'the greeting');
-    assert.equal(data.activity_timeout, 3);
+    assert.equal(data.activity_timeout, 6);
   });
 });
 

@@ -23,7 +23,7 @@ after(async () => {
 });
 afterEach(() => {
   for (const pusher of open.splice(0)) pusher.disconnect();
-  wire.down = false;
+  wire.release();
   gaps.length = 0;
 });
 
@@ -35,13 +35,13 @@ function join(options) {
 
 const numbers = (from, to) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
 
-/** Cuts the wire, has something done meanwhile, and waits until the client is back. */
+/** Cuts the wire, has something done meanwhile, and waits until the client is back. Held: refused, it waits for a quarter of a minute. */
 async function away(pusher, meanwhile) {
-  wire.down = true;
+  wire.holding = true;
   wire.cut();
   await until(() => pusher.connection.state !== 'connected', 'the loss');
   await meanwhile();
-  wire.down = false;
+  wire.release();
   await until(() => pusher.connection.state === 'connected', 'the return', 30000);
 }
 

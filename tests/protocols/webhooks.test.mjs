@@ -85,8 +85,9 @@ test('come again until they are taken, after longer and longer pauses, and nothi
   assert.deepEqual(seen().map((event) => event.channel), ['one', 'two']);
   // A pause of 1 second, of 2 after the 5 that an answer may take, of 4. Each call is noted when the application gets to it.
   const pauses = calls.slice(1, 4).map((call, n) => call.at - calls[n].at);
-  for (const [n, least] of [1000, 7000, 4000].entries()) {
-    assert.ok(pauses[n] >= least - 700 && pauses[n] < least + 6000, `${pauses}`);
+  // Only the second may be noted late when the server's time for it runs already.
+  for (const [n, least] of [1000 - 100, 7000 - 2500, 4000 - 100].entries()) {
+    assert.ok(pauses[n] >= least && pauses[n] < least + 8000, `${pauses}`);
   }
 });
 
@@ -98,25 +99,33 @@ test('that a channel is vacated is told when it stays so: the reload of a page i
     const signature = createHmac('sha256', APP.secret).update(`${socketId}:${channelName}:${channel_data}`).digest('hex');
     done(null, { auth: `${APP.key}:${signature}`, channel_data });
   } } };
-  const before = join(user, program);
-  await collect(before, 'page');
-  await collect(before, 'presence-page');
-  await find('channel_occupied', 'page');
-  await find('member_added', 'presence-page');
-  before.disconnect();
-  // Longer than it takes to be seen.
-  await sleep(1400);
-  const after = join(user, program);
-  await collect(after, 'page');
-  await collect(after, 'presence-page');
+  /** Has a page reloaded; returns its second connection, or none where it was away for longer than the server waits: then it is news. */
+  async function reloaded(page) {
+    const before = join(user, program);
+    await collect(before, page);
+    await collect(before, `presence-${page}`);
+    await find('channel_occupied', page);
+    await find('member_added', `presence-${page}`);
+    const gone = Date.now();
+    before.disconnect();
+    // Longer than it takes to be seen.
+    await sleep(1400);
+    const after = join(user, program);
+    await collect(after, page);
+    await collect(after, `presence-${page}`);
+    return Date.now() - gone < 3000 && after;
+  }
+  let tries = 0;
+  const after = await until(() => reloaded(`page${++tries}`), 'a reload that is quick enough', 60000);
+  const page = `page${tries}`;
   await sleep(5000);
-  const told = () => seen().map((event) => `${event.name} ${event.channel}`).sort();
-  assert.deepEqual(told(), ['channel_occupied page', 'channel_occupied presence-page', 'member_added presence-page']);
-  after.disconnect();
+  const told = () => seen().filter(({ channel }) => channel.endsWith(page)).map((event) => `${event.name} ${event.channel}`).sort();
+  assert.deepEqual(told(), [`channel_occupied ${page}`, `channel_occupied presence-${page}`, `member_added presence-${page}`]);
   const left = Date.now();
-  const vacated = await find('channel_vacated', 'page');
-  await find('channel_vacated', 'presence-page');
-  await find('member_removed', 'presence-page');
+  after.disconnect();
+  const vacated = await find('channel_vacated', page);
+  await find('channel_vacated', `presence-${page}`);
+  await find('member_removed', `presence-${page}`);
   assert.ok(vacated.at - left >= 2900 && vacated.at - left < 20000, `${vacated.at - left} ms`);
   assert.equal(told().length, 6, 'each once');
 });

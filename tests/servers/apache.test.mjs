@@ -53,9 +53,12 @@ describe('Apache', () => {
     assert.ok(pids.size > 3, `${pids.size} processes`);
     assert.equal((await client.messages('apache', 30)).length, 30);
     for (let i = 0; i < 3; i++) {
+      const restarts = () => lab.log('apache.log').split('resuming normal operations').length;
+      const before = restarts();
+      const old = new Set(lab.apache.workers().map(({ pid }) => pid));
       signal(lab.apache.master, 'SIGUSR1');
-      const before = new Set(lab.apache.workers().map(({ pid }) => pid));
-      await until(() => lab.apache.workers().some(({ pid }) => !before.has(pid)), 'new processes');
+      await until(() => restarts() > before, 'a restart', 30000, () => lab.log('apache.log'));
+      await until(() => lab.apache.workers().some(({ pid }) => !old.has(pid)), 'new processes');
       await until(async () => (await lab.get('/push.php?channel=apache&data=2', { headers })).status === 200, 'an answer');
     }
     assert.equal(client.over, undefined);

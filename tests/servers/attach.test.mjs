@@ -30,6 +30,17 @@ async function worker(name) {
   assert.ok(!child.over, child.output());
   return child;
 }
+/**
+ * Waits until the server knows of all of these, which say that they are ready before that: a process has one message at a time, so that
+ * of as many slow ones each gets its own.
+ */
+async function attached(...names) {
+  const clients = await Promise.all(names.map(() => open()));
+  const answers = () => Promise.all(clients.map((client) => client.publish('attached', 0.2, 'slow').then(({ by }) => by, (error) => error.code)));
+  await until(async () => new Set((await answers()).filter((by) => names.includes(by))).size === names.length, `${names}`, 30000, notes);
+  for (const client of clients) client.close();
+}
+
 /** What the workers have noted. */
 const notes = () => {
   const file = path.join(lab.site, 'worker.txt');
@@ -37,11 +48,12 @@ const notes = () => {
 };
 
 test('one worker: replies, subscriptions, state, broadcasts; SIGTERM ends it, and the server stays', async () => {
-  await begin({ lab: { settings: { handshake_timeout: 2 } } });
+  await begin({ lab: { settings: { handshake_timeout: 6 } } });
   const hub = await lab.hub();
   const before = await open();
   await assert.rejects(before.publish('x', 1), { code: 'no_handler' });
   const one = await worker('one');
+  await attached('one');
   assert.equal(lab.hubs().length, 1, 'it did not become a server');
   assert.deepEqual(await before.publish('x', [1]), { by: 'one', data: [1], sapi: 'cli' });
   await assert.rejects(before.subscribe('closed'), { code: 'forbidden' });
@@ -52,7 +64,7 @@ test('one worker: replies, subscriptions, state, broadcasts; SIGTERM ends it, an
   await assert.rejects(before.publish('x', 0, 'throw'), { code: 'handler_failed' });
   await until(() => /thrown by a worker/.test(one.output()), 'what it says of that', 30000, one.output);
   other.close();
-  await until(() => notes().some((line) => /closed/.test(line)), 'the close handler');
+  await until(() => notes().some((line) => line.includes(`${other.frames[0].connection} closed`)), 'the close handler', 30000, notes);
   signal(one.pid, 'SIGTERM');
   assert.equal(await one.ended, 0, one.output());
   assert.match(one.output(), /\d+ events/);
@@ -66,6 +78,7 @@ test('one worker: replies, subscriptions, state, broadcasts; SIGTERM ends it, an
 test('several workers share the messages, one connection\'s stay in order', async () => {
   await begin();
   await Promise.all(['one', 'two', 'three'].map(worker));
+  await attached('one', 'two', 'three');
   const clients = await Promise.all(range(12).map(() => open()));
   for (const n of range(50)) for (const client of clients) client.send({ type: 'publish', channel: 'x', data: n, ref: n });
   for (const client of clients) await client.answer(49, 30000);
@@ -84,11 +97,14 @@ test('several workers share the messages, one connection\'s stay in order', asyn
 test('one that is busy does not hold up the others', async () => {
   await begin();
   await Promise.all(['one', 'two'].map(worker));
+  await attached('one', 'two');
   const [slow, quick] = [await open(), await open()];
-  slow.send({ type: 'publish', channel: 'x', event: 'slow', data: 4, ref: 1 });
-  await sleep(100);
+  const file = path.join(lab.site, 'go');
+  slow.send({ type: 'publish', channel: 'x', event: 'wait', data: file, ref: 1 });
+  await until(() => existsSync(`${file}.begun`), 'the busy one');
   for (const n of range(10)) await quick.publish('x', n);
   assert.ok(!slow.frames.some(({ ref }) => ref === 1), 'they did not wait for it');
+  lab.put('go', '');
   assert.equal((await slow.answer(1)).type, 'reply');
   for (const client of [slow, quick]) client.close();
 });
@@ -96,6 +112,7 @@ test('one that is busy does not hold up the others', async () => {
 test('a worker killed with an unacknowledged message: another one handles it, in order', async () => {
   await begin();
   const workers = await Promise.all(['one', 'two'].map(worker));
+  await attached('one', 'two');
   const client = await open();
   client.send({ type: 'publish', channel: 'x', data: 'before', ref: 'before' });
   client.send({ type: 'publish', channel: 'x', event: 'die', data: 'deadly', ref: 'deadly' });
@@ -106,6 +123,8 @@ test('a worker killed with an unacknowledged message: another one handles it, in
   assert.equal(deadly.data?.data, 'deadly', JSON.stringify(deadly));
   assert.notEqual(deadly.data.by, victim);
   assert.deepEqual(client.frames.filter(({ ref }) => ref !== undefined).map(({ ref }) => ref), ['before', 'deadly', ...range(5)]);
+  // The server may know of its end before its parent does.
+  await until(() => workers.some((child) => child.over), 'the end of one');
   assert.equal(workers.filter((child) => child.over).length, 1);
   client.close();
 });
@@ -113,6 +132,7 @@ test('a worker killed with an unacknowledged message: another one handles it, in
 test('the only worker killed: what waits is handled by the next one', async () => {
   await begin({ lab: { settings: { handshake_timeout: 60 } } });
   const one = await worker('one');
+  await attached('one');
   const client = await open();
   await client.publish('x', 'warm');
   client.send({ type: 'publish', channel: 'x', event: 'slow', data: 5, ref: 'slow' });
@@ -128,6 +148,7 @@ test('the only worker killed: what waits is handled by the next one', async () =
 test('the server killed: the worker attaches to the next one and never serves itself', async () => {
   await begin();
   const one = await worker('one');
+  await attached('one');
   const hub = await lab.hub();
   await kill(hub.pid);
   await sleep(500);
@@ -141,10 +162,12 @@ test('the server killed: the worker attaches to the next one and never serves it
 });
 
 test('with realtime.handler too: the workers have the word while there are any', async () => {
-  await begin({ lab: { handler: true, settings: { handshake_timeout: 3 } } });
+  await begin({ lab: { handler: true, settings: { handshake_timeout: 20 } } });
   const client = await open();
   assert.equal(await client.publish('x', 'by the pool'), 'by the pool');
   const one = await worker('one');
+  // Until the server knows of it the pool has the word.
+  await until(async () => (await client.publish('x', 'by whom?')).by === 'one', 'the worker');
   assert.equal((await client.publish('x', 'by a worker')).by, 'one');
   signal(one.pid, 'SIGTERM');
   await one.ended;

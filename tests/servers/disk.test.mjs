@@ -213,7 +213,7 @@ for (const fsync of ['interval', 'always']) {
       const { json } = await until(async () => {
         const answer = await push();
         return answer.status !== 200 && answer;
-      }, 'a refusal', 15000, () => lab.allLogs());
+      }, 'a refusal', 30000, () => lab.allLogs());
       assert.match(json.error, new RegExp(`${mounted}.*realtime\\.data_dir.*no space left on the device.*make room`));
       assert.ok(json.ms < 10000, `it took ${json.ms} ms`);
       // Pages that push nothing to be kept, and clients, notice nothing.

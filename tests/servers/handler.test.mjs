@@ -14,7 +14,7 @@ let lab;
 
 before(async () => {
   lab = await site({
-    lab: { handler: true, settings: { handshake_timeout: 3 } },
+    lab: { handler: true, settings: { handshake_timeout: 20 } },
     fpm: { pool: { pm: 'static', 'pm.max_children': 6 } },
     nginx: { extra: `
       location = /realtime.php { root SITE; include fastcgi.conf; fastcgi_pass unix:SOCKET; }
@@ -28,6 +28,13 @@ before(async () => {
 after(() => lab?.end());
 
 const open = (options) => Client.open(lab.hubUrl, options);
+
+/** A file for which handlers of the event `wait` wait; how many have begun to, and what lets them go on. */
+function gate(name) {
+  const file = path.join(lab.site, name);
+  const begun = () => (existsSync(`${file}.begun`) ? readFileSync(`${file}.begun`, 'utf8').split('\n').length - 1 : 0);
+  return { file, begun, open: () => lab.put(name, '') };
+}
 
 /** The cookie of a session that is logged in. */
 async function login(name) {
@@ -178,8 +185,14 @@ describe('messages', () => {
 
   test('that queue while a handler runs come as one batch', async () => {
     const client = await open();
-    client.send({ type: 'publish', channel: 'x', event: 'slow', data: 0.5 });
+    const batch = gate('batch');
+    client.send({ type: 'publish', channel: 'x', event: 'wait', data: batch.file });
+    await until(batch.begun, 'the handler');
     for (const n of range(20)) client.send({ type: 'publish', channel: 'x', event: 'who', ref: n });
+    // Answered when all that came before has been read.
+    client.send({ type: 'ping', ref: 'read' });
+    await client.answer('read');
+    batch.open();
     await client.answer(19, 30000);
     const pids = client.frames.filter(({ type, data }) => type === 'reply' && data?.pid).map(({ data }) => data.pid);
     assert.equal(pids.length, 20);
@@ -209,26 +222,32 @@ describe('messages', () => {
 
   test('what is pushed by pages does not pass through the handler', async () => {
     const [client, busy] = [await open({ channels: ['direct'] }), await open()];
-    busy.send({ type: 'publish', channel: 'x', event: 'slow', data: 4, ref: 1 });
-    await sleep(100);
+    const direct = gate('direct');
+    busy.send({ type: 'publish', channel: 'x', event: 'wait', data: direct.file, ref: 1 });
+    await until(direct.begun, 'the handler');
     await lab.push('direct', 'now');
     await client.messages('direct', 1);
     assert.ok(!busy.frames.some(({ ref }) => ref === 1), 'it did not wait for the handler');
+    direct.open();
+    assert.equal((await busy.answer(1)).data, 'waited');
     for (const each of [client, busy]) each.close();
   });
 
   test('handlers leave workers for pages: handler_concurrency', async () => {
     const slow = await Promise.all(range(8).map(() => open()));
-    for (const client of slow) client.send({ type: 'publish', channel: 'x', event: 'slow', data: 3, ref: 1 });
-    const started = Date.now();
-    await sleep(100);
-    await lab.get('/do.php?what=pid');
-    assert.ok(!slow.some(({ frames }) => frames.some(({ ref }) => ref === 1)), `a page waited ${Date.now() - started} ms`);
+    const all = gate('all');
+    for (const client of slow) client.send({ type: 'publish', channel: 'x', event: 'wait', data: all.file, ref: 1 });
+    await until(() => all.begun() === 4, 'four handlers', 30000, all.begun);
+    for (let i = 0; i < 5; i++) assert.equal((await lab.get('/do.php?what=pid')).status, 200);
+    await sleep(500);
+    assert.equal(all.begun(), 4, 'eight handlers take two turns of four');
+    assert.ok(!slow.some(({ frames }) => frames.some(({ ref }) => ref === 1)), 'a page did not wait for them');
+    all.open();
     for (const client of slow) {
-      assert.equal((await client.answer(1)).data, 'slept');
+      assert.equal((await client.answer(1)).data, 'waited');
       client.close();
     }
-    assert.ok(Date.now() - started > 4500, 'eight handlers took two turns of four');
+    assert.equal(all.begun(), 8);
   });
 });
 

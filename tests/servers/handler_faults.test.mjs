@@ -16,7 +16,7 @@ let lab;
 
 async function begin(settings = {}, pool = {}) {
   lab = await site({
-    lab: { handler: true, settings: { handshake_timeout: 3, handler_timeout: 6, ...settings } },
+    lab: { handler: true, settings: { handshake_timeout: 20, handler_timeout: 6, ...settings } },
     fpm: { pool: { pm: 'static', 'pm.max_children': 5, ...pool } },
   });
   await lab.push('start', 1);
@@ -113,12 +113,15 @@ test('a script that goes on after fastcgi_finish_request(): nobody waits for it 
     lab: { handler: true, ini: 'opcache.enable=0' }, fpm: { pool: { pm: 'static', 'pm.max_children': 5 } },
   });
   try {
-    lab.put('realtime.php', '<?php rt_on_message(fn ($m) => $m->data); rt_run(); fastcgi_finish_request(); usleep(4_000_000);');
+    lab.put('realtime.php', `<?php
+      rt_on_message(fn ($m) => $m->data);
+      rt_run();
+      fastcgi_finish_request();
+      while (!file_exists(__DIR__ . '/go')) { usleep(5000); clearstatcache(); }`);
     await lab.push('start', 1);
     const clients = await Promise.all(range(2).map(() => open()));
-    const started = Date.now();
     for (const client of clients) assert.equal(await client.publish('x', 'quick'), 'quick');
-    assert.ok(Date.now() - started < 3500, `the answers took ${Date.now() - started} ms`);
+    lab.put('go', '');
   } finally {
     await lab.end();
   }
@@ -145,7 +148,9 @@ test('fastcgi_finish_request() before rt_run(): said in PHP\'s log, and no handl
       rt_run();`);
     await lab.push('start', 1);
     await assert.rejects(open(), { status: 502 });
-    assert.match(lab.log('php.log'), /fastcgi_finish_request\(\) was called before rt_run\(\)/);
+    // The server has its answer before the script goes on.
+    const said = () => /fastcgi_finish_request\(\) was called before rt_run\(\)/.test(lab.log('php.log'));
+    await until(said, 'a word in the log', 30000, () => lab.allLogs());
     assert.equal(existsSync(path.join(lab.site, 'order.txt')), false);
   } finally {
     await lab.end();
@@ -154,7 +159,7 @@ test('fastcgi_finish_request() before rt_run(): said in PHP\'s log, and no handl
 
 test('quick messages pass by a handler that is slow and by one that goes on after its request; each is handled once', async () => {
   lab = await site({
-    lab: { handler: true, settings: { rate_messages: 1_000_000 } }, fpm: { pool: { pm: 'static', 'pm.max_children': 5 } },
+    lab: { handler: true, settings: { rate_messages: 1_000_000, handler_timeout: 100 } }, fpm: { pool: { pm: 'static', 'pm.max_children': 5 } },
   });
   try {
     lab.put('realtime.php', `<?php
@@ -194,7 +199,7 @@ test('quick messages pass by a handler that is slow and by one that goes on afte
       await sleep(30);
       const file = path.join(lab.site, `go${round}`);
       files.push(file);
-      const answer = slow.publish('x', file, 'slow', 60000);
+      const answer = slow.publish('x', file, 'slow', 100000);
       let answered = false;
       answer.then(() => { answered = true; });
       if (round === 3) {
@@ -230,8 +235,7 @@ describe('a script that is not there', () => {
     renameSync(script, `${script}.off`);
     await sleep(3000); // looked for once a second
     await assert.rejects(new Client(lab.hubUrl).opened, (error) => [403, 502, 503, 504].includes(error.status), 'nobody is let in unasked');
-    await until(() => /realtime\.php/.test(lab.log()), 'a line in the log');
-    assert.match(lab.log(), /realtime\.handler/);
+    await until(() => /realtime\.handler.*realtime\.php/.test(lab.log()), 'a line in the log', 30000, () => lab.log());
     const lines = lab.log().split('\n').filter((line) => /realtime\.handler/.test(line)).length;
     await lab.push('start', 'pushing works without it');
     await Promise.all(range(20).map(() => assert.rejects(new Client(lab.hubUrl).opened)));
@@ -246,10 +250,13 @@ describe('a script that is not there', () => {
     await begin({ handshake_timeout: 2 });
     lab.put('realtime.php', '<?php echo "I am a page";');
     await sleep(1500);
-    const client = new Client(lab.hubUrl);
-    await client.opened.catch(() => {});
-    await until(() => /rt_run\(\)/.test(lab.log()), 'a line in the log', 30000);
-    client.close();
+    // Again and again: PHP may go on for a while with what it has compiled.
+    await until(async () => {
+      const client = new Client(lab.hubUrl);
+      await client.opened.catch(() => {});
+      client.close();
+      return /rt_run\(\)/.test(lab.log());
+    }, 'a line in the log', 30000, () => lab.allLogs());
   });
 
   test('with a syntax error: the error is in PHP\'s log, and mending it is enough', async () => {
@@ -258,8 +265,12 @@ describe('a script that is not there', () => {
     const good = readFileSync(script, 'utf8');
     lab.put('realtime.php', '<?php rt_on_message(function (');
     await sleep(2500);
-    await new Client(lab.hubUrl).opened.catch(() => {});
-    await until(() => /Parse error/.test(lab.log('php.log')), 'the error', 30000);
+    await until(async () => {
+      const client = new Client(lab.hubUrl);
+      await client.opened.catch(() => {});
+      client.close();
+      return /Parse error/.test(lab.log('php.log'));
+    }, 'the error', 30000, () => lab.allLogs());
     lab.put('realtime.php', good);
     const client = await until(() => open().catch(() => undefined), 'a client that is let in', 30000);
     assert.equal(await client.publish('x', 'mended'), 'mended');
@@ -296,16 +307,20 @@ describe('a pool that is not there', () => {
   });
 
   test('a pool that is busy for so long that a message is given up: it is not handled afterwards', async () => {
-    await begin({ handler_timeout: 1 }, { 'pm.max_children': 1 });
+    await begin({ handler_timeout: 2 }, { 'pm.max_children': 1 });
     const client = await open();
     assert.equal(await client.publish('x', 'before', 'append'), 'before');
-    const page = lab.get('/do.php?what=sleep&seconds=6');
-    await sleep(300);
+    const file = path.join(lab.site, 'go');
+    const page = lab.get(`/do.php?what=wait&file=${file}`);
+    await until(() => existsSync(`${file}.begun`), 'the page that has the only worker');
     await assert.rejects(client.publish('x', 'late', 'append', 30000), { code: 'handler_failed' });
+    await sleep(500);
+    lab.put('go', '');
     await page;
     assert.equal(await client.publish('x', 'after', 'append'), 'after');
     const handled = readFileSync(path.join(lab.site, 'order.txt'), 'utf8').trim().split('\n').map((line) => JSON.parse(line)[1]);
-    assert.deepEqual(handled, ['before', 'after']);
+    // What took too long may have been tried again.
+    assert.deepEqual([...new Set(handled)], ['before', 'after']);
     client.close();
   });
 
@@ -326,16 +341,20 @@ describe('too much', () => {
   test('a connection whose queue is full hears "busy", by ref, and nothing is dropped silently', async () => {
     await begin({ handler_queue: 10, handler_timeout: 10, timeout: 0.5 });
     const [client, other] = [await open(), await open()];
-    client.send({ type: 'publish', channel: 'x', event: 'slow', data: 3, ref: 'slow' });
-    await sleep(200);
+    const file = path.join(lab.site, 'go');
+    client.send({ type: 'publish', channel: 'x', event: 'wait', data: file, ref: 'slow' });
+    await until(() => existsSync(`${file}.begun`), 'the handler');
+    const started = Date.now();
     for (const n of range(50)) client.send({ type: 'publish', channel: 'x', data: n, ref: n });
     assert.equal(await other.publish('x', 'not me'), 'not me');
+    await until(() => client.frames.filter(({ type }) => type === 'error').length >= 3, 'three refusals', 30000, () => client.frames);
+    lab.put('go', '');
     await until(() => range(50).every((n) => client.frames.some(({ ref }) => ref === n)), 'an answer to each', 30000, () => client.frames.length);
     const answers = range(50).map((n) => client.frames.filter(({ ref }) => ref === n));
     assert.ok(answers.every((each) => each.length === 1), 'one answer each');
     // It is read no faster than there is room: each that finds none after realtime.timeout is refused.
     const busy = answers.filter(([frame]) => frame.type === 'error');
-    assert.ok(busy.length >= 3 && busy.length <= 8, `${busy.length} were refused`);
+    assert.ok(busy.length >= 3 && busy.length <= (Date.now() - started) / 500, `${busy.length} were refused in ${Date.now() - started} ms`);
     for (const [frame] of busy) assert.equal(frame.code, 'busy');
     const handled = answers.filter(([frame]) => frame.type === 'reply').map(([frame]) => frame.data);
     assert.deepEqual(handled, handled.slice().sort((x, y) => x - y));

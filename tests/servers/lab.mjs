@@ -227,7 +227,8 @@ export class Lab {
     for (const pid of kept) if (!await ends(pid, 5000)) signal(pid, 'SIGKILL');
     for (const hub of this.hubs()) signal(hub.pid, 'SIGTERM');
     for (const hub of this.hubs()) if (!await ends(hub.pid, 3000)) signal(hub.pid, 'SIGKILL');
-    this.killAll();
+    // Until they have gone they may still write into the directory.
+    for (const pid of this.killAll()) await ends(pid);
     labs.delete(this);
     this.remove();
   }
@@ -237,12 +238,11 @@ export class Lab {
     if (!process.env.KEEP) rmSync(this.home, { recursive: true, force: true, maxRetries: 3 });
   }
 
+  /** Returns whom it has killed. */
   killAll() {
-    for (const pid of this.pids) signal(pid, 'SIGKILL');
     // A worker of a master that was killed goes on, and is no child of ours: it stands in our directory.
-    for (const { pid } of [...processes().filter((one) => directoryOf(one.pid).startsWith(this.home)), ...this.hubs()]) {
-      if (pid !== process.pid) signal(pid, 'SIGKILL');
-    }
+    const others = [...processes().filter((one) => directoryOf(one.pid).startsWith(this.home)), ...this.hubs()].map(({ pid }) => pid);
+    return [...this.pids, ...others].filter((pid) => pid !== process.pid && signal(pid, 'SIGKILL'));
   }
 
   environment(more = {}) {

@@ -82,10 +82,11 @@ test('a takeover: pusher-js clients come back by themselves, and with pusher-res
     await sleep(20);
     assert.deepEqual(got.map(({ data }) => data), range(n), 'nothing lost, nothing double, in order');
   }
-  assert.ok(clients.every(({ pusher }, index) => pusher.connection.socket_id !== first[index]), 'each has been away');
+  const now = () => clients.map(({ pusher }) => pusher.connection.socket_id);
+  await until(() => now().every((id, index) => id && id !== first[index]), 'each has been away', 30000, () => [first, now()]);
+  await until(() => clients.every(({ here }) => here.channel.members.count === clients.length), 'all members again');
   assert.deepEqual(gaps, []);
   assert.deepEqual(clients.map(({ here }) => here.length), told, 'nobody has left or joined');
-  assert.ok(clients.every(({ here }) => here.channel.members.count === clients.length));
 });
 
 /** An application that takes webhooks over TLS. */

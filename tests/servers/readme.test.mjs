@@ -23,7 +23,8 @@ before(async () => {
   const handler = quoted(/`realtime\.handler=[^`]*`/).replaceAll('/srv/app', lab.site);
   writeFileSync(lab.file('php.ini'), [
     block('ini').replace('realtime.so', lab.extension), handler,
-    `realtime.listen=127.0.0.1:${lab.port}`, `realtime.socket=${lab.socket}`, `error_log=${lab.logs}/php.log`, '',
+    // And a realtime.timeout for a machine that runs other tests, too.
+    `realtime.listen=127.0.0.1:${lab.port}`, `realtime.socket=${lab.socket}`, 'realtime.timeout=20', `error_log=${lab.logs}/php.log`, '',
   ].join('\n'));
   lab.put('public/orders.php', `<?php\n${quoted(/`rt_broadcast\([^`]*`/)}\n`);
   const chat = readme.split('\n## ').find((part) => part.startsWith('What clients send'));

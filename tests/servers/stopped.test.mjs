@@ -21,11 +21,14 @@ afterEach(async () => {
 const push = (number) => lab.get(`/push.php?channel=stop&data=${number}`);
 
 async function begin(pool) {
-  lab = await site({ lab: { settings: { timeout: '3' } }, fpm: { pool } });
+  lab = await site({ lab: { settings: { timeout: '4' } }, fpm: { pool } });
   await lab.push('stop', -1);
   const hub = await lab.hub();
   return { hub, client: await Client.open(`http://127.0.0.1:${lab.port}`, { channels: ['stop'] }) };
 }
+
+/** Pushes until it answers; returns the number that was taken. Another one each time: what is refused may come all the same. */
+const again = (number) => until(async () => (await push(number++)).status === 200 && number - 1, 'an answer again', 30000, () => lab.allLogs());
 
 /** What pages were told when it did not answer. */
 function inTime(answers) {
@@ -33,7 +36,7 @@ function inTime(answers) {
     assert.equal(status, 500);
     assert.match(json.error, /did not answer within realtime\.timeout/);
     assert.ok(json.pid > 0, 'the request goes on behind the exception');
-    assert.ok(json.ms > 2500 && json.ms < 5500, `rt_broadcast() took ${json.ms} ms of 3000`);
+    assert.ok(json.ms > 3500 && json.ms < 9000, `rt_broadcast() took ${json.ms} ms of 4000`);
   }
 }
 
@@ -57,12 +60,12 @@ test('workers that are linked to it', async () => {
   for (let i = 0; i < 6; i++) {
     const started = Date.now();
     assert.equal((await lab.get('/do.php?what=pid')).status, 200);
-    assert.ok(Date.now() - started < 2500, `a page took ${Date.now() - started} ms`);
+    assert.ok(Date.now() - started < 3500, `a page took ${Date.now() - started} ms`);
   }
   signal(all.hub.pid, 'SIGCONT');
-  await until(async () => (await push(200)).status === 200, 'an answer again', 30000, () => lab.allLogs());
+  const taken = await again(10000);
   for (const number of range(12)) await lab.push('stop', 300 + number);
-  await well(all, [...range(12), 200, ...range(12).map((number) => 300 + number)]);
+  await well(all, [...range(12), taken, ...range(12).map((number) => 300 + number)]);
 });
 
 test('workers that have just begun, and more of them than its queue takes', async () => {
@@ -70,9 +73,9 @@ test('workers that have just begun, and more of them than its queue takes', asyn
   await stop(all.hub.pid);
   for (let round = 0; round < 3; round++) inTime(await Promise.all(range(8).map((number) => push(100 * round + number))));
   signal(all.hub.pid, 'SIGCONT');
-  await until(async () => (await push(1000)).status === 200, 'an answer again', 30000, () => lab.allLogs());
+  const taken = await again(10000);
   for (const number of range(12)) await lab.push('stop', 2000 + number);
-  await well(all, [1000, ...range(12).map((number) => 2000 + number)]);
+  await well(all, [taken, ...range(12).map((number) => 2000 + number)]);
 });
 
 test('a script on the command line', async () => {

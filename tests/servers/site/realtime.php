@@ -43,6 +43,14 @@ rt_on_message(function (Realtime\Message $m) use ($user) {
         case 'slow':
             usleep((int) ($m->data * 1e6));
             return 'slept';
+        case 'wait':
+            // Until the test has made the file; $file.begun has a line for each that waits.
+            file_put_contents("$m->data.begun", getmypid() . "\n", FILE_APPEND | LOCK_EX);
+            while (!file_exists($m->data)) {
+                usleep(5000);
+                clearstatcache();
+            }
+            return 'waited';
         case 'send':
             return [$c->send('for you', event: 'direct'), $c->subscribe('by-php')];
         case 'print':

@@ -18,6 +18,14 @@ rt_on_message(function (Realtime\Message $m) use ($name, $note) {
         case 'slow':
             usleep((int) ($m->data * 1e6));
             break;
+        case 'wait':
+            // Until the test has made the file.
+            file_put_contents("$m->data.begun", "$name\n", FILE_APPEND | LOCK_EX);
+            while (!file_exists($m->data)) {
+                usleep(5000);
+                clearstatcache();
+            }
+            break;
         case 'throw':
             throw new Exception('thrown by a worker');
         case 'count':

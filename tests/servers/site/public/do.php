@@ -5,6 +5,13 @@ match ($_GET['what']) {
     'stats' => print(json_encode(rt_stats() + ['worker' => getmypid()])),
     'crash' => posix_kill(getmypid(), 11),
     'sleep' => sleep((int) $_GET['seconds']),
+    // Until the test has made the file; `file`.begun says that it waits.
+    'wait' => (function () {
+        for (touch("$_GET[file].begun"); !file_exists($_GET['file']); clearstatcache()) {
+            usleep(5000);
+        }
+        echo 'waited';
+    })(),
     'output' => print(str_repeat('x', (int) $_GET['bytes'])),
     // Publishes as long as it lasts, as a slow import would.
     'publish' => (function () {
