@@ -106,6 +106,11 @@ impl Worker {
         Self::send("start", directory, (1, "a"), settings)
     }
 
+    /// One of a newer build, whose hub is to take over.
+    pub fn take(directory: &TempDir, build: (u64, &str), settings: &[(&str, &str)]) -> Self {
+        Self::send("take", directory, build, settings)
+    }
+
     fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();

@@ -12,38 +12,47 @@ use tempfile::TempDir;
 
 use super::killed::{Publishers, started};
 use crate::detached::{Hub, Worker};
-use crate::harness::{PATIENCE, directory, eventually, message};
+use crate::harness::{PATIENCE, channel_named, directory, eventually, message};
 
 /// What makes a file safe from a power cut.
 const SYNCS: &str = "fsync,fdatasync,sync_file_range,msync,sync,syncfs";
 
 struct Place {
     directory: TempDir,
+    fsync: &'static str,
     _worker: Worker,
     hub: Hub,
 }
 
 /// A server that has begun: what it found is written.
-fn place(fsync: &str) -> Place {
+fn place(fsync: &'static str) -> Place {
     let directory = directory();
+    let worker = with_settings(&directory, fsync, |settings| started(&directory, settings));
+    let mut hub = Hub::of(&directory);
+    hub.link.publish(&message("a", "0")).unwrap();
+    // The last of it, with `interval`.
+    std::thread::sleep(Duration::from_millis(3000));
+    Place {
+        directory,
+        fsync,
+        _worker: worker,
+        hub,
+    }
+}
+
+fn with_settings<T>(
+    directory: &TempDir,
+    fsync: &str,
+    start: impl FnOnce(&[(&str, &str)]) -> T,
+) -> T {
     let data = directory.path().join("data").display().to_string();
-    let settings = [
+    start(&[
         ("realtime.history", "disk"),
         ("realtime.data_dir", &data),
         ("realtime.fsync", fsync),
         ("realtime.timeout", "20"),
         ("realtime.history_size", "1000000"),
-    ];
-    let worker = started(&directory, &settings);
-    let mut hub = Hub::of(&directory);
-    hub.link.publish(&message("a", "0")).unwrap();
-    // The last of it, with `interval`.
-    std::thread::sleep(Duration::from_millis(4500));
-    Place {
-        directory,
-        _worker: worker,
-        hub,
-    }
+    ])
 }
 
 /// strace at the server's process.
@@ -168,6 +177,43 @@ fn what_is_not_on_the_disk_is_not_acknowledged() {
             link.publish(&message("a", "2")).is_ok()
         });
     }
+}
+
+/// What waits for the disk when another server takes over is published once, and its publisher hears that it was.
+#[test]
+fn a_takeover_while_the_disk_stands_still() {
+    let place = place("always");
+    // Longer than the old server waits for requests that are under way, and less than the new one waits for it.
+    let inject = format!("-e inject={SYNCS}:delay_enter=1500000:when=1");
+    let trace = Trace::of(&place, &inject);
+    let (directory, fsync) = (&place.directory, place.fsync);
+    let socket = directory.path().join("hub.sock");
+    let mut link = Link::connect(&socket, PATIENCE).unwrap();
+    let publishing = std::thread::spawn(move || {
+        let begin = Instant::now();
+        (link.publish(&message("a", "1")), begin.elapsed())
+    });
+    // By now it has the disk write.
+    std::thread::sleep(Duration::from_millis(300));
+    let next = with_settings(directory, fsync, |settings| {
+        Worker::take(directory, (2, "b"), settings)
+    });
+    assert_eq!(next.answer, "ok");
+    let (published, took) = publishing.join().unwrap();
+    assert!(took > Duration::from_millis(1500), "the disk took {took:?}");
+    let id = published.unwrap();
+    drop(trace);
+    let mut hub = None;
+    eventually("the new server", || {
+        hub = Link::connect(&socket, PATIENCE).ok();
+        hub.as_ref().is_some_and(|link| link.pid() != place.hub.pid)
+    });
+    let mut link = hub.unwrap();
+    let page = link.history(&channel_named("a"), 100, None).unwrap();
+    assert_eq!(super::numbers(&page), [0, 1]);
+    let after = link.publish(&message("a", "2")).unwrap();
+    let number = |id: &str| id.split_once('-').unwrap().1.parse::<u64>().unwrap();
+    assert_eq!(number(&after), number(&id) + 1);
 }
 
 #[test]
