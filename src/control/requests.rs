@@ -21,7 +21,12 @@ pub enum Now {
     /// Done, and to be answered when the receipt comes true.
     Kept(Response, Receipt),
     /// The shards are behind, or the disk is: this is to be published as soon as there is room again.
-    NoRoom(Publish),
+    NoRoom {
+        /// What is left of it.
+        rest: Publish,
+        /// Whether some of its copies are published.
+        begun: bool,
+    },
     /// It may wait for a shard: to be asked on another thread.
     Elsewhere,
 }
@@ -60,12 +65,17 @@ pub fn now(node: &Node, request: Request<'_>) -> Now {
 pub fn published(node: &Node, publish: Publish) -> Now {
     // Others may pass here at the same time: then a little more waits than should, which harms nobody.
     if !node.has_room() {
-        return Now::NoRoom(publish);
+        let (rest, begun) = (publish, false);
+        return Now::NoRoom { rest, begun };
     }
+    let copies = publish.channels.len();
     match node.publish_now(publish) {
         Ok(Accepted::Done(id)) => Now::Done(Response::Published(id)),
         Ok(Accepted::Kept(id, receipt)) => Now::Kept(Response::Published(id), receipt),
-        Ok(Accepted::NoRoom(rest)) => Now::NoRoom(rest),
+        Ok(Accepted::NoRoom(rest)) => Now::NoRoom {
+            begun: rest.channels.len() < copies,
+            rest,
+        },
         Err(failure) => Now::Done(finish(Err(failure))),
     }
 }

@@ -41,8 +41,14 @@ pub enum Doing {
     Nothing,
     /// An answer from another thread.
     Asked,
-    /// Room in the shards, until then.
-    Room(Publish, Instant),
+    /// Room for the rest of a publication, in the shards or for the disk.
+    Room {
+        rest: Publish,
+        /// Whether some of its copies are published.
+        begun: bool,
+        /// Until then.
+        deadline: Instant,
+    },
     /// The disk, until then; this is the answer.
     Stored(Response, Receipt, Instant),
 }

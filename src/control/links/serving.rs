@@ -252,8 +252,13 @@ impl Serving {
                 self.links[slot].doing = Doing::Stored(response, receipt, deadline());
                 self.storing.push(slot);
             }
-            Now::NoRoom(publish) => {
-                self.links[slot].doing = Doing::Room(publish, deadline());
+            Now::NoRoom { rest, begun } => {
+                let deadline = deadline();
+                self.links[slot].doing = Doing::Room {
+                    rest,
+                    begun,
+                    deadline,
+                };
                 self.waiting.push(slot);
             }
             Now::Elsewhere => {
@@ -271,14 +276,23 @@ impl Serving {
     /// Publishes what waits for room, or goes on waiting.
     fn try_again(&mut self, slot: usize) {
         let doing = std::mem::replace(&mut self.links[slot].doing, Doing::Nothing);
-        let Doing::Room(publish, deadline) = doing else {
+        let Doing::Room {
+            rest,
+            begun,
+            deadline,
+        } = doing
+        else {
             self.links[slot].doing = doing;
             return;
         };
-        let response = match requests::published(&self.node, publish) {
+        let response = match requests::published(&self.node, rest) {
             Now::Done(response) => response,
-            Now::NoRoom(publish) if Instant::now() < deadline => {
-                self.links[slot].doing = Doing::Room(publish, deadline);
+            Now::NoRoom { rest, begun: more } if Instant::now() < deadline => {
+                self.links[slot].doing = Doing::Room {
+                    rest,
+                    begun: begun || more,
+                    deadline,
+                };
                 return self.waiting.push(slot);
             }
             Now::Kept(response, receipt) => {
@@ -323,13 +337,18 @@ impl Serving {
     /// being done comes first: told to go elsewhere, it would have that done once more.
     fn end(&mut self, slot: usize) {
         let link = &mut self.links[slot];
-        if matches!(link.doing, Doing::Asked | Doing::Stored(..)) {
-            link.ending = true;
-            return;
-        }
-        let moved = control::frame(&Response::Failed(WireFailure::Moved));
+        let response = match &link.doing {
+            Doing::Asked | Doing::Stored(..) => {
+                link.ending = true;
+                return;
+            }
+            Doing::Room { begun: true, .. } => requests::finish(Err(Failure::Busy)),
+            Doing::Room { begun: false, .. } | Doing::Nothing => {
+                Response::Failed(WireFailure::Moved)
+            }
+        };
         // If that fails, it sees the end of the link all the same.
-        let _ = self.write(slot, &moved);
+        let _ = self.answer(slot, &response);
         self.remove(slot);
     }
 
