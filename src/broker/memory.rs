@@ -39,6 +39,10 @@ struct State {
     followers: Vec<Follower>,
     /// Whether another broker gives the numbers, and this one is told: then it may be behind what clients know.
     following: bool,
+    /// Whether another broker gives them, and this one has told it all that it has.
+    resigned: bool,
+    /// Whether the disk is being let go of, or was.
+    closed: bool,
     /// Where it is kept on disk, too.
     journal: Option<Journal>,
     /// Whether the history is another broker's.
@@ -55,6 +59,8 @@ impl<E: BrokerEvents> Memory<E> {
             cache,
             followers: Vec::new(),
             following: false,
+            resigned: false,
+            closed: false,
             journal: None,
             inherited: false,
         };
@@ -123,6 +129,10 @@ impl<E: BrokerEvents> Broker for Memory<E> {
         let at = Instant::now();
         let mut state = self.lock();
         let is_kept = publish.store || publish.id.is_some();
+        // Looked at here, where the number is given: its publisher may have waited for room since it was let in.
+        if state.resigned || state.closed && is_kept {
+            return Published::Stopped;
+        }
         let refuses = state.journal.as_ref().and_then(Journal::refuses);
         if let Some(why) = refuses.filter(|_| is_kept) {
             return Published::Refused(why);

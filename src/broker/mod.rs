@@ -59,6 +59,8 @@ pub enum Published {
     NoRoom(Publish),
     /// The disk does not take anything.
     Refused(NotStored),
+    /// Nothing is published here any more: another broker gives the numbers, or the disk is let go of.
+    Stopped,
 }
 
 /// What a broker holds.

@@ -86,6 +86,7 @@ impl Node {
             } => Ok(Accepted::Kept(id, receipt)),
             Published::NoRoom(rest) => Ok(Accepted::NoRoom(rest)),
             Published::Refused(why) => Err(Failure::Unstored(why.to_string())),
+            Published::Stopped => Err(Failure::Stopped),
         }
     }
 

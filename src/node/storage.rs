@@ -66,6 +66,7 @@ impl Node {
         let mut store = self.storage.store();
         if let Some(store) = store.take() {
             self.storage.closed.store(true, Ordering::Release);
+            self.broker.close();
             // It asks the broker what is new until it ends.
             store.close();
             self.broker.keep_no_more();

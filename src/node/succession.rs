@@ -54,6 +54,7 @@ impl Node {
             // Held, so that nobody gives a number under it who has seen this as it was before.
             let _attendance = self.attendance();
             self.resigned.store(resigned, Ordering::SeqCst);
+            self.broker.resign(resigned);
         }
         if !resigned {
             self.say_unsaid();

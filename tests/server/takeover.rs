@@ -473,6 +473,60 @@ fn what_a_token_lets_a_client_at_the_old_hub_publish_it_publishes_at_the_new_one
     await_end(old);
 }
 
+/// What waits for a shard that is behind when another hub takes over is done there or not at all: the old one gives no number any
+/// more, and whoever is told "done" finds it in the new one's history.
+#[test]
+fn what_waits_for_room_is_not_published_at_the_old_hub() {
+    let site = Site::new(&[
+        SETTING,
+        ("realtime.queue_bytes", "64K"),
+        ("realtime.drain", "60"),
+    ]);
+    let old = site.first();
+    // One for each shard: none is behind for nobody.
+    let _clients = [0; 2].map(|_| Client::native(old.address()));
+    let (end, ended) = crossbeam_channel::bounded::<()>(0);
+    let wait = move |_: &mut realtime::hub::Hub| {
+        let _ = ended.recv();
+    };
+    let stalled = realtime::hub::mailbox::Command::Run(Box::new(wait));
+    old.node().shard(0).put(stalled);
+    let filler = format!("\"{}\"", "x".repeat(1000));
+    let before = 200;
+    for _ in 0..before {
+        old.node().publish_now(message("a", &filler)).unwrap();
+    }
+    old.node().rouse();
+    assert!(!old.node().has_room());
+    let token = token(value!({"publish": "private-chat"}));
+    let head = format!("Content-Type: application/json\r\nAuthorization: Bearer {token}\r\n");
+    let publish = &|number: usize| {
+        let body = format!(r#"{{"channel":"private-chat","data":{number}}}"#);
+        let mut client = Client::connect(old.address());
+        client.request("POST", "/publish", &head, &body).status
+    };
+    std::thread::scope(|scope| {
+        // Of each two, one comes to a shard that works.
+        let publishing: Vec<_> = (0..4)
+            .map(|number| scope.spawn(move || publish(number)))
+            .collect();
+        std::thread::sleep(Duration::from_millis(300));
+        let new = site.next();
+        drop(end);
+        let told: Vec<u16> = publishing
+            .into_iter()
+            .map(|one| one.join().unwrap())
+            .collect();
+        let page = site
+            .link()
+            .history(&channel_named("private-chat"), 10, Walk::Newest);
+        let done = told.iter().filter(|status| **status == 200).count();
+        assert_eq!(page.unwrap().entries.len(), done, "{told:?}");
+        assert_eq!(old.node().stats().unwrap().published, before);
+        drop(new);
+    });
+}
+
 #[test]
 fn a_new_address_is_bound_and_the_old_one_served_for_a_while() {
     let mut site = Site::new(&[("realtime.drain", "6")]);

@@ -97,8 +97,14 @@ impl<E: BrokerEvents> Memory<E> {
         };
         let (store, journal) = opened.start(state.seq, found, sources, watchers)?;
         state.journal = Some(journal);
+        state.closed = false;
         state.tell_journal();
         Ok(store)
+    }
+
+    /// The keeper is about to end: from here on nothing is published that would have to be kept, until [`Memory::keep`].
+    pub fn close(&self) {
+        self.lock().closed = true;
     }
 
     /// Keeps nothing on disk any more. What is published from here on is in memory alone.
@@ -174,6 +180,11 @@ impl<E: BrokerEvents> Memory<E> {
         state.pass_on(&publication, store);
         self.events.publication(publication);
         Ok(())
+    }
+
+    /// Whether another broker gives the numbers from here on, and nothing is published here.
+    pub fn resign(&self, resigned: bool) {
+        self.lock().resigned = resigned;
     }
 
     /// From here on this broker gives the numbers.
