@@ -32,7 +32,7 @@ struct Known {
     empty: Option<Instant>,
 }
 
-/// Looks for as long as the server lives and nobody has taken over.
+/// Looks for as long as the server lives, and not while another has taken over: that may fail, and this one serves on.
 pub async fn observe(pusher: &Arc<Pusher>, node: &Arc<Node>) {
     if pusher.newcomers.is_none() && pusher.webhooks.is_none() {
         return;
@@ -43,7 +43,7 @@ pub async fn observe(pusher: &Arc<Pusher>, node: &Arc<Node>) {
     loop {
         interval.tick().await;
         if node.has_resigned() {
-            return;
+            continue;
         }
         // Before looking: whoever comes meanwhile is told the next time.
         let newcomers = pusher.newcomers();

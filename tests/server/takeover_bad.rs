@@ -204,6 +204,28 @@ fn an_old_hub_gets_over_whatever_a_new_one_does() {
     assert_eq!(new.node().stats().unwrap().published, 15);
 }
 
+/// A look at the channels comes once a second: here at least one while the old hub has let go.
+#[test]
+fn an_old_hub_that_serves_on_counts_subscribers_as_before() {
+    let site = Site::new(&[
+        ("realtime.pusher_app", "4711:a-key:a-secret-of-the-tests"),
+        ("realtime.pusher_subscription_count", "1"),
+    ]);
+    let old = site.first();
+    misbehave(&site, 12);
+    let mut client = Client::websocket(old.address(), "/app/a-key?protocol=7&client=test");
+    client.say(r#"{"event":"pusher:subscribe","data":{"channel":"a"}}"#);
+    let events = [
+        "connection_established",
+        "subscription_succeeded",
+        "subscription_count",
+    ];
+    for event in events {
+        let frame = client.frame();
+        assert!(frame.text().contains(event), "{event}: {}", frame.text());
+    }
+}
+
 #[test]
 fn an_old_hub_that_is_stopped_late_leaves_the_new_one_its_socket() {
     let site = Site::new(&[]);
