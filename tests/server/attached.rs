@@ -1,15 +1,19 @@
 //! PHP processes that attach themselves: they share the events, and what one has not answered goes to another.
 
 use std::collections::HashMap;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use realtime::backend::Interest;
 use realtime::backend::workers::Attached;
+use realtime::control::client::Client as Link;
+use realtime::wire::control::{self, Purpose};
 use realtime::wire::events::{Batch, Outcomes, WireOutcome, WireResult, WireWhat};
 
 use crate::client::{Client, handshake};
+use crate::detached::{Hub, Worker};
 use crate::handler::{MESSAGE, OPEN, Site};
-use crate::harness::{PATIENCE, eventually};
+use crate::harness::{PATIENCE, directory, eventually};
 
 /// An attached process that the test drives.
 struct Process {
@@ -244,6 +248,50 @@ fn until_a_process_is_back_nobody_gets_past_it() {
         site.server.node().interest().to_bits() == 0
     });
     assert_eq!(client.ask(&publish(3))["code"], "no_handler");
+}
+
+/// The server stands still for longer than a process may take, which meanwhile answers: what it has said counts, and nobody else gets
+/// the event.
+#[test]
+fn an_answer_that_came_in_time_is_not_late_because_the_server_was() {
+    let directory = directory();
+    let _worker = Worker::start(&directory, &[("realtime.handler_timeout", "1")]);
+    let mut hub = Hub::of(&directory);
+    let socket = directory.path().join("hub.sock");
+    let link = Link::connect_for(Purpose::Attach, &socket, PATIENCE).unwrap();
+    let mut process = link.into_stream();
+    process.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut writer = process.try_clone().unwrap();
+    let mut tell = |outcomes| {
+        let interest = MESSAGE;
+        let outcomes = Outcomes { interest, outcomes };
+        writer.write_all(&control::frame(&outcomes)).unwrap();
+    };
+    tell(Vec::new());
+    let mut client = Client::native(&hub.address).0;
+    for number in 1..=4 {
+        client.say(&publish(number));
+        let mut length = [0; 4];
+        process.read_exact(&mut length).unwrap();
+        let mut content = vec![0; u32::from_le_bytes(length) as usize];
+        process.read_exact(&mut content).unwrap();
+        let batch: Batch = control::read(&content).unwrap();
+        hub.signal(libc::SIGSTOP);
+        tell(vec![WireOutcome {
+            number: batch.events[0].number,
+            result: WireResult::Reply(None),
+            state: None,
+        }]);
+        std::thread::sleep(Duration::from_millis(1300));
+        hub.signal(libc::SIGCONT);
+        let answer = client.json();
+        assert_eq!(
+            (&answer["type"], &answer["ref"]),
+            (&"reply".into(), &number.into())
+        );
+        let stats = hub.link.stats().unwrap();
+        assert_eq!(stats.handler_retried, 0, "{number}");
+    }
 }
 
 #[test]

@@ -117,6 +117,8 @@ async fn serve(link: StdStream, workers: Arc<Workers>) -> io::Result<()> {
     loop {
         let held = attached.held();
         tokio::select! {
+            // What the process has said comes first, also of what is ready at the same time: it is done.
+            biased;
             read = input.next(&mut reader) => {
                 let Some(mut outcomes) = read? else {
                     let left = match held {
@@ -145,13 +147,14 @@ async fn serve(link: StdStream, workers: Arc<Workers>) -> io::Result<()> {
                 deadline = Instant::now() + config.handler_timeout;
             }
             written = writer.write(&output[sent..]), if !output.is_empty() => {
-                sent += written?;
+                // Where it takes no more it has gone: its end comes behind the last that it has said.
+                sent += written.unwrap_or(output.len() - sent);
                 if sent == output.len() {
                     output = Vec::new();
                     sent = 0;
                 }
             }
-            () = tokio::time::sleep_until(deadline), if held > 0 => {
+            () = late(deadline), if held > 0 => {
                 return Err(io::Error::other(format!(
                     "it has not answered for realtime.handler_timeout ({:?}); its {held} events go to another one",
                     config.handler_timeout
@@ -165,6 +168,12 @@ async fn serve(link: StdStream, workers: Arc<Workers>) -> io::Result<()> {
             }
         }
     }
+}
+
+/// Waits until then, and until it was seen what has come by then: where this thread stood still, it is woken for the time alone.
+async fn late(deadline: Instant) {
+    tokio::time::sleep_until(deadline).await;
+    tokio::task::yield_now().await;
 }
 
 /// What a process says, gathered from what arrives. Giving up a wait loses nothing.
