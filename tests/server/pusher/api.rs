@@ -46,6 +46,46 @@ fn of_a_batch_all_events_are_published_or_none() {
     assert_eq!(next(&mut client)["data"].as_str().unwrap().len(), 1022);
 }
 
+/// Who is told of an error publishes once more: so none is told because a shard is too late to say how many subscribe there.
+#[test]
+fn what_is_published_is_told_so_also_when_what_was_asked_beside_cannot_be() {
+    let hub = hub(&[("realtime.timeout", "0.5")]);
+    // One for each shard.
+    let mut clients = [0; 2].map(|_| subscribed(&hub, "news"));
+    let (end, ended) = crossbeam_channel::bounded::<()>(0);
+    let wait = move |_: &mut realtime::hub::Hub| {
+        let _ = ended.recv();
+    };
+    let stalled = realtime::hub::mailbox::Command::Run(Box::new(wait));
+    hub.node().shard(0).put(stalled);
+    let event =
+        value!({ "name": "x", "channel": "news", "data": "1", "info": "subscription_count" });
+    let bodies = [
+        ("events", event.clone()),
+        ("batch_events", value!({ "batch": [event] })),
+    ];
+    let told: Vec<_> = std::thread::scope(|scope| {
+        // Of each two, one comes to a shard that works.
+        let asked: Vec<_> = bodies
+            .iter()
+            .flat_map(|body| [body, body])
+            .map(|(path, body)| {
+                let (hub, path) = (&hub, format!("/apps/4711/{path}"));
+                scope.spawn(move || signed(hub, "POST", &path, "", &body.to_string()).0)
+            })
+            .collect();
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        drop(end);
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(told, [200; 4]);
+    for client in &mut clients {
+        for _ in 0..4 {
+            assert_eq!(next(client)["event"], "x");
+        }
+    }
+}
+
 #[test]
 fn requests_of_the_api_need_a_signature() {
     let hub = hub(&[]);
