@@ -278,9 +278,12 @@ impl Hub {
             .map(|(slot, _)| slot)
     }
 
-    /// Closes so many connections.
+    /// Closes so many connections. Last those that PHP owes an answer: they would send once more what it has.
     pub fn close_some(&mut self, count: usize, code: u16, reason: &str) {
-        let slots: Vec<usize> = self.open().take(count).collect();
+        let owed = |slot: &usize| self.is_unanswered(*slot);
+        let others = self.open().filter(|slot| !owed(slot));
+        let slots = others.chain(self.open().filter(owed)).take(count);
+        let slots: Vec<usize> = slots.collect();
         for slot in slots {
             self.close(slot, code, reason);
         }

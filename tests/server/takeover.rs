@@ -527,6 +527,44 @@ fn what_waits_for_room_is_not_published_at_the_old_hub() {
     });
 }
 
+/// Who waits for the answer to a message is closed last: without it, the client would send that once more elsewhere.
+#[test]
+fn an_answer_that_comes_while_clients_are_closed_is_still_got() {
+    let site = Site::new(&[("realtime.threads", "1"), ("realtime.drain", "3")]);
+    let config = site.config();
+    let queue = Arc::new(EventQueue::new(config.queue_bytes).unwrap());
+    queue.set_interest(crate::harness::MESSAGES);
+    let identity = Identity {
+        detached: true,
+        secret: "secret".into(),
+        ..Identity::default()
+    };
+    let listeners = start_after(|| Listeners::bind(&config)).unwrap();
+    let old = Server::with(listeners, config, queue.clone(), identity).unwrap();
+    let mut clients = [0; 4].map(|_| Client::native(old.address()).0);
+    for client in &mut clients[..2] {
+        client.say(r#"{"type":"publish","channel":"a","data":1,"ref":1}"#);
+    }
+    eventually("both messages", || queue.len() == 2);
+    let _new = site.next();
+    // The other two are closed by then.
+    std::thread::sleep(Duration::from_millis(2000));
+    while let Some(event) = queue.pop() {
+        let Event::Message { reply_to, .. } = event else {
+            panic!("a message");
+        };
+        old.node().reply(reply_to, Ok(Some(json("2"))));
+    }
+    for client in &mut clients[..2] {
+        assert_eq!(client.json()["type"], "reply");
+    }
+    for client in &mut clients {
+        assert_eq!(client.frame().close(), (1012, "reconnect"));
+    }
+    drop(clients);
+    await_end(old);
+}
+
 #[test]
 fn a_new_address_is_bound_and_the_old_one_served_for_a_while() {
     let mut site = Site::new(&[("realtime.drain", "6")]);
