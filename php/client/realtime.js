@@ -76,10 +76,12 @@ export function Realtime(base = '/', {
 		if (transport) emit('close', { code, reason, transport, reconnects: state !== 'closed' });
 	};
 
-	// Positions ascend over all channels: none misses anything up to this one.
-	const settle = (position = newest) => {
+	// Positions ascend over all channels: none misses anything up to this one, unless its past may still be to come.
+	const settle = (position = newest, all) => {
 		newest = position;
-		subs.forEach((sub) => { if (sub.link && age(position, sub.cursor) > 0) sub.cursor = position; });
+		subs.forEach((sub) => {
+			if (sub.link && age(position, sub.cursor) > 0 && (all || age(position, sub.begun) > 0)) sub.cursor = position;
+		});
 	};
 	const refuse = (error, sub) => {
 		if (sub) sub.fail(error, subs.delete(error.channel));
@@ -114,7 +116,7 @@ export function Realtime(base = '/', {
 		},
 		subscribed: ({ channel, id, recovered, oldest, cached, members }, sub = {}, me) => {
 			newest ??= id; // a later one may be ahead
-			sub.link = me;
+			Object.assign(sub, { link: me, begun: id });
 			if (!sub.cursor) Object.assign(sub, cached ? { cached: id } : { cached, cursor: id });
 			else if (recovered === false && !(age(oldest, sub.cursor) <= 0)) emit('gap', { channel, since: sub.cursor, oldest });
 			const now = members && new Map(members.map((one) => [one.user, one]));
@@ -134,7 +136,7 @@ export function Realtime(base = '/', {
 			if (type !== 'message') return sub?.members && tell(sub.members, type, frame);
 			call(sub?.handlers ?? listeners.message, content(frame), frame);
 		},
-		pong: ({ cursor }) => settle(cursor),
+		pong: ({ cursor, behind }) => behind || settle(cursor, true),
 		error: ({ code, message, channel }, sub) => refuse(fault(code, message, channel), !sub?.link && sub),
 		unsubscribed: ({ type, channel }, sub) => sub?.link && refuse(fault(type, type, channel), sub),
 	};

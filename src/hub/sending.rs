@@ -78,6 +78,11 @@ impl Hub {
         self.mark(slot);
     }
 
+    /// Whether some of what `slot` missed waits still: what is put in now overtakes that.
+    pub fn is_replaying(&self, slot: usize) -> bool {
+        self.connections[slot].replay.is_some()
+    }
+
     /// Lets a connection's task go on with what hangs on its socket. Ready with an error when it is broken.
     ///
     /// Also notes the task to wake when the hub wants something of it; call it at each poll.

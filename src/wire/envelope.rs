@@ -68,6 +68,9 @@ pub enum ServerFrame<'a> {
     Pong {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<&'a RawValue>,
+        /// Whether it has overtaken messages that were missed.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        behind: bool,
     },
     Error {
         code: &'a str,

@@ -473,3 +473,36 @@ test('one that is lost waits longer each time, at random', async () => {
     assert.ok(wait >= most / 2 - 2 && wait < most + 5000, `wait ${i} of ${waits}`);
   });
 });
+
+// The order is one of the server's (tests/server/resume.rs, what_overtakes_a_long_past), where the socket takes a long past slowly.
+test('what overtakes a past does not take its place', async () => {
+  const sockets = [];
+  class Slow {
+    constructor() {
+      this.readyState = 1;
+      sockets.push(this);
+      setTimeout(() => this.onopen());
+    }
+    send() {}
+    close() {}
+    say(frame) {
+      this.onmessage({ data: JSON.stringify(frame) });
+    }
+    message(channel, number) {
+      this.say({ type: 'message', channel, event: 'message', id: `e-${number}`, data: number });
+    }
+  }
+  const rt = client({ base: 'http://nobody.example/', WebSocket: Slow, transports: ['ws'] });
+  const got = { a: [], b: [] };
+  for (const channel of ['a', 'b']) rt.subscribe(channel, (data) => got[channel].push(data), { since: 'e-40' });
+  await until(() => sockets[0], 'a connection');
+  const [socket] = sockets;
+  socket.say({ type: 'welcome', connection: 'c', key: 'k', ping: 25 });
+  socket.say({ type: 'subscribed', channel: 'a', id: 'e-100', recovered: true });
+  socket.message('a', 60);
+  socket.say({ type: 'subscribed', channel: 'b', id: 'e-101', recovered: true });
+  socket.say({ type: 'pong', behind: true });
+  for (const [channel, number] of [['a', 61], ['a', 101], ['b', 41], ['b', 99]]) socket.message(channel, number);
+  await sleep(20);
+  assert.deepEqual(got, { a: [60, 61, 101], b: [41, 99] });
+});

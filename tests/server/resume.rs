@@ -344,3 +344,46 @@ fn what_is_not_stored_is_live_only() {
     let ids: Vec<&str> = page.entries.iter().map(|entry| &*entry.id).collect();
     assert_eq!(ids.len(), 2, "{ids:?}");
 }
+
+/// A long past goes out as it is read. What is told meanwhile overtakes it, and a pong says so: with it a client does not have all yet.
+#[test]
+fn what_overtakes_a_long_past() {
+    let hub = Hub::with(&[("realtime.history_size", "10000")]);
+    let before = hub.publish("a", "0");
+    let filler = format!("\"{}\"", "x".repeat(4000));
+    for _ in 0..4000 {
+        hub.publish("a", &filler);
+    }
+    hub.publish("b", "1");
+    let mut client = Client::narrow(hub.address());
+    client.upgrade("/ws");
+    let subscribe = |channel: &str| {
+        format!(r#"{{"type":"subscribe","channel":"{channel}","since":"{before}"}}"#)
+    };
+    client.say(&subscribe("a"));
+    hub.await_subscribers("a", 1);
+    hub.publish("a", "2");
+    client.say(&subscribe("b"));
+    hub.await_subscribers("b", 1);
+    client.say(r#"{"type":"ping"}"#);
+    let mut seen = Vec::new();
+    while seen.len() < 6 {
+        let frame = client.json();
+        if frame["data"].as_str().is_none() {
+            let kind = frame["type"].as_str().unwrap();
+            seen.push(format!("{kind} {}{}", frame["channel"], frame["data"]));
+            assert_eq!(frame["behind"] == true, kind == "pong");
+        }
+    }
+    // A message of `a` that is newer than the past of `b` comes before that.
+    let expected = [
+        r#"welcome nullnull"#,
+        r#"subscribed "a"null"#,
+        r#"subscribed "b"null"#,
+        r#"pong nullnull"#,
+        r#"message "a"2"#,
+        r#"message "b"1"#,
+    ];
+    assert_eq!(seen, expected);
+    assert!(client.ask(r#"{"type":"ping"}"#)["behind"].is_null());
+}

@@ -25,9 +25,14 @@ impl Connection {
             }
         };
         match command {
-            Command::Ping => self.session.tell(&ServerFrame::Pong {
-                reference: reference.as_deref(),
-            }),
+            Command::Ping => {
+                let slot = self.session.slot();
+                let behind = self.session.hub().borrow().is_replaying(slot);
+                self.session.tell(&ServerFrame::Pong {
+                    reference: reference.as_deref(),
+                    behind,
+                });
+            }
             Command::Token(token) => match self.session.refresh(&token) {
                 Ok(expires) => self.session.tell(&ServerFrame::Token {
                     reference: reference.as_deref(),
