@@ -41,6 +41,8 @@ struct State {
     following: bool,
     /// Where it is kept on disk, too.
     journal: Option<Journal>,
+    /// Whether it was kept there, and is no more: nobody is told that something is kept until it is again.
+    closed: bool,
     /// Whether the history is another broker's.
     inherited: bool,
 }
@@ -56,6 +58,7 @@ impl<E: BrokerEvents> Memory<E> {
             followers: Vec::new(),
             following: false,
             journal: None,
+            closed: false,
             inherited: false,
         };
         Self {
@@ -123,6 +126,9 @@ impl<E: BrokerEvents> Broker for Memory<E> {
         let at = Instant::now();
         let mut state = self.lock();
         let is_kept = publish.store || publish.id.is_some();
+        if state.following || state.closed && is_kept {
+            return Published::Elsewhere;
+        }
         let refuses = state.journal.as_ref().and_then(Journal::refuses);
         if let Some(why) = refuses.filter(|_| is_kept) {
             return Published::Refused(why);

@@ -59,6 +59,8 @@ pub enum Published {
     NoRoom(Publish),
     /// The disk does not take anything.
     Refused(NotStored),
+    /// Another broker gives the numbers, or nothing is kept any more that should be: nothing was done.
+    Elsewhere,
 }
 
 /// What a broker holds.

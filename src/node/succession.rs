@@ -54,6 +54,10 @@ impl Node {
             // Held, so that nobody gives a number under it who has seen this as it was before.
             let _attendance = self.attendance();
             self.resigned.store(resigned, Ordering::SeqCst);
+            match resigned {
+                true => self.broker.resign(),
+                false => self.broker.lead(),
+            }
         }
         if !resigned {
             self.say_unsaid();

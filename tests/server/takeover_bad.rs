@@ -22,7 +22,7 @@ use crate::harness::{PATIENCE, eventually, message};
 use crate::takeover::{Site, start};
 
 /// A link that says what it likes.
-struct Raw(UnixStream);
+pub struct Raw(UnixStream);
 
 impl Raw {
     fn connect(site: &Site) -> Self {
@@ -32,7 +32,7 @@ impl Raw {
     }
 
     /// A new hub of these versions, which has got its greeting.
-    fn taker(site: &Site, version: u32, handover: u32) -> Self {
+    pub fn taker(site: &Site, version: u32, handover: u32) -> Self {
         let mut raw = Self::connect(site);
         raw.say(&control::json_frame(&hello(version, handover)));
         let greeting: Greeting = serde_json::from_slice(&raw.frame().unwrap()).unwrap();
@@ -45,7 +45,7 @@ impl Raw {
     }
 
     /// `None` at the end.
-    fn frame(&mut self) -> Option<Vec<u8>> {
+    pub fn frame(&mut self) -> Option<Vec<u8>> {
         let mut length = [0; 4];
         self.0.read_exact(&mut length).ok()?;
         let mut content = vec![0; u32::from_le_bytes(length) as usize];
@@ -58,7 +58,7 @@ impl Raw {
             .map(|content| handover::read(&content).unwrap())
     }
 
-    fn estate(&mut self) -> (Estate, Vec<OwnedFd>) {
+    pub fn estate(&mut self) -> (Estate, Vec<OwnedFd>) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut length = [0; 4];
@@ -79,11 +79,11 @@ impl Raw {
         (serde_json::from_slice(&content).unwrap(), descriptors)
     }
 
-    fn past(&mut self) {
+    pub fn past(&mut self) {
         while !matches!(self.said(), Some(Said::Part(Part::End))) {}
     }
 
-    fn await_step(&mut self, wanted: Step) {
+    pub fn await_step(&mut self, wanted: Step) {
         loop {
             match self.said().expect("the old hub goes on") {
                 Said::Step(step) => return assert_eq!(step, wanted),
@@ -92,7 +92,7 @@ impl Raw {
         }
     }
 
-    fn step(&mut self, step: Step) {
+    pub fn step(&mut self, step: Step) {
         self.say(&control::json_frame(&step));
     }
 }

@@ -97,14 +97,16 @@ impl<E: BrokerEvents> Memory<E> {
         };
         let (store, journal) = opened.start(state.seq, found, sources, watchers)?;
         state.journal = Some(journal);
+        state.closed = false;
         state.tell_journal();
         Ok(store)
     }
 
-    /// Keeps nothing on disk any more. What is published from here on is in memory alone.
+    /// Keeps nothing on disk any more. What would have to be kept is not published from here on.
     pub fn keep_no_more(&self) {
         let mut state = self.lock();
         state.journal = None;
+        state.closed = true;
         state.history.watch(false);
         // What is here by now is more than what is there.
         state.inherited = true;
@@ -174,6 +176,11 @@ impl<E: BrokerEvents> Memory<E> {
         state.pass_on(&publication, store);
         self.events.publication(publication);
         Ok(())
+    }
+
+    /// From here on another broker gives the numbers: who has waited for room until now publishes nothing here.
+    pub fn resign(&self) {
+        self.lock().following = true;
     }
 
     /// From here on this broker gives the numbers.

@@ -245,6 +245,7 @@ impl Serving {
     fn request(&mut self, slot: usize, content: &[u8]) -> io::Result<()> {
         // What is not one of ours, or of another build: nothing after it can be trusted either.
         let request = control::read::<Request<'_>>(content).map_err(io::Error::other)?;
+        let of_users = requests::is_of_users(&request);
         let deadline = || Instant::now() + self.node.config().timeout;
         match requests::now(&self.node, request) {
             Now::Done(response) => return self.answer(slot, &response),
@@ -266,7 +267,12 @@ impl Serving {
                 let (node, inbox) = (self.node.clone(), self.inbox.clone());
                 let content = content.to_vec();
                 self.runtime.spawn_blocking(move || {
-                    inbox.put(Note::Answer(slot, ask(&node, &content)));
+                    // Another hub has taken over, and may have been told before this was done: it is to be done there as well, which
+                    // harms nobody.
+                    let late = || of_users && node.has_resigned();
+                    let answer = (!late()).then(|| ask(&node, &content));
+                    let answer = answer.filter(|_| !late()).unwrap_or_else(moved);
+                    inbox.put(Note::Answer(slot, answer));
                 });
             }
         }
@@ -286,6 +292,9 @@ impl Serving {
             return;
         };
         let response = match requests::published(&self.node, rest) {
+            Now::Done(Response::Failed(WireFailure::Stopped)) => {
+                requests::finish(Err(Failure::Stopped.of(begun)))
+            }
             Now::Done(response) => response,
             Now::NoRoom { rest, begun: more } if Instant::now() < deadline => {
                 self.links[slot].doing = Doing::Room {
@@ -380,6 +389,11 @@ impl Serving {
             let _ = sender.send(());
         }
     }
+}
+
+/// Sends the other process to the hub that has taken over.
+fn moved() -> Vec<u8> {
+    control::frame(&Response::Failed(WireFailure::Moved))
 }
 
 /// Does what may block. A panic is a bug of ours, which the other process is told of.
