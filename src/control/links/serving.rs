@@ -67,18 +67,15 @@ impl Serving {
     /// Serves until the inbox says stop.
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(BATCH);
-        loop {
+        let mut stop = false;
+        while !stop {
             match self.poll.poll(&mut events, self.pause()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             }
             for event in &events {
                 match event.token() {
-                    INBOX => {
-                        if !self.take_notes() {
-                            return Ok(());
-                        }
-                    }
+                    INBOX => stop |= !self.take_notes(),
                     Token(slot) => {
                         if event.is_read_closed()
                             && let Some(link) = self.links.get_mut(slot)
@@ -89,6 +86,7 @@ impl Serving {
                     }
                 }
             }
+            // Also at the end: what the disk has by now its publisher is told, or it would be published once more at the next hub.
             for slot in std::mem::take(&mut self.waiting) {
                 self.try_again(slot);
             }
@@ -101,6 +99,7 @@ impl Serving {
                 self.end_those_between_frames();
             }
         }
+        Ok(())
     }
 
     fn pause(&self) -> Option<Duration> {
