@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use realtime::server::TakeoverError;
@@ -26,14 +27,27 @@ pub struct Raw(UnixStream);
 
 impl Raw {
     fn connect(site: &Site) -> Self {
-        let stream = UnixStream::connect(&site.config().socket).unwrap();
+        Self::connect_to(&site.config().socket)
+    }
+
+    fn connect_to(socket: &Path) -> Self {
+        let stream = UnixStream::connect(socket).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(stream)
     }
 
     /// A new hub of these versions, which has got its greeting.
     pub fn taker(site: &Site, version: u32, handover: u32) -> Self {
-        let mut raw = Self::connect(site);
+        Self::connect(site).greeted(version, handover)
+    }
+
+    /// The same for the hub on this control socket, and of its own versions.
+    pub fn taker_of(socket: &Path) -> Self {
+        Self::connect_to(socket).greeted(VERSION, HANDOVER)
+    }
+
+    fn greeted(self, version: u32, handover: u32) -> Self {
+        let mut raw = self;
         raw.say(&control::json_frame(&hello(version, handover)));
         let greeting: Greeting = serde_json::from_slice(&raw.frame().unwrap()).unwrap();
         assert_eq!(greeting.refused, None);

@@ -13,6 +13,7 @@ use realtime::wire::handover::{HANDOVER, Step};
 use serde_json::json as value;
 
 use crate::client::Client;
+use crate::disk::syncs::{Trace, place};
 use crate::harness::{channel_named, directory, eventually, json, message, stall};
 use crate::issuer::{SETTING, token};
 use crate::takeover::Site;
@@ -162,4 +163,31 @@ fn a_hub_that_serves_on_keeps_messages_as_soon_as_it_can() {
     let again = site.first();
     let page = again.node().history(&channel_named("a"), 10, None).unwrap();
     assert_eq!(page.entries.len(), 2);
+}
+
+/// The word that counts comes at the last moment, and the old hub's process stands still before it reads it: for longer than it
+/// would wait if it had not come.
+#[test]
+fn a_hub_that_gets_late_to_the_last_word_does_not_serve_beside_the_new_one() {
+    let place = place("never");
+    let pid = place.hub.pid;
+    let mut new = Raw::taker_of(&place.directory.path().join("hub.sock"));
+    new.estate();
+    new.past();
+    new.step(Step::Ready);
+    new.await_step(Step::Yours);
+    let stands_still =
+        "-e inject=shutdown:delay_enter=1500000 -e inject=epoll_wait:delay_enter=6000000";
+    let calls = "-e trace=shutdown,epoll_wait";
+    let trace = Trace::at(&place, "late", &format!("{calls} {stands_still} -p {pid}"));
+    // It is about to say that it hears nothing more.
+    let shutdown = format!("{} ", libc::SYS_shutdown);
+    eventually("the end of its patience", || {
+        let call = std::fs::read_to_string(format!("/proc/{pid}/syscall"));
+        call.is_ok_and(|call| call.starts_with(&shutdown))
+    });
+    new.step(Step::Serving);
+    std::thread::sleep(Duration::from_secs(9));
+    drop(trace);
+    place.hub.await_end();
 }

@@ -17,15 +17,15 @@ use crate::harness::{PATIENCE, channel_named, directory, eventually, message};
 /// What makes a file safe from a power cut.
 const SYNCS: &str = "fsync,fdatasync,sync_file_range,msync,sync,syncfs";
 
-struct Place {
-    directory: TempDir,
+pub struct Place {
+    pub directory: TempDir,
     fsync: &'static str,
     _worker: Worker,
-    hub: Hub,
+    pub hub: Hub,
 }
 
 /// A server that has begun: what it found is written.
-fn place(fsync: &'static str) -> Place {
+pub fn place(fsync: &'static str) -> Place {
     let directory = directory();
     let worker = with_settings(&directory, fsync, |settings| started(&directory, settings));
     let mut hub = Hub::of(&directory);
@@ -56,7 +56,7 @@ fn with_settings<T>(
 }
 
 /// strace at the server's process.
-struct Trace {
+pub struct Trace {
     process: Child,
     file: PathBuf,
 }
@@ -83,7 +83,8 @@ impl Trace {
         Self::at(place, name, &some)
     }
 
-    fn at(place: &Place, name: &str, what: &str) -> Self {
+    /// Whatever strace is told to do, at whomever.
+    pub fn at(place: &Place, name: &str, what: &str) -> Self {
         let file = place.directory.path().join(name);
         let mut process = Command::new("strace")
             .args(["-ttt", "-e", "signal=none", "-o"])
