@@ -79,6 +79,17 @@ pub enum Failure {
     Link(String),
 }
 
+impl Failure {
+    /// The same of a publication that may have `begun`, with some copies published: it must not be taken for one of which nothing
+    /// was done, and be published once more elsewhere.
+    pub(crate) fn of(self, begun: bool) -> Self {
+        match self {
+            Self::Stopped if begun => Self::Busy,
+            failure => failure,
+        }
+    }
+}
+
 /// What has become of a message that was published without waiting.
 #[derive(Debug)]
 pub enum Accepted {

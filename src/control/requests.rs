@@ -31,6 +31,14 @@ pub enum Now {
     Elsewhere,
 }
 
+/// Whether it is about users, who may be at another hub by now and come there later, rather than about one connection.
+pub fn is_of_users(request: &Request<'_>) -> bool {
+    matches!(
+        request,
+        Request::Disconnect { .. } | Request::RevokeUser { .. } | Request::RevokeToken { .. }
+    )
+}
+
 /// Does what takes no waiting. What is published needs [`Node::rouse`] after the answer.
 pub fn now(node: &Node, request: Request<'_>) -> Now {
     let publishes = matches!(request, Request::Publish(_));

@@ -16,10 +16,12 @@ impl Node {
     /// several channels that of the last.
     pub fn publish(&self, mut publish: Publish) -> Result<String, Failure> {
         self.check(&publish)?;
+        let copies = publish.channels.len();
         let mut deadline = None;
         loop {
             if self.has_room() {
-                let accepted = self.accept(publish)?;
+                let begun = publish.channels.len() < copies;
+                let accepted = self.accept(publish).map_err(|failure| failure.of(begun))?;
                 self.rouse();
                 publish = match accepted {
                     Accepted::Done(id) => return Ok(id),
@@ -41,11 +43,13 @@ impl Node {
     /// Publishes without blocking the thread.
     pub async fn publish_async(&self, mut publish: Publish) -> Result<String, Failure> {
         self.check(&publish)?;
+        let copies = publish.channels.len();
         let timeout = self.config.timeout;
         let deadline = tokio::time::Instant::now() + timeout;
         loop {
             if self.has_room() {
-                let accepted = self.accept(publish)?;
+                let begun = publish.channels.len() < copies;
+                let accepted = self.accept(publish).map_err(|failure| failure.of(begun))?;
                 self.rouse();
                 publish = match accepted {
                     Accepted::Done(id) => return Ok(id),

@@ -73,6 +73,11 @@ impl Node {
         }
     }
 
+    /// Whether it was closed and is not open again.
+    pub fn is_store_closed(&self) -> bool {
+        self.storage.is_closed()
+    }
+
     /// The descriptor that keeps others from the directory, for a forked child to close.
     pub fn store_descriptor(&self) -> Option<i32> {
         self.storage.store().as_ref().map(Store::descriptor)

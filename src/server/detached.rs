@@ -151,6 +151,7 @@ fn live(birth: &Birth, listeners: Option<Listeners>) -> i32 {
     let address = listeners.clients.address().to_owned();
     process::set_title("realtime: hub", &title(&address));
     let mut record = listeners.control.record();
+    let takes_over = listeners.legacy.is_some();
     match serve(birth, listeners, &address) {
         Ok(()) => 0,
         Err(error) => {
@@ -159,6 +160,8 @@ fn live(birth: &Birth, listeners: Option<Listeners>) -> i32 {
             if let Ok(claim) = election::claim(&birth.config) {
                 record.failed(&error.to_string());
                 record.write(claim.lock());
+            } else if takes_over {
+                birth.note_failure(&error.to_string());
             }
             1
         }
@@ -186,12 +189,7 @@ fn inherit(birth: &Birth) -> Result<Listeners, i32> {
         Err(error) => error,
     };
     tracing::error!("{error}; the server that runs serves on as it is");
-    if let Some(tried) = tried(&birth.config) {
-        let mut record = Record::read(&tried);
-        record.started(&birth.name());
-        record.failed(&error.to_string());
-        record.write(&tried);
-    }
+    birth.note_failure(&error.to_string());
     Err(1)
 }
 
@@ -252,6 +250,16 @@ impl Birth {
     /// By which failures are remembered: a new start of PHP, or other settings, may do better.
     fn name(&self) -> String {
         format!("{} {}", self.worker.generation, self.worker.fingerprint)
+    }
+
+    /// Has the next one who would take over wait: each try holds up whoever publishes.
+    fn note_failure(&self, why: &str) {
+        if let Some(tried) = tried(&self.config) {
+            let mut record = Record::read(&tried);
+            record.started(&self.name());
+            record.failed(why);
+            record.write(&tried);
+        }
     }
 }
 

@@ -241,6 +241,7 @@ async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io:
                     tracing::error!("nobody finds this server any more: {error}");
                 }
                 told = wrong;
+                reopen_store(&doors.node).await;
                 continue;
             }
         };
@@ -291,17 +292,28 @@ async fn successor(doors: &mut Doors, takers: &mut mpsc::Receiver<Taker>) -> io:
                 control.set_owned(true);
                 clients.set_owned(true);
                 if let Err(error) = node.open_store() {
-                    tracing::error!(
-                        "{error}; nothing is published until this server is started anew"
-                    );
+                    // The one that did not take over may have it yet, if its disk stands still.
+                    tracing::error!("{error}; nothing is published until that is mended");
                 }
                 node.resign(false);
-                node.succeed(None);
                 if !doors.is_open() {
                     doors.open()?;
                 }
             }
         }
+    }
+}
+
+/// Tries again to keep the history, when that could not go on after a takeover that did not happen. Here, where nobody takes over
+/// meanwhile.
+async fn reopen_store(node: &Arc<Node>) {
+    if !node.is_store_closed() {
+        return;
+    }
+    let closed = node.clone();
+    let opened = tokio::task::spawn_blocking(move || closed.open_store());
+    if let Ok(Ok(())) = opened.await {
+        tracing::warn!("realtime.data_dir can be used again: messages are taken as before");
     }
 }
 

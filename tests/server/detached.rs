@@ -531,23 +531,30 @@ fn of_many_workers_of_a_new_build_one_takes_over() {
 
 #[test]
 fn a_takeover_that_fails_leaves_the_old_one_and_is_not_repeated_at_once() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap().to_string();
+    fail_to_take_over(("realtime.listen", &taken), &taken);
+    // What is seen only when the old one has let go.
+    fail_to_take_over(("realtime.socket_group", "nobodys-group"), "nobodys-group");
+}
+
+/// With this setting no takeover succeeds, and what came of it names this.
+fn fail_to_take_over(setting: (&str, &str), why: &str) {
     let directory = directory();
     let _old = Worker::start(&directory, &[]);
     let mut hub = Hub::of(&directory);
-    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = other.local_addr().unwrap().to_string();
-    let settings = [("realtime.listen", &*taken)];
+    let settings = [setting];
     let worker = Worker::send("take", &directory, (2, "b"), &settings);
     assert_eq!(worker.answer, "ok", "it is tried in a process of its own");
     let tried = directory.path().join("hub.sock.takeover");
     eventually("the failure", || {
-        fs::read_to_string(&tried).is_ok_and(|text| text.contains(&taken))
+        fs::read_to_string(&tried).is_ok_and(|text| text.contains(why))
     });
     // Where a try takes longer than it would have to wait, the next one has to wait for longer: some try is refused for sure.
     let mut answers = Vec::new();
     while !answers
         .last()
-        .is_some_and(|answer: &String| answer.contains(&taken))
+        .is_some_and(|answer: &String| answer.contains(why))
     {
         assert!(answers.len() < 20, "{answers:?}");
         let worker = Worker::send("take", &directory, (2, "b"), &settings);

@@ -3,7 +3,7 @@
 mod beginning;
 mod damage;
 mod killed;
-mod syncs;
+pub mod syncs;
 
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;

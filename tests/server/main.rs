@@ -35,6 +35,7 @@ mod sse;
 mod stream;
 mod takeover;
 mod takeover_bad;
+mod takeover_late;
 mod takeover_presence;
 mod tls;
 mod tokens;

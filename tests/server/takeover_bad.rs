@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use realtime::server::TakeoverError;
@@ -22,18 +23,31 @@ use crate::harness::{PATIENCE, eventually, message};
 use crate::takeover::{Site, start};
 
 /// A link that says what it likes.
-struct Raw(UnixStream);
+pub struct Raw(UnixStream);
 
 impl Raw {
     fn connect(site: &Site) -> Self {
-        let stream = UnixStream::connect(&site.config().socket).unwrap();
+        Self::connect_to(&site.config().socket)
+    }
+
+    fn connect_to(socket: &Path) -> Self {
+        let stream = UnixStream::connect(socket).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(stream)
     }
 
     /// A new hub of these versions, which has got its greeting.
-    fn taker(site: &Site, version: u32, handover: u32) -> Self {
-        let mut raw = Self::connect(site);
+    pub fn taker(site: &Site, version: u32, handover: u32) -> Self {
+        Self::connect(site).greeted(version, handover)
+    }
+
+    /// The same for the hub on this control socket, and of its own versions.
+    pub fn taker_of(socket: &Path) -> Self {
+        Self::connect_to(socket).greeted(VERSION, HANDOVER)
+    }
+
+    fn greeted(self, version: u32, handover: u32) -> Self {
+        let mut raw = self;
         raw.say(&control::json_frame(&hello(version, handover)));
         let greeting: Greeting = serde_json::from_slice(&raw.frame().unwrap()).unwrap();
         assert_eq!(greeting.refused, None);
@@ -45,7 +59,7 @@ impl Raw {
     }
 
     /// `None` at the end.
-    fn frame(&mut self) -> Option<Vec<u8>> {
+    pub fn frame(&mut self) -> Option<Vec<u8>> {
         let mut length = [0; 4];
         self.0.read_exact(&mut length).ok()?;
         let mut content = vec![0; u32::from_le_bytes(length) as usize];
@@ -58,7 +72,7 @@ impl Raw {
             .map(|content| handover::read(&content).unwrap())
     }
 
-    fn estate(&mut self) -> (Estate, Vec<OwnedFd>) {
+    pub fn estate(&mut self) -> (Estate, Vec<OwnedFd>) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut length = [0; 4];
@@ -79,11 +93,11 @@ impl Raw {
         (serde_json::from_slice(&content).unwrap(), descriptors)
     }
 
-    fn past(&mut self) {
+    pub fn past(&mut self) {
         while !matches!(self.said(), Some(Said::Part(Part::End))) {}
     }
 
-    fn await_step(&mut self, wanted: Step) {
+    pub fn await_step(&mut self, wanted: Step) {
         loop {
             match self.said().expect("the old hub goes on") {
                 Said::Step(step) => return assert_eq!(step, wanted),
@@ -92,7 +106,7 @@ impl Raw {
         }
     }
 
-    fn step(&mut self, step: Step) {
+    pub fn step(&mut self, step: Step) {
         self.say(&control::json_frame(&step));
     }
 }

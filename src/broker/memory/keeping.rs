@@ -107,7 +107,7 @@ impl<E: BrokerEvents> Memory<E> {
         self.lock().closed = true;
     }
 
-    /// Keeps nothing on disk any more. What is published from here on is in memory alone.
+    /// Keeps nothing on disk any more.
     pub fn keep_no_more(&self) {
         let mut state = self.lock();
         state.journal = None;

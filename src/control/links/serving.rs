@@ -67,18 +67,15 @@ impl Serving {
     /// Serves until the inbox says stop.
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(BATCH);
-        loop {
+        let mut stop = false;
+        while !stop {
             match self.poll.poll(&mut events, self.pause()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             }
             for event in &events {
                 match event.token() {
-                    INBOX => {
-                        if !self.take_notes() {
-                            return Ok(());
-                        }
-                    }
+                    INBOX => stop |= !self.take_notes(),
                     Token(slot) => {
                         if event.is_read_closed()
                             && let Some(link) = self.links.get_mut(slot)
@@ -89,6 +86,7 @@ impl Serving {
                     }
                 }
             }
+            // Also at the end: what the disk has by now its publisher is told, or it would be published once more at the next hub.
             for slot in std::mem::take(&mut self.waiting) {
                 self.try_again(slot);
             }
@@ -101,6 +99,7 @@ impl Serving {
                 self.end_those_between_frames();
             }
         }
+        Ok(())
     }
 
     fn pause(&self) -> Option<Duration> {
@@ -245,6 +244,7 @@ impl Serving {
     fn request(&mut self, slot: usize, content: &[u8]) -> io::Result<()> {
         // What is not one of ours, or of another build: nothing after it can be trusted either.
         let request = control::read::<Request<'_>>(content).map_err(io::Error::other)?;
+        let of_users = requests::is_of_users(&request);
         let deadline = || Instant::now() + self.node.config().timeout;
         match requests::now(&self.node, request) {
             Now::Done(response) => return self.answer(slot, &response),
@@ -266,7 +266,12 @@ impl Serving {
                 let (node, inbox) = (self.node.clone(), self.inbox.clone());
                 let content = content.to_vec();
                 self.runtime.spawn_blocking(move || {
-                    inbox.put(Note::Answer(slot, ask(&node, &content)));
+                    // Another hub has taken over, and may have been told before this was done: it is to be done there as well, which
+                    // harms nobody.
+                    let late = || of_users && node.has_resigned();
+                    let answer = (!late()).then(|| ask(&node, &content));
+                    let answer = answer.filter(|_| !late()).unwrap_or_else(moved);
+                    inbox.put(Note::Answer(slot, answer));
                 });
             }
         }
@@ -286,6 +291,9 @@ impl Serving {
             return;
         };
         let response = match requests::published(&self.node, rest) {
+            Now::Done(Response::Failed(WireFailure::Stopped)) => {
+                requests::finish(Err(Failure::Stopped.of(begun)))
+            }
             Now::Done(response) => response,
             Now::NoRoom { rest, begun: more } if Instant::now() < deadline => {
                 self.links[slot].doing = Doing::Room {
@@ -380,6 +388,11 @@ impl Serving {
             let _ = sender.send(());
         }
     }
+}
+
+/// Sends the other process to the hub that has taken over.
+fn moved() -> Vec<u8> {
+    control::frame(&Response::Failed(WireFailure::Moved))
 }
 
 /// Does what may block. A panic is a bug of ours, which the other process is told of.

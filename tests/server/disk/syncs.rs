@@ -17,15 +17,15 @@ use crate::harness::{PATIENCE, channel_named, directory, eventually, message};
 /// What makes a file safe from a power cut.
 const SYNCS: &str = "fsync,fdatasync,sync_file_range,msync,sync,syncfs";
 
-struct Place {
-    directory: TempDir,
+pub struct Place {
+    pub directory: TempDir,
     fsync: &'static str,
     _worker: Worker,
-    hub: Hub,
+    pub hub: Hub,
 }
 
 /// A server that has begun: what it found is written.
-fn place(fsync: &'static str) -> Place {
+pub fn place(fsync: &'static str) -> Place {
     let directory = directory();
     let worker = with_settings(&directory, fsync, |settings| started(&directory, settings));
     let mut hub = Hub::of(&directory);
@@ -56,7 +56,7 @@ fn with_settings<T>(
 }
 
 /// strace at the server's process.
-struct Trace {
+pub struct Trace {
     process: Child,
     file: PathBuf,
 }
@@ -64,11 +64,31 @@ struct Trace {
 impl Trace {
     /// `what` happens to calls that sync, beside that they are noted.
     fn of(place: &Place, what: &str) -> Self {
-        let file = place.directory.path().join("trace");
+        let all = format!("-f -e trace={SYNCS} -p {} {what}", place.hub.pid);
+        let trace = Self::at(place, "trace", &all);
+        eventually("strace at every thread", || trace.has_all(place.hub.pid));
+        trace
+    }
+
+    /// The same for certain calls of the thread of that name alone.
+    fn of_thread(place: &Place, name: &str, calls: &str, what: &str) -> Self {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", place.hub.pid)).unwrap();
+        let mut named = tasks.flatten().filter(|task| {
+            let comm = std::fs::read_to_string(task.path().join("comm"));
+            comm.is_ok_and(|comm| comm.trim() == name)
+        });
+        let thread = named.next().expect("a thread of that name").file_name();
+        let thread = thread.display();
+        let some = format!("-e trace={calls} -p {thread} -e inject={calls}:{what}");
+        Self::at(place, name, &some)
+    }
+
+    /// Whatever strace is told to do, at whomever.
+    pub fn at(place: &Place, name: &str, what: &str) -> Self {
+        let file = place.directory.path().join(name);
         let mut process = Command::new("strace")
-            .args(["-f", "-ttt", "-e", &format!("trace={SYNCS}"), "-o"])
+            .args(["-ttt", "-e", "signal=none", "-o"])
             .arg(&file)
-            .args(["-e", "signal=none", "-p", &place.hub.pid.to_string()])
             .args(what.split_whitespace())
             .stderr(Stdio::piped())
             .spawn()
@@ -79,9 +99,7 @@ impl Trace {
         assert!(first.contains("attached"), "{first}");
         // Threads come one by one; it must not wait for whoever reads.
         std::thread::spawn(move || said.for_each(drop));
-        let trace = Self { process, file };
-        eventually("strace at every thread", || trace.has_all(place.hub.pid));
-        trace
+        Self { process, file }
     }
 
     fn has_all(&self, pid: u32) -> bool {
@@ -214,6 +232,45 @@ fn a_takeover_while_the_disk_stands_still() {
     let after = link.publish(&message("a", "2")).unwrap();
     let number = |id: &str| id.split_once('-').unwrap().1.parse::<u64>().unwrap();
     assert_eq!(number(&after), number(&id) + 1);
+}
+
+/// A server that stops has published some copies, and the rest of them waits for the disk: nobody is told that nothing was done, as
+/// PHP then asks the next server for all of them.
+#[test]
+fn what_has_begun_when_the_server_stops_is_not_begun_anew() {
+    let place = place("always");
+    let inject = format!("-e inject={SYNCS}:delay_enter=2000000:when=1");
+    let trace = Trace::of(&place, &inject);
+    let socket = place.directory.path().join("hub.sock");
+    let mut link = Link::connect(&socket, PATIENCE).unwrap();
+    // More than may wait for the disk.
+    let mut large = message("a", &format!("\"{}\"", "x".repeat(60_000)));
+    large.channels = (0..400).map(|n| channel_named(&format!("c{n}"))).collect();
+    let publishing = std::thread::spawn(move || link.publish(&large));
+    std::thread::sleep(Duration::from_millis(500));
+    place.hub.signal(libc::SIGTERM);
+    assert_eq!(publishing.join().unwrap().unwrap_err(), Failure::Busy);
+    drop(trace);
+    place.hub.await_end();
+}
+
+/// The thread that answers publishers gets to it when the server has done all else.
+#[test]
+fn what_is_on_the_disk_when_the_server_stops_its_publisher_is_told() {
+    let place = place("always");
+    let delay = "delay_enter=2000000:when=1";
+    let slow = Trace::of_thread(&place, "rt-store", SYNCS, delay);
+    let socket = place.directory.path().join("hub.sock");
+    let mut link = Link::connect(&socket, PATIENCE).unwrap();
+    let publishing = std::thread::spawn(move || link.publish(&message("a", "1")));
+    std::thread::sleep(Duration::from_millis(500));
+    let delay = "delay_enter=5000000:when=1";
+    let late = Trace::of_thread(&place, "rt-links", "epoll_wait", delay);
+    std::thread::sleep(Duration::from_millis(300));
+    place.hub.signal(libc::SIGTERM);
+    publishing.join().unwrap().unwrap();
+    drop((slow, late));
+    place.hub.await_end();
 }
 
 #[test]
