@@ -14,12 +14,17 @@ realtime.data_dir={TMP}/realtime-phpt-rt_broadcast_disk_new
 <?php
 require __DIR__ . '/clean.inc';
 
-$killed = function (callable $work): void {
+[$ours, $theirs] = stream_socket_pair(STREAM_PF_UNIX, STREAM_SOCK_STREAM, 0);
+$killed = function (callable $work) use ($ours, $theirs): void {
     if (($pid = pcntl_fork()) === 0) {
         rt_listen();
         $work();
-        posix_kill(posix_getpid(), SIGKILL);
+        fwrite($theirs, '.');
+        sleep(60);
+        exit(1);
     }
+    fread($ours, 1);
+    posix_kill($pid, SIGKILL);
     pcntl_waitpid($pid, $status);
 };
 // By luck a server may have written everything by then, so several times.
